@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import prod
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 DTYPE_BYTES = {
     "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8,
@@ -247,3 +248,10 @@ class Scenario:
     steps: int
     """Steps that count; one cold step is simulated before them."""
     seed: int
+
+    @classmethod
+    def load(cls, path: Path | str | None = None, **changes: Any) -> Scenario:
+        """The scenario in a TOML file; ``changes`` as in :func:`coordsim.scenario.loading.load_scenario`."""
+        from coordsim.scenario.loading import load_scenario  # loading imports this module
+
+        return load_scenario(path, **changes)

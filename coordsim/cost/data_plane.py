@@ -1,0 +1,50 @@
+"""What one response costs on the data plane and on the ranks that launch it (SEMANTICS 4.5, 6)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from coordsim.cost.collectives import allreduce_ns
+from coordsim.cost.copies import copy_ns
+from coordsim.scenario.model import Scenario
+
+
+class ResponseCost(NamedTuple):
+    """Durations of one response, ns."""
+
+    local_ns: int
+    """Serial CPU work on every rank before the launch."""
+    launch_ns: int
+    copy_in_ns: int
+    collective_ns: int
+    copy_out_ns: int
+
+    @property
+    def stream_ns(self) -> int:
+        return self.copy_in_ns + self.collective_ns + self.copy_out_ns
+
+
+class DataPlane:
+    """Response costs of one scenario; every value a Python int."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        cluster, plane = scenario.cluster, scenario.control_plane
+        self.blocking = plane.data_plane == "blocking"
+        self._data = cluster.data
+        self._ranks = scenario.ranks
+        self._ranks_per_node = cluster.machine.ranks_per_node
+        free = plane.name == "ideal"
+        self._launch_ns = 0 if free else cluster.host.launch_ns
+        device_list_ns = 0
+        if plane.wire == "horovod":
+            device_list_ns = cluster.host.device_entry_ps * scenario.ranks // 1000
+        negotiates = plane.name not in ("ideal", "ddp")
+        self._local_ns = (cluster.host.local_response_ns + device_list_ns) if negotiates else 0
+        self.cost = lru_cache(maxsize=None)(self._cost)
+
+    def _cost(self, nbytes: int, tensors: int) -> ResponseCost:
+        """Cost of a response of ``nbytes`` over ``tensors`` members."""
+        copy = copy_ns(nbytes, tensors, self._data)
+        collective = allreduce_ns(nbytes, self._ranks, self._data, self._ranks_per_node)
+        return ResponseCost(self._local_ns * tensors, self._launch_ns, copy, max(collective, 1), copy)

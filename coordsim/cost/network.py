@@ -1,0 +1,65 @@
+"""LogGP: what one control message costs its sender, the wire, and its receiver (SEMANTICS 1.1, 4.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coordsim.errors import Refused
+from coordsim.scenario.model import Cluster
+
+NS_PER_S = 1_000_000_000
+MAX_MESSAGE_BYTES = 9_200_000_000
+"""Above it ``bytes * 10**9`` leaves int64."""
+RENDEZVOUS_BYTES = 16
+"""A request-to-send, or the clear-to-send that answers it."""
+
+
+def transfer_ns(nbytes: int, bandwidth_Bps: int) -> int:
+    """Time on the wire, rounded up once per message. Raises Refused above 9.2 GB."""
+    if nbytes > MAX_MESSAGE_BYTES:
+        raise Refused.one(
+            "scenario", "message", nbytes, f"a message of {nbytes} bytes exceeds {MAX_MESSAGE_BYTES}"
+        )
+    return -(-nbytes * NS_PER_S // bandwidth_Bps)
+
+
+@dataclass(frozen=True, slots=True)
+class LogGP:
+    """Message costs between ranks of one job; ranks are placed on nodes in order."""
+
+    latency_ns: int
+    overhead_ns: int
+    bandwidth_Bps: int
+    local_latency_ns: int
+    local_bandwidth_Bps: int
+    root_nic_Bps: int
+    ranks_per_node: int
+
+    @classmethod
+    def of(cls, cluster: Cluster) -> LogGP:
+        control = cluster.control
+        return cls(
+            control.latency_ns, control.overhead_ns, control.bandwidth_Bps, control.local_latency_ns,
+            control.local_bandwidth_Bps, control.root_nic_Bps, cluster.machine.ranks_per_node,
+        )  # fmt: skip
+
+    def local(self, source: int, target: int) -> bool:
+        return source // self.ranks_per_node == target // self.ranks_per_node
+
+    def wire_ns(self, source: int, target: int, nbytes: int) -> int:
+        """xfer(b) on the link between two ranks."""
+        local = self.local(source, target)
+        return transfer_ns(nbytes, self.local_bandwidth_Bps if local else self.bandwidth_Bps)
+
+    def send_busy_ns(self, source: int, target: int, nbytes: int) -> int:
+        """How long the sender's CPU is taken."""
+        return max(self.overhead_ns, self.wire_ns(source, target, nbytes))
+
+    def flight_ns(self, source: int, target: int, nbytes: int) -> int:
+        """From the start of the send to the message's arrival: o + L + xfer(b)."""
+        latency = self.local_latency_ns if self.local(source, target) else self.latency_ns
+        return self.overhead_ns + latency + self.wire_ns(source, target, nbytes)
+
+    def root_service_ns(self, nbytes: int) -> int:
+        """What one gathered message takes at the root: its CPU, or its share of the root's NIC if longer."""
+        return max(self.overhead_ns, transfer_ns(nbytes, self.root_nic_Bps))

@@ -1,0 +1,195 @@
+"""Every control exchange as one straight-line program per rank (SEMANTICS 4).
+
+A program is a generator over :class:`Send`, :class:`Recv`, :class:`RecvAll` and :class:`Work`; receives are
+sent the payloads. The program *is* the definition of the exchange: the event engine interprets it message
+by message, and the vector engine's closed forms are tested against that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from coordsim.cost.network import RENDEZVOUS_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Eager: the CPU is busy max(o, xfer); the message arrives start + o + L + xfer later."""
+
+    target: int
+    nbytes: int
+    payload: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recv:
+    """Waits for the next message from ``source``; busy o. Is sent the payload."""
+
+    source: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecvAll:
+    """One message from each of ``count`` senders, served in arrival order. Is sent {source: payload}.
+
+    Each is busy o; at a gather's root max(o, its time on the root's NIC); plus ``work`` of its payload.
+    """
+
+    count: int
+    root: bool = False
+    work: Callable[[Any], int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Serial CPU work, ns; the part of an exchange that a faster coordinator would not need."""
+
+    ns: int
+
+
+Op: TypeAlias = Send | Recv | RecvAll | Work
+Program: TypeAlias = Generator[Op, Any, Any]
+
+
+def gather_linear(
+    rank: int, ranks: int, nbytes: int, payload: Any, eager_limit: int = 0, lengths: Mapping[int, int] | None = None
+) -> Program:
+    """Everybody sends to rank 0, as MPI_Gatherv probably does (PUBLISHED.md, Summit).
+
+    Above ``eager_limit`` (> 0) a sender first asks and is told to go on, one after the other; the root
+    knows who will ask from ``lengths``. Returns {rank: payload} at rank 0, None elsewhere.
+    """
+    if rank:
+        if 0 < eager_limit < nbytes:
+            yield Send(0, RENDEZVOUS_BYTES, None)
+            yield Recv(0)
+        yield Send(0, nbytes, payload)
+        return None
+    big = [source for source, size in (lengths or {}).items() if source and 0 < eager_limit < size]
+    received = yield RecvAll(ranks - 1, root=True)
+    for source in sorted(big):
+        yield Send(source, RENDEZVOUS_BYTES)
+    if big:
+        received |= yield RecvAll(len(big), root=True)
+    return {0: payload, **received}
+
+
+def gather_binomial(rank: int, ranks: int, nbytes: int, payload: Any) -> Program:
+    """Up a binomial tree; inner ranks pass on what they have as one message.
+
+    Payloads and sizes travel as {rank: (nbytes, payload)}. Returns {rank: payload} at rank 0.
+    """
+    held = {rank: (nbytes, payload)}
+    mask = 1
+    while mask < ranks:
+        if rank & mask:
+            yield Send(rank - mask, sum(size for size, _ in held.values()), held)
+            return None
+        if rank + mask < ranks:
+            held |= yield Recv(rank + mask)
+        mask <<= 1
+    return {source: load for source, (_, load) in held.items()}
+
+
+def gather_node_leaders(rank: int, ranks: int, nbytes: int, payload: Any, ranks_per_node: int) -> Program:
+    """Each node's first rank collects its node, then sends one message to rank 0: what a good MPI might do."""
+    leader = rank - rank % ranks_per_node
+    held = {rank: (nbytes, payload)}
+    if rank != leader:
+        yield Send(leader, nbytes, held)
+        return None
+    mates = min(leader + ranks_per_node, ranks) - leader - 1
+    if mates:
+        for part in (yield RecvAll(mates)).values():
+            held |= part
+    if rank:
+        yield Send(0, sum(size for size, _ in held.values()), held)
+        return None
+    leaders = -(-ranks // ranks_per_node) - 1
+    if leaders:
+        for part in (yield RecvAll(leaders, root=True)).values():
+            held |= part
+    return {source: load for source, (_, load) in held.items()}
+
+
+def broadcast_binomial(rank: int, ranks: int, nbytes: int, payload: Any) -> Program:
+    """Down a binomial tree, the largest subtree first. Returns the root's payload everywhere.
+
+    ``nbytes`` is the root's; below it the size travels with the payload.
+    """
+    mask = 1
+    while mask < ranks and not rank & mask:
+        mask <<= 1
+    if rank:
+        nbytes, payload = yield Recv(rank - mask)
+    mask >>= 1
+    while mask:
+        if rank + mask < ranks:
+            yield Send(rank + mask, nbytes, (nbytes, payload))
+        mask >>= 1
+    return payload
+
+
+def reduce_recursive_doubling(
+    rank: int, ranks: int, nbytes: int, value: int, combine: Callable[[int, int], int]
+) -> Program:
+    """All-reduce by recursive doubling; ranks beyond the largest power of two fold in and out."""
+    core = 1 << (ranks.bit_length() - 1)
+    extra = ranks - core
+    if rank >= core:
+        yield Send(rank - core, nbytes, value)
+        return (yield Recv(rank - core))
+    if rank < extra:
+        value = combine(value, (yield Recv(rank + core)))
+    mask = 1
+    while mask < core:
+        yield Send(rank ^ mask, nbytes, value)
+        value = combine(value, (yield Recv(rank ^ mask)))
+        mask <<= 1
+    if rank < extra:
+        yield Send(rank + core, nbytes, value)
+    return value
+
+
+def star_gather(
+    rank: int, ranks: int, nbytes: int, payload: Any, work: Callable[[Any], int], own_work_ns: int
+) -> Program:
+    """``point-to-point``: rank 0 counts its own requests, then serves each message as it arrives."""
+    if rank:
+        yield Send(0, nbytes, payload)
+        return None
+    yield Work(own_work_ns)
+    received = yield RecvAll(ranks - 1, work=work)
+    return {0: payload, **received}
+
+
+def star_broadcast(rank: int, ranks: int, nbytes: int, payload: Any) -> Program:
+    """``point-to-point``: rank 0 answers every worker, one after the other."""
+    if rank:
+        return (yield Recv(0))
+    for target in range(1, ranks):
+        yield Send(target, nbytes, payload)
+    return payload
+
+
+def tree_collect(children: tuple[int, ...]) -> Program:
+    """``hierarchical``: an inner node takes in its children's lists. Returns {child: payload}."""
+    return (yield RecvAll(len(children)))
+
+
+def tree_send(parent: int, nbytes: int, payload: Any) -> Program:
+    """``hierarchical``: one merged list goes up."""
+    yield Send(parent, nbytes, payload)
+
+
+def tree_broadcast(
+    parent: int | None, children: tuple[int, ...], nbytes: int, payload: Any
+) -> Program:
+    """``hierarchical``: down the same tree, children ascending. Returns the root's payload."""
+    if parent is not None:
+        nbytes, payload = yield Recv(parent)
+    for child in children:
+        yield Send(child, nbytes, (nbytes, payload))
+    return payload

@@ -1,0 +1,51 @@
+"""I1 to I5 of HOROVOD_CONTROL_PLANE 12, checked over a whole job by whoever drives all its ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from coordsim.protocol.negotiator import CachedNegotiator, Negotiator, Schedule
+from coordsim.protocol.queue import TensorQueue
+
+
+class InvariantBroken(AssertionError):
+    """A fault in the protocol code itself; carries the story so far."""
+
+
+class InvariantWatch:
+    """Debug mode: call :meth:`cycle_done` after every cycle and :meth:`job_done` at the end."""
+
+    def __init__(self, negotiators: Sequence[Negotiator], queues: Sequence[TensorQueue]) -> None:
+        self._negotiators = negotiators
+        self._queues = queues
+        self._cycle = 0
+
+    def cycle_done(self, schedules: Iterable[Schedule]) -> None:
+        """Before the schedule is executed. Raises InvariantBroken naming rank and cycle."""
+        first, *others = schedules
+        for rank, schedule in enumerate(others, start=1):
+            if schedule != first:
+                self._fail("I2", rank, f"schedule {schedule} differs from rank 0's {first}")
+        caches = [each.cache for each in self._negotiators if isinstance(each, CachedNegotiator)]
+        for rank, cache in enumerate(caches):
+            if cache.digest() != caches[0].digest():
+                self._fail("I1", rank, f"cache {cache.least_recent_first()} differs from rank 0's")
+            if len(cache) > cache.capacity:
+                self._fail("I1", rank, f"{len(cache)} entries exceed capacity {cache.capacity}")
+        names = [name for response in first.responses for name in response.names]
+        if len(names) != len(set(names)):
+            self._fail("I3", 0, f"a name is scheduled twice in one cycle: {names}")
+        for rank, queue in enumerate(self._queues):
+            absent = set(names).difference(queue.outstanding)
+            if absent:
+                self._fail("I4", rank, f"{sorted(absent)} scheduled before this rank submitted them")
+        self._cycle += 1
+
+    def job_done(self) -> None:
+        """Raises InvariantBroken when a submission never ended (I5)."""
+        for rank, queue in enumerate(self._queues):
+            if len(queue):
+                self._fail("I5", rank, f"{queue.outstanding} never ended")
+
+    def _fail(self, invariant: str, rank: int, story: str) -> None:
+        raise InvariantBroken(f"{invariant} broken in cycle {self._cycle} at rank {rank}: {story}")

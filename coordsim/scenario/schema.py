@@ -1,0 +1,343 @@
+"""What a scenario file may contain: one pydantic table for each table of the file, and what it becomes.
+
+pydantic stays behind this module and :mod:`coordsim.scenario.mistakes`, both imported when
+:func:`coordsim.scenario.loading.load_scenario` runs.
+Sizes and times are text with units here (``"5ms"``) and integers in :mod:`coordsim.scenario.model`, whose
+docstrings say what each key means; a key here is the field there without its unit suffix.
+Bounds that concern one value are here; those between values are in :mod:`coordsim.scenario.checks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from coordsim import units
+from coordsim.scenario import model
+from coordsim.scenario.model import CONTROL_PLANES, DTYPE_BYTES, ControlPlaneName, Distribution, Groups
+
+NOT_YET = ("static", "parameter-server")
+"""Control planes that the design names and this version does not model."""
+LARGEST_RANKS = 16_777_216
+"""2^24: beyond it the engines' arrays and products are out of reach."""
+LARGEST_STEPS = 1_000_000
+PPM = 1_000_000
+
+
+def refuse(message: str, allowed: tuple[str, ...] = ()) -> PydanticCustomError:
+    """A mistake in one value; ``message`` continues a sentence that begins with the value."""
+    return PydanticCustomError("refused", "{message}", {"message": message, "allowed": allowed})
+
+
+def _at_least(lowest: int, shown: str) -> AfterValidator:
+    def check(value: int) -> int:
+        if value < lowest:
+            raise refuse(f"must be at least {shown}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _at_most(highest: int, shown: str) -> AfterValidator:
+    def check(value: int) -> int:
+        if value > highest:
+            raise refuse(f"must be at most {shown}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _choice(allowed: tuple[str, ...]) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if value not in allowed:
+            raise refuse("is not known", allowed)
+        return value
+
+    return check
+
+
+def _control_plane(value: Any) -> Any:
+    if value in NOT_YET:
+        raise refuse("is not modelled yet", CONTROL_PLANES)
+    return _choice(CONTROL_PLANES)(value)
+
+
+def _groups(value: Any) -> Groups:
+    """``"none"``, ``"layer"``, K (also as text, from the command line), or lists of tensor names."""
+    if value in ("none", "layer"):
+        return Groups(mode=value)
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 10:
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value < 1:
+            raise refuse("groups: the count must be at least 1")
+        return Groups(mode="count", count=value)
+    if isinstance(value, list | tuple) and value and all(_is_names(group) for group in value):
+        return Groups(mode="explicit", members=tuple(tuple(group) for group in value))
+    raise refuse(
+        "is neither a count nor lists of tensor names", ("none", "layer", "K", '[["tensor", ...], ...]')
+    )
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, list | tuple) and len(value) > 0 and all(isinstance(name, str) for name in value)
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    """``"64x3x7x7"`` or ``[64, 3, 7, 7]``; a scalar is ``"1"``."""
+    parts: list[Any] = value.strip().split("x") if isinstance(value, str) else value
+    if not isinstance(parts, list) or not parts:
+        raise refuse("is not a shape such as 64x3x7x7 (a scalar is 1)")
+    sizes = [
+        int(p) if isinstance(p, str) and p.isascii() and p.isdecimal() and len(p) < 19 else p for p in parts
+    ]
+    if not all(isinstance(size, int) and not isinstance(size, bool) and size >= 1 for size in sizes):
+        raise refuse("is not a shape such as 64x3x7x7 with sizes of at least 1 (a scalar is 1)")
+    return tuple(sizes)
+
+
+Time = Annotated[int, BeforeValidator(units.parse_time)]
+TickTime = Annotated[Time, _at_least(1, "1ns")]
+Forward = Annotated[TickTime, _at_most(3600 * 10**9, "1h")]  # so that noise (x 2^19) stays inside int64
+Picoseconds = Annotated[int, BeforeValidator(units.parse_picoseconds)]
+Bytes = Annotated[int, BeforeValidator(units.parse_bytes)]
+Rate = Annotated[int, BeforeValidator(units.parse_rate)]
+Bandwidth = Annotated[Rate, _at_least(1, "1B/s")]
+FlopRate = Annotated[int, BeforeValidator(units.parse_flops), _at_least(1, "1FLOP/s")]
+FlopCount = Annotated[int, BeforeValidator(units.parse_count_flops)]
+Power = Annotated[int, BeforeValidator(units.parse_power)]
+Share = Annotated[int, BeforeValidator(units.parse_share), _at_most(PPM, "100%")]
+Count = Annotated[int, _at_least(1, "1"), _at_most(2**31 - 1, "2147483647")]
+Natural = Annotated[int, _at_least(0, "0"), _at_most(2**31 - 1, "2147483647")]
+Radix = Annotated[int, _at_least(2, "2"), _at_most(2**31 - 1, "2147483647")]
+Dtype = Annotated[str, BeforeValidator(_choice(tuple(DTYPE_BYTES)))]
+SpreadName = Annotated[Distribution, BeforeValidator(_choice(get_args(Distribution)))]
+PlaneName = Annotated[ControlPlaneName, BeforeValidator(_control_plane)]
+
+
+class Table(BaseModel):
+    """A table of the file: no unknown keys, no conversions other than those named."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class RunTable(Table):
+    """The file's top level, without its tables."""
+
+    ranks: Annotated[
+        int,
+        _at_least(1, "1"),
+        _at_most(LARGEST_RANKS, f"{LARGEST_RANKS}: more is out of this version's reach"),
+    ]
+    steps: Annotated[int, _at_least(1, "1"), _at_most(LARGEST_STEPS, str(LARGEST_STEPS))]
+    seed: Annotated[int, _at_least(0, "0"), _at_most(2**63 - 1, "2^63 - 1")]
+
+
+class TensorTable(Table):
+    """One row of a tensor list: ``[[workload.tensors]]``, or a line of its CSV file."""
+
+    name: Annotated[str, Field(min_length=1)]
+    shape: Annotated[tuple[int, ...], BeforeValidator(_shape)]
+    dtype: Dtype
+    layer: str
+    registration: Natural
+    ready: Time
+    submit: Time | None = None
+
+    def build(self) -> model.Tensor:
+        submit = self.ready if self.submit is None else self.submit
+        return model.Tensor(
+            self.name, self.shape, self.dtype, self.layer, self.registration, submit, self.ready
+        )
+
+
+class WorkloadTable(Table):
+    """``[workload]`` without its tensors and its generator's parameters, which are read apart."""
+
+    base: str | None = None
+    name: Annotated[str, Field(min_length=1)] = "custom"
+    description: str = ""
+    forward: Forward | None = None
+    optimizer: Time | None = None
+    batch: Count | None = None
+    flops_per_sample: FlopCount | None = None
+    sample_bytes: Bytes | None = None
+    sources: dict[str, str] = {}
+
+
+class MachineTable(Table):
+    ranks_per_node: Count
+    max_nodes: Count
+    device_flops: FlopRate
+    node_read: Rate
+    gpu_power: Power
+    host_power: Power
+    pue: Annotated[int, BeforeValidator(units.parse_permille), _at_least(1000, "1")]
+
+    def build(self) -> model.Machine:
+        return model.Machine(
+            ranks_per_node=self.ranks_per_node,
+            max_nodes=self.max_nodes,
+            device_flops=self.device_flops,
+            node_read_Bps=self.node_read,
+            gpu_power_mW=self.gpu_power,
+            host_power_mW=self.host_power,
+            pue_permille=self.pue,
+        )
+
+
+class ControlTable(Table):
+    latency: TickTime
+    overhead: Time
+    bandwidth: Bandwidth
+    local_latency: TickTime
+    local_bandwidth: Bandwidth
+    root_nic: Bandwidth
+    eager_limit: Bytes
+    gather: Literal["linear", "binomial", "node-leaders"]
+    broadcast: Literal["binomial"]
+    and_reduce: Literal["recursive-doubling"]
+
+    def build(self) -> model.ControlNetwork:
+        return model.ControlNetwork(
+            latency_ns=self.latency,
+            overhead_ns=self.overhead,
+            bandwidth_Bps=self.bandwidth,
+            local_latency_ns=self.local_latency,
+            local_bandwidth_Bps=self.local_bandwidth,
+            root_nic_Bps=self.root_nic,
+            eager_limit_bytes=self.eager_limit,
+            gather=self.gather,
+            broadcast=self.broadcast,
+            and_reduce=self.and_reduce,
+        )
+
+
+class HostTable(Table):
+    per_message: Time
+    per_request: Time
+    per_response: Time
+    local_response: Time
+    device_entry: Picoseconds
+    launch: Time
+
+    def build(self) -> model.HostCosts:
+        return model.HostCosts(
+            per_message_ns=self.per_message,
+            per_request_ns=self.per_request,
+            per_response_ns=self.per_response,
+            local_response_ns=self.local_response,
+            device_entry_ps=self.device_entry,
+            launch_ns=self.launch,
+        )
+
+
+class DataTable(Table):
+    allreduce: Literal["ring", "nccl-tree", "nccl", "hierarchical"]
+    nccl: Literal["2.4.8", "2.5.6", "2.7.8"]
+    bus_bandwidth: Bandwidth
+    tree_bandwidth: Annotated[
+        int, BeforeValidator(units.parse_percent), _at_least(1, "1%"), _at_most(100, "100%")
+    ]
+    nvlink_bandwidth: Bandwidth
+    network_bandwidth: Bandwidth
+    copy_bandwidth: Bandwidth
+    copy_launch: Time
+    copy_batch: Count
+
+    def build(self) -> model.DataNetwork:
+        return model.DataNetwork(
+            allreduce=self.allreduce,
+            nccl=self.nccl,
+            bus_bandwidth_Bps=self.bus_bandwidth,
+            tree_bandwidth_percent=self.tree_bandwidth,
+            nvlink_bandwidth_Bps=self.nvlink_bandwidth,
+            network_bandwidth_Bps=self.network_bandwidth,
+            copy_bandwidth_Bps=self.copy_bandwidth,
+            copy_launch_ns=self.copy_launch,
+            copy_batch=self.copy_batch,
+        )
+
+
+class ClusterTable(Table):
+    base: str | None = None
+    name: Annotated[str, Field(min_length=1)] = "custom"
+    description: str = ""
+    default_ranks: Count | None = None
+    """Ranks of a scenario that does not say."""
+    machine: MachineTable
+    control: ControlTable
+    host: HostTable
+    data: DataTable
+    sources: dict[str, str] = {}
+
+    def build(self) -> model.Cluster:
+        return model.Cluster(
+            name=self.name,
+            machine=self.machine.build(),
+            control=self.control.build(),
+            host=self.host.build(),
+            data=self.data.build(),
+            sources=dict(self.sources),
+        )
+
+
+class ControlPlaneTable(Table):
+    name: PlaneName
+    cycle_time: Time
+    fusion_threshold: Bytes
+    cache_capacity: Natural
+    radix: Radix
+    wire: Literal["horovod", "coordsim"]
+    data_plane: Literal["async", "blocking"]
+    bucket: Annotated[Bytes, _at_least(1, "1B")]
+    first_bucket: Annotated[Bytes, _at_least(1, "1B")]
+    groups: Annotated[Groups, BeforeValidator(_groups)]
+    strict_groups: bool
+
+    def build(self) -> model.ControlPlane:
+        groups = self.groups
+        return model.ControlPlane(
+            name=self.name,
+            cycle_time_ns=self.cycle_time,
+            fusion_threshold_bytes=self.fusion_threshold,
+            cache_capacity=self.cache_capacity,
+            radix=self.radix,
+            wire=self.wire,
+            data_plane=self.data_plane,
+            bucket_bytes=self.bucket,
+            first_bucket_bytes=self.first_bucket,
+            groups=Groups(groups.mode, groups.count, groups.members, self.strict_groups),
+        )
+
+
+class SpreadTable(Table):
+    distribution: SpreadName
+    sigma: Share
+
+    def build(self) -> model.Spread:
+        return model.Spread(self.distribution, self.sigma)
+
+
+class NoiseTable(Table):
+    rank: SpreadTable
+    node: SpreadTable
+    step: SpreadTable
+    tensor: SpreadTable
+    stall_probability: Share
+    stall_length: Time
+    screen: Share
+
+    def build(self) -> model.Noise:
+        return model.Noise(
+            rank=self.rank.build(),
+            node=self.node.build(),
+            step=self.step.build(),
+            tensor=self.tensor.build(),
+            stall_ppm=self.stall_probability,
+            stall_ns=self.stall_length,
+            screen_ppm=self.screen,
+        )

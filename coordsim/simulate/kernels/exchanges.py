@@ -1,0 +1,293 @@
+"""Closed forms of the exchange programs (``coordsim.cost.programs``), over arrays of shape [rank].
+
+Every function takes the time at which each rank's CPU is free and updates it in place to the time at which it is
+free after the exchange. Integer (max, +) only, so the results equal the event engine's to the nanosecond.
+``net`` is the vector made by :func:`network_vector`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from coordsim.cost.network import RENDEZVOUS_BYTES, LogGP
+from coordsim.simulate.kernels import compiled
+
+Int64 = npt.NDArray[np.int64]
+
+_NS = 1_000_000_000
+
+
+def network_vector(network: LogGP) -> Int64:
+    """latency, overhead, bandwidth, local latency, local bandwidth, root NIC, ranks per node."""
+    return np.array(
+        [
+            network.latency_ns, network.overhead_ns, network.bandwidth_Bps, network.local_latency_ns,
+            network.local_bandwidth_Bps, network.root_nic_Bps, network.ranks_per_node,
+        ], dtype=np.int64,
+    )  # fmt: skip
+
+
+@compiled
+def _xfer(nbytes: int, bandwidth: int) -> int:
+    return (nbytes * _NS + bandwidth - 1) // bandwidth
+
+
+@compiled
+def _link(net: Int64, source: int, target: int, nbytes: int) -> tuple[int, int]:
+    """(CPU busy at the sender, flight from the start of the send to arrival)."""
+    if source // net[6] == target // net[6]:
+        wire, latency = _xfer(nbytes, net[4]), net[3]
+    else:
+        wire, latency = _xfer(nbytes, net[2]), net[0]
+    return max(net[1], wire), net[1] + latency + wire
+
+
+@compiled
+def served(free: int, arrivals: Int64, service: Int64) -> int:
+    """When a server, free at ``free``, has served all messages in arrival order.
+
+    max(free + sum c, max_j(A_j + sum of c_i over A_i >= A_j)): the order among ties is irrelevant. Buckets
+    narrower than the shortest service keep it O(N): inside one, the earliest arrival decides.
+    """
+    count = arrivals.size
+    if count == 0:
+        return free
+    first, last, shortest, total = arrivals[0], arrivals[0], service[0], 0
+    for i in range(count):
+        first, last = min(first, arrivals[i]), max(last, arrivals[i])
+        shortest = min(shortest, service[i])
+        total += service[i]
+    done = max(free, first) + total
+    if last == first:
+        return done
+    shift = 0
+    while (np.int64(2) << shift) <= shortest:
+        shift += 1
+    buckets = ((last - first) >> shift) + 1
+    if shortest < 1 or buckets > 4 * count + 1024:
+        order = np.argsort(arrivals)
+        clock = free
+        for i in order:
+            clock = max(clock, arrivals[i]) + service[i]
+        return clock
+    earliest = np.full(buckets, -1, np.int64)
+    load = np.zeros(buckets, np.int64)
+    for i in range(count):
+        bucket = (arrivals[i] - first) >> shift
+        load[bucket] += service[i]
+        if earliest[bucket] < 0 or arrivals[i] < earliest[bucket]:
+            earliest[bucket] = arrivals[i]
+    behind = 0
+    for bucket in range(buckets - 1, -1, -1):
+        behind += load[bucket]
+        if earliest[bucket] >= 0:
+            done = max(done, earliest[bucket] + behind)
+    return max(done, free + total)
+
+
+@compiled
+def gather_linear(free: Int64, nbytes: Int64, eager_limit: int, net: Int64) -> None:
+    """Everybody to rank 0; above the eager limit by rendezvous, one after the other."""
+    ranks = free.size
+    arrivals = np.empty(ranks - 1, np.int64)
+    service = np.empty(ranks - 1, np.int64)
+    asking = 0
+    busy, flight, nic, last_bytes, last_local = 0, 0, 0, -1, False
+    for r in range(1, ranks):
+        size = nbytes[r]
+        if 0 < eager_limit < size:
+            size = RENDEZVOUS_BYTES
+            asking += 1
+        local = r < net[6]
+        if size != last_bytes or local != last_local:
+            busy, flight = _link(net, r, 0, size)
+            nic = max(net[1], _xfer(size, net[5]))
+            last_bytes, last_local = size, local
+        arrivals[r - 1] = free[r] + flight
+        service[r - 1] = nic
+        free[r] += busy
+    free[0] = served(free[0], arrivals, service)
+    if asking == 0:
+        return
+    arrivals = np.empty(asking, np.int64)
+    service = np.empty(asking, np.int64)
+    root, at = free[0], 0
+    for r in range(1, ranks):
+        if nbytes[r] > eager_limit:
+            busy, flight = _link(net, 0, r, RENDEZVOUS_BYTES)
+            free[r] = max(free[r], root + flight) + net[1]
+            root += busy
+            busy, flight = _link(net, r, 0, nbytes[r])
+            arrivals[at] = free[r] + flight
+            service[at] = max(net[1], _xfer(nbytes[r], net[5]))
+            free[r] += busy
+            at += 1
+    free[0] = served(root, arrivals, service)
+
+
+@compiled
+def gather_binomial(free: Int64, nbytes: Int64, net: Int64) -> None:
+    """Up a binomial tree, sizes adding up on the way."""
+    ranks = free.size
+    held = nbytes.copy()
+    mask = 1
+    while mask < ranks:
+        for r in range(mask, ranks, 2 * mask):
+            busy, flight = _link(net, r, r - mask, held[r])
+            arrival = free[r] + flight
+            free[r] += busy
+            held[r - mask] += held[r]
+            free[r - mask] = max(free[r - mask], arrival) + net[1]
+        mask *= 2
+
+
+@compiled
+def gather_node_leaders(free: Int64, nbytes: Int64, net: Int64) -> None:
+    """Each node's first rank collects its node, then sends one message to rank 0."""
+    ranks, per_node = free.size, net[6]
+    nodes = (ranks + per_node - 1) // per_node
+    arrivals = np.empty(max(nodes - 1, 1), np.int64)
+    service = np.empty(max(nodes - 1, 1), np.int64)
+    for node in range(nodes):
+        leader = node * per_node
+        last = min(leader + per_node, ranks)
+        mates = np.empty(last - leader - 1, np.int64)
+        held = nbytes[leader]
+        for r in range(leader + 1, last):
+            busy, flight = _link(net, r, leader, nbytes[r])
+            mates[r - leader - 1] = free[r] + flight
+            free[r] += busy
+            held += nbytes[r]
+        free[leader] = served(free[leader], mates, np.full(mates.size, net[1], np.int64))
+        if node:
+            busy, flight = _link(net, leader, 0, held)
+            arrivals[node - 1] = free[leader] + flight
+            service[node - 1] = max(net[1], _xfer(held, net[5]))
+            free[leader] += busy
+    free[0] = served(free[0], arrivals[: nodes - 1], service[: nodes - 1])
+
+
+@compiled
+def broadcast_binomial(free: Int64, nbytes: int, net: Int64) -> None:
+    """Down a binomial tree, the largest subtree first."""
+    ranks = free.size
+    remote, local = _link(net, 0, net[6], nbytes), _link(net, 0, 0, nbytes)
+    mask = 1
+    while mask < ranks:
+        mask *= 2
+    mask //= 2
+    while mask:
+        for r in range(0, ranks - mask, 2 * mask):
+            busy, flight = local if r // net[6] == (r + mask) // net[6] else remote
+            free[r + mask] = max(free[r + mask], free[r] + flight) + net[1]
+            free[r] += busy
+        mask //= 2
+
+
+@compiled
+def reduce_recursive_doubling(free: Int64, nbytes: int, net: Int64) -> None:
+    """All-reduce; ranks beyond the largest power of two fold in and out."""
+    ranks, overhead = free.size, net[1]
+    remote, local = _link(net, 0, net[6], nbytes), _link(net, 0, 0, nbytes)
+    core = 1
+    while core * 2 <= ranks:
+        core *= 2
+    extra = ranks - core
+    for r in range(extra):
+        busy, flight = local if r // net[6] == (r + core) // net[6] else remote
+        free[r] = max(free[r], free[r + core] + flight) + overhead
+        free[r + core] += busy
+    after = np.empty(core, np.int64)
+    mask = 1
+    while mask < core:
+        for base in range(0, core, 2 * mask):
+            for r in range(base, base + mask):
+                near = r // net[6] == (r + mask) // net[6]
+                busy = local[0] if near else remote[0]
+                flight = local[1] if near else remote[1]
+                one, two = free[r], free[r + mask]
+                after[r] = max(one + busy, two + flight) + overhead
+                after[r + mask] = max(two + busy, one + flight) + overhead
+        free[:core] = after
+        mask *= 2
+    for r in range(extra):
+        busy, flight = local if r // net[6] == (r + core) // net[6] else remote
+        free[r + core] = max(free[r + core], free[r] + flight) + overhead
+        free[r] += busy
+
+
+@compiled
+def star_gather(free: Int64, nbytes: Int64, service: Int64, net: Int64) -> None:
+    """Everybody to rank 0, which serves each message as it arrives; ``service`` [rank] includes o."""
+    ranks = free.size
+    arrivals = np.empty(ranks - 1, np.int64)
+    for r in range(1, ranks):
+        busy, flight = _link(net, r, 0, nbytes[r])
+        arrivals[r - 1] = free[r] + flight
+        free[r] += busy
+    free[0] = served(free[0], arrivals, service[1:])
+
+
+@compiled
+def star_broadcast(free: Int64, nbytes: int, net: Int64) -> None:
+    """Rank 0 to every worker, one after the other."""
+    remote, local = _link(net, 0, net[6], nbytes), _link(net, 0, 0, nbytes)
+    for r in range(1, free.size):
+        busy, flight = local if r < net[6] else remote
+        free[r] = max(free[r], free[0] + flight) + net[1]
+        free[0] += busy
+
+
+@compiled
+def tree_up(free: Int64, nbytes: Int64, work: Int64, radix: int, net: Int64) -> None:
+    """Up a heap-ordered tree: take in the children, ``work`` [rank], send one message of ``nbytes`` [rank]."""
+    ranks, overhead = free.size, net[1]
+    arrivals = np.empty(ranks, np.int64)
+    batch = np.empty(radix, np.int64)
+    busy, flight, last_bytes, last_local = 0, 0, -1, False
+    for node in range(ranks - 1, -1, -1):
+        first = radix * node + 1
+        count = min(first + radix, ranks) - first
+        if count > 0:
+            for i in range(count):  # insertion sort: children mostly arrive in order
+                value = arrivals[first + i]
+                at = i
+                while at > 0 and batch[at - 1] > value:
+                    batch[at] = batch[at - 1]
+                    at -= 1
+                batch[at] = value
+            clock = free[node]
+            for i in range(count):
+                clock = max(clock, batch[i]) + overhead
+            free[node] = clock + work[node]
+        if node:
+            parent = (node - 1) // radix
+            local = parent // net[6] == node // net[6]
+            if nbytes[node] != last_bytes or local != last_local:
+                busy, flight = _link(net, node, parent, nbytes[node])
+                last_bytes, last_local = nbytes[node], local
+            arrivals[node] = free[node] + flight
+            free[node] += busy
+
+
+@compiled
+def tree_down(free: Int64, nbytes: int, radix: int, net: Int64) -> None:
+    """Down the same tree, children ascending."""
+    ranks = free.size
+    remote, local = _link(net, 0, net[6], nbytes), _link(net, 0, 0, nbytes)
+    for node in range(ranks):
+        for child in range(radix * node + 1, min(radix * node + 1 + radix, ranks)):
+            busy, flight = local if node // net[6] == child // net[6] else remote
+            free[child] = max(free[child], free[node] + flight) + net[1]
+            free[node] += busy
+
+
+@compiled
+def subtree_minimum(counts: npt.NDArray[np.int32], radix: int, least: npt.NDArray[np.int32]) -> None:
+    """``least`` [rank]: the smallest count in each node's subtree."""
+    ranks = counts.size
+    least[:] = counts
+    for node in range(ranks - 1, 0, -1):
+        parent = (node - 1) // radix
+        least[parent] = min(least[parent], least[node])

@@ -1,0 +1,123 @@
+"""A scenario translated for the engines: plain values, protocol objects, nothing decided yet.
+
+The only place where scenario words become protocol words (the two rooms do not import each other).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from coordsim.cost.data_plane import DataPlane
+from coordsim.cost.network import LogGP, transfer_ns
+from coordsim.cost.noise import NoiseModel
+from coordsim.cost.wire_sizes import WireSizes
+from coordsim.protocol.fusion import rounded_threshold
+from coordsim.protocol.groups import GroupTable, by_layer, equal_parts
+from coordsim.protocol.messages import DType, Request, RequestList, Response, ResponseList
+from coordsim.protocol.negotiator import Settings
+from coordsim.scenario.model import Groups, Scenario, Tensor
+
+Int64 = npt.NDArray[np.int64]
+
+
+class Problem:
+    """What both engines start from."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.ranks = scenario.ranks
+        self.plane = scenario.control_plane
+        self.cycle_ns = max(self.plane.cycle_time_ns, 1)
+        self.tensors: dict[str, Tensor] = {tensor.name: tensor for tensor in scenario.workload.tensors}
+        grouping = Groups() if self.plane.name == "ddp" else self.plane.groups  # DDP has its own buckets
+        self.groups = _group_table(grouping, scenario.workload.tensors)
+        self.requests: dict[str, Request] = {
+            tensor.name: Request(
+                tensor.name,
+                dtype=DType[tensor.dtype.upper()],
+                shape=tensor.shape,
+                device=0,
+                group=self.groups.digest(tensor.name),
+            )
+            for tensor in scenario.workload.tensors
+        }
+        ready_order = list(self.tensors)
+        self.units: list[tuple[str, ...]] = self.groups.units(ready_order)
+        """Units of submission, in ready order; members in registration order."""
+        position = {name: index for index, name in enumerate(ready_order)}
+        self.last_member: Int64 = np.array(
+            [max(position[name] for name in unit) for unit in self.units], dtype=np.int64
+        )
+        """Shape [unit]: index in ready order of the tensor that completes the unit."""
+        self.wire = WireSizes.of(self.plane.wire, self.ranks)
+        self.network = LogGP.of(scenario.cluster)
+        self.host = scenario.cluster.host
+        self.control = scenario.cluster.control
+        self.data = DataPlane(scenario)
+        machine = scenario.cluster.machine
+        self.noise = NoiseModel(scenario.noise, scenario.seed, self.ranks, machine.ranks_per_node)
+        self.settings = Settings(
+            self.ranks,
+            rounded_threshold(self.plane.fusion_threshold_bytes, min(machine.ranks_per_node, self.ranks)),
+            self.groups,
+            max(self.plane.cache_capacity, 1),
+            max(self.plane.radix, 2),
+        )
+        self.request_size = {name: self.wire.request(tensor) for name, tensor in self.tensors.items()}
+        self._name_size = {name: self.wire.response_name(tensor) for name, tensor in self.tensors.items()}
+
+    @cached_property
+    def backward_ns(self) -> Int64:
+        """Compute between one gradient and the next, ready order; shape [tensor]."""
+        ready = np.array([tensor.ready_ns for tensor in self.scenario.workload.tensors], dtype=np.int64)
+        return np.diff(ready, prepend=0)
+
+    @property
+    def input_ns(self) -> int:
+        """The node's pipeline needs this long for the next step's samples; 0: no floor."""
+        workload, machine = self.scenario.workload, self.scenario.cluster.machine
+        if not (workload.sample_bytes and machine.node_read_Bps):
+            return 0
+        ranks = min(self.ranks, machine.ranks_per_node)
+        return transfer_ns(workload.sample_bytes, machine.node_read_Bps) * workload.batch * ranks
+
+    def next_start_ns(self, start_ns: int, end_ns: int) -> int:
+        """S of the next step: after this one's end, and not before its samples are there.
+
+        Reading begins when the step before starts (one batch is prefetched).
+        """
+        return max(end_ns, start_ns + self.input_ns)
+
+    def request_list_bytes(self, message: RequestList) -> int:
+        """Size on the wire of one rank's list."""
+        return self.wire.request_header + sum(self.request_size[each.name] for each in message.requests)
+
+    def response_list_bytes(self, message: ResponseList) -> int:
+        """Size on the wire of the coordinator's list."""
+        return self.schedule_bytes(message.responses)
+
+    def schedule_bytes(self, responses: Iterable[Response]) -> int:
+        """Size on the wire of a schedule."""
+        responses = tuple(responses)
+        names = sum(self._name_size[name] for response in responses for name in response.names)
+        return self.wire.response_list(len(responses), names)
+
+
+def _group_table(groups: Groups, tensors: tuple[Tensor, ...]) -> GroupTable:
+    """Groups of names in registration order, as every rank registers them."""
+    registered = sorted(tensors, key=lambda tensor: tensor.registration)
+    names = [tensor.name for tensor in registered]
+    if groups.mode == "layer":
+        parts = by_layer({tensor.name: tensor.layer for tensor in registered})
+    elif groups.mode == "count":
+        parts = equal_parts(names, groups.count)
+    elif groups.mode == "explicit":
+        place = {name: index for index, name in enumerate(names)}
+        parts = [tuple(sorted(part, key=place.__getitem__)) for part in groups.members]
+    else:
+        parts = []
+    return GroupTable(tuple(parts), groups.strict)
