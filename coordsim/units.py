@@ -1,8 +1,8 @@
 """Units at the boundary: text such as ``"3.5us"`` in, exact integers out, and text for people back.
 
 Inside the package every quantity is an ``int`` in one fixed unit (ns, ps, bytes, B/s, FLOP, FLOP/s, mW, ppm,
-permille); no float ever enters. Parsing is exact (:class:`decimal.Decimal`, :class:`fractions.Fraction`); what
-is then not a whole number of that unit is **rounded half up** (``"0.5ns"`` is 1 ns, ``"0.4ns"`` is 0 ns).
+permille); no float ever enters. Parsing is exact (Decimal, then Fraction); what is
+then not a whole number of that unit is **rounded half up** (``"0.5ns"`` is 1 ns, ``"0.4ns"`` is 0 ns).
 
 Every ``parse_*`` function takes text with a unit. A plain 0 (``0`` or ``"0"``) means zero of anything; any
 other number without a unit, a negative, infinite or not-a-number value, an unknown unit, or a result beyond

@@ -128,7 +128,7 @@ def parse_overrides(overrides: Sequence[str]) -> tuple[list[Layer], list[Problem
 def _value(text: str) -> Any:
     try:
         parsed = tomllib.loads(f"value = {text}", parse_float=Decimal)
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
     value = parsed["value"]
     if isinstance(value, Decimal) and not value.is_finite():

@@ -152,7 +152,7 @@ def _read_file(path: Path) -> tuple[Layer | None, list[Problem]]:
         return None, [Problem(label, "", label, f"cannot be read: {error.strerror}")]
     except UnicodeDecodeError:
         return None, [Problem(label, "", label, "cannot be read: is not UTF-8 text")]
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         return None, [Problem(label, "", label, f"is not TOML: {error}")]
     return Layer(tree, Origin(label, path.parent)), []
 

@@ -77,6 +77,6 @@ def _sources(overlay: Overlay, section: str) -> dict[str, str]:
     sources = dict(written) if isinstance(written, dict) else {}
     for key, origin in overlay.set_by_user(section).items():
         told = overlay.origin((section, "sources", key))
-        if key.partition(".")[0] not in _UNSOURCED and (key not in sources or told.ours):
+        if key.partition(".")[0] not in _UNSOURCED and (key not in sources or told != origin):
             sources[key] = f"set in {origin.label}" if origin.label != "--set" else "set by --set"
     return sources

@@ -47,7 +47,7 @@ def read_csv(path: Traversable, label: str) -> TensorList:
     """The tensor list in ``path``, which mistakes call ``label``."""
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
         return TensorList(problems=[Problem(label, "", label, f"cannot be read: {reason}")])
     reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff")), restkey="", strict=True)
@@ -66,7 +66,9 @@ def read_csv(path: Traversable, label: str) -> TensorList:
             return TensorList(problems=problems)
         rows = {f"line {reader.line_num}": _cells(row) for row in reader}
     except csv.Error as error:
-        return TensorList(problems=[Problem(label, f"line {reader.line_num}", "", f"is not CSV: {error}")])
+        return TensorList(
+            problems=[Problem(label, f"line {reader.reader.line_num}", "", f"is not CSV: {error}")]
+        )
     overlay = Overlay(Origin(label))
     overlay.values = rows
     return _rows(rows, overlay, lambda name: (name,))
@@ -96,7 +98,8 @@ def _rows(rows: Mapping[Any, Any], overlay: Overlay, at: Callable[[Any], tuple[A
         if not isinstance(row, dict):
             found.problems.append(overlay.problem(at(name), "is not a table with name, shape, dtype, ready"))
             continue
-        filled = {"layer": str(row.get("name", "")).rpartition(".")[0] or str(row.get("name", ""))} | row
+        name_of_row = str(row.get("name", ""))
+        filled: dict[str, Any] = {"layer": name_of_row.rpartition(".")[0] or name_of_row} | row
         if reversed_order:
             filled["registration"] = len(rows) - 1 - position
         table, problems = validate(TensorTable, filled, overlay, at(name))
@@ -112,15 +115,14 @@ def _cells(row: Mapping[str, Any]) -> dict[str, Any]:
     """One CSV row as a table: empty cells left out, whole numbers as such, bare times in ns."""
     cells: dict[str, Any] = {}
     for column, cell in row.items():
-        value = cell.strip() if isinstance(cell, str) else cell
+        value: Any = cell.strip() if isinstance(cell, str) else cell
         if value in ("", None):
             continue
         whole = isinstance(value, str) and value.isascii() and value.isdecimal()
         if whole and column in _TIMES:
             value = f"{value}ns"
         elif whole and column == "registration" and len(value) < 10:
-            cells[column] = int(value)
-            continue
+            value = int(value)
         cells[column] = value
     return cells
 

@@ -72,6 +72,9 @@ class _Cycle:
     finish_shadow: Int64
     left: int = 0
     popped: int = 0
+    requests: int = 0
+    """Counted by rank 0, its own included."""
+    request_bytes: int = 0
     schedules: list[say.Schedule] = field(default_factory=list)
     done: simpy.Event | None = None
     """Blocking data plane: fires when the cycle's collectives are over."""
@@ -90,7 +93,7 @@ class _Steps:
         self._start_ns = 0
         self._starts = [env.event() for _ in range(self._total)]
         self._offsets: Int64 = np.empty((0, 0), dtype=np.int64)
-        self._units_done = 0
+        self._reduced = 0
         self.over = env.event()
         for rank in range(problem.ranks):
             env.process(self._compute(rank))
@@ -115,12 +118,12 @@ class _Steps:
                     yield self.env.timeout(delay)
                 self._submit(rank, unit)
 
-    def units_done(self, units: int, end_ns: int) -> None:
-        """``units`` more have been reduced; called at their end. Ends the step with the last of them."""
-        self._units_done += units
-        if self._units_done < len(self.problem.units):
+    def reduced(self, tensors: int, end_ns: int) -> None:
+        """``tensors`` more have been reduced; called at their end. Ends the step with the last of them."""
+        self._reduced += tensors
+        if self._reduced < len(self.problem.tensors):
             return
-        self._units_done = 0
+        self._reduced = 0
         self.env.process(self._finish_step(end_ns))
 
     def _finish_step(self, collectives_end_ns: int) -> Wait:
@@ -182,8 +185,7 @@ class _Stream:
                 cost.copy_in_ns, cost.collective_ns, cost.copy_out_ns, self.env.now,
             )  # fmt: skip
             ended.succeed()
-            whole_units = sum(response.names.count(unit[-1]) for unit in self.problem.units)
-            self.steps.units_done(whole_units, self.env.now)
+            self.steps.reduced(len(response.names), self.env.now)
 
 
 class NegotiatedRun:
@@ -266,6 +268,8 @@ class NegotiatedRun:
         cycle.leave[me.rank], cycle.leave_shadow[me.rank] = self.env.now, me.shadow_ns
         cycle.left += 1
         cycle.popped += me.popped
+        if me.rank == say.COORDINATOR:
+            cycle.requests, cycle.request_bytes = me.requests, me.request_bytes
         cycle.schedules.append(schedule)
         if cycle.left < self.problem.ranks:
             return
@@ -287,12 +291,11 @@ class NegotiatedRun:
         last = int(cycle.wake.argmax())
         enter_last = int(cycle.wake[last])
         before = self._cycles.get(index - 1)
-        root = self.ranks[say.COORDINATOR]
         self.steps.writer.cycle(CycleRow(
             self._step, _kind(self.problem.plane.name, schedule, cycle.popped), int(cycle.wake.min()), enter_last,
             last, int(cycle.leave.max()), int(cycle.leave_shadow.max()),
             int(before.finish[last]) if before else 0, int(before.finish_shadow[last]) if before else 0,
-            wake_hash(cycle.wake - enter_last), root.requests, root.request_bytes, schedule.hits_common,
+            wake_hash(cycle.wake - enter_last), cycle.requests, cycle.request_bytes, schedule.hits_common,
             len(schedule.responses), schedule_hash([response.names for response in schedule.responses]),
         ))  # fmt: skip
         self._scheduled += sum(len(response.names) for response in schedule.responses)
@@ -598,7 +601,7 @@ class LonelyRun:
         return self.steps.writer.finish()
 
     def _submit(self, rank: int, unit: int) -> None:
-        self.steps.units_done(1, self.env.now)
+        self.steps.reduced(len(self.steps.problem.units[unit]), self.env.now)
 
 
 def run(problem: Problem, debug: bool = False) -> Trace:

@@ -71,17 +71,16 @@ def served(free: int, arrivals: Int64, service: Int64) -> int:
         for i in order:
             clock = max(clock, arrivals[i]) + service[i]
         return clock
-    earliest = np.full(buckets, -1, np.int64)
+    earliest = np.full(buckets, last, np.int64)
     load = np.zeros(buckets, np.int64)
     for i in range(count):
         bucket = (arrivals[i] - first) >> shift
         load[bucket] += service[i]
-        if earliest[bucket] < 0 or arrivals[i] < earliest[bucket]:
-            earliest[bucket] = arrivals[i]
+        earliest[bucket] = min(earliest[bucket], arrivals[i])
     behind = 0
     for bucket in range(buckets - 1, -1, -1):
         behind += load[bucket]
-        if earliest[bucket] >= 0:
+        if load[bucket] > 0:
             done = max(done, earliest[bucket] + behind)
     return max(done, free + total)
 

@@ -90,15 +90,14 @@ def fill_ready(
 
 
 @compiled
-def count_ready(ready: Ready, limit: Int64, first: int, counts: npt.NDArray[np.int32]) -> tuple[int, int]:
+def count_ready(ready: Ready, limit: Int64, first: int, counts: npt.NDArray[np.int32]) -> int:
     """Units each rank has popped, into ``counts`` [rank]: rows with ready <= ``limit`` [rank].
 
-    Rows below ``first`` are known to be popped everywhere. Returns the smallest and the largest count.
+    Rows below ``first`` are known to be popped everywhere. Returns the smallest count.
     """
     units, ranks = ready.shape
     counts[:] = first
-    unit = first
-    while unit < units:
+    for unit in range(first, units):
         row = ready[unit]
         more = 0
         for r in range(ranks):
@@ -107,24 +106,21 @@ def count_ready(ready: Ready, limit: Int64, first: int, counts: npt.NDArray[np.i
             more += is_in
         if more == 0:
             break
-        unit += 1
     least = np.int32(units)
     for r in range(ranks):
         least = min(least, counts[r])
-    return int(least), unit
+    return int(least)
 
 
 @compiled
-def next_ready(ready: Ready, offset: Int64, after: int, first: int, last: int) -> int:
-    """Smallest ready - offset above ``after`` in rows first..last (inclusive, clipped); -1 when there is none."""
-    units, ranks = ready.shape
+def next_ready(ready: Ready, counts: npt.NDArray[np.int32], offset: Int64) -> int:
+    """Smallest ready - offset over ranks of the first unit that each has not popped yet."""
+    units = ready.shape[0]
     best = np.int64(np.iinfo(np.int64).max)
-    for unit in range(first, min(last + 1, units)):
-        row = ready[unit]
-        for r in range(ranks):
-            value = np.int64(row[r]) - offset[r]
-            best = min(best, value if value > after else np.int64(np.iinfo(np.int64).max))
-    return int(best) if best < np.iinfo(np.int64).max else -1
+    for r in range(counts.size):
+        if counts[r] < units:
+            best = min(best, np.int64(ready[counts[r], r]) - offset[r])
+    return int(best)
 
 
 @compiled
