@@ -23,6 +23,7 @@ from coordsim.simulate.buckets import ddp_buckets
 from coordsim.simulate.data_stream import execute
 from coordsim.simulate.kernels import exchanges as ex
 from coordsim.simulate.kernels.readiness import count_ready, latest_lag, next_ready
+from coordsim.simulate.kernels.requests import between, tree_work
 from coordsim.simulate.pattern import Outcome, Pattern, Patterns
 from coordsim.simulate.problem import Problem
 from coordsim.simulate.ready_steps import ReadySteps
@@ -101,6 +102,8 @@ class _Asked:
         self.nbytes = nbytes
         """Of each rank's list, header included."""
         self.total = int(requests.sum())
+        self.sent_bytes = int(nbytes.sum() - nbytes[0])
+        """What reaches rank 0 over the wire."""
 
 
 class _Plane:
@@ -152,6 +155,15 @@ class _Plane:
         self.counts = np.empty_like(before)
         return before, count_ready(self.steps.ready.matrix, limit, self.done, self.counts)
 
+    def _between(self, prefix: Int64, before: Int32, now: Int32, plus: int) -> Int64:
+        """Shape [rank]: plus + what the units from ``before`` to ``now`` add up to."""
+        out = np.empty(before.size, dtype=np.int64)
+        between(prefix, before, now, plus, out)
+        return out
+
+    def _list_bytes(self, before: Int32, now: Int32) -> Int64:
+        return self._between(self.byte_prefix, before, now, self.problem.wire.request_header)
+
     def _ready_schedule(self, first: int, last: int) -> tuple[Response, ...]:
         """Schedule of units first..last-1 when every one of them went through the coordinator."""
         schedule = self._schedules.get((first, last))
@@ -193,15 +205,11 @@ class _Coordinator(_Plane):
 
     def decide(self, pattern: Pattern, wake_ns: int) -> _Decision:
         before, least = self._pop(pattern, wake_ns)
-        asked = _Asked(
-            self.member_prefix[self.counts] - self.member_prefix[before],
-            self.byte_prefix[self.counts] - self.byte_prefix[before] + self.problem.wire.request_header,
-        )
+        asked = _Asked(self._between(self.member_prefix, before, self.counts, 0), self._list_bytes(before, self.counts))
         schedule = self._ready_schedule(self.done, least) if least > self.done else ()
         self.done = least
         outcome = self._round(pattern, asked, schedule)
-        sent = int(asked.nbytes[1:].sum())
-        return _Decision(schedule, Kind.SLOW, outcome, asked.total, sent)
+        return _Decision(schedule, Kind.SLOW, outcome, asked.total, asked.sent_bytes)
 
     def _round(self, pattern: Pattern, asked: _Asked, schedule: tuple[Response, ...]) -> Outcome:
         def serial(free: Int64, working: bool) -> None:
@@ -253,7 +261,6 @@ class _Hierarchical(_Plane):
         ranks, self.radix = problem.ranks, problem.settings.radix
         first = self.radix * np.arange(ranks, dtype=np.int64) + 1
         self._children = np.clip(np.minimum(first + self.radix, ranks) - first, 0, None)
-        self._parents = (np.arange(1, ranks, dtype=np.int64) - 1) // self.radix
         self._sent: Int32 = np.zeros(ranks, dtype=np.int32)
         self._sent_now: Int32 = np.zeros(ranks, dtype=np.int32)
 
@@ -275,28 +282,27 @@ class _Hierarchical(_Plane):
     def decide(self, pattern: Pattern, wake_ns: int) -> _Decision:
         before, least = self._pop(pattern, wake_ns)
         ex.subtree_minimum(self.counts, self.radix, self._sent_now)
-        members, sizes = self.member_prefix, self.byte_prefix
-        passed_on = members[self._sent_now] - members[self._sent]
-        nbytes = sizes[self._sent_now] - sizes[self._sent] + self.problem.wire.request_header
-        own = members[self.counts] - members[before]
-        received = np.bincount(self._parents, weights=passed_on[1:], minlength=own.size).astype(np.int64)
-        host = self.problem.host
-        work = host.per_message_ns * self._children + host.per_request_ns * (own + received)
-        work[self._children == 0] = 0
+        host, members = self.problem.host, self.member_prefix
+        passed_on = self._between(members, self._sent, self._sent_now, 0)
+        nbytes = self._list_bytes(self._sent, self._sent_now)
+        work = np.empty(before.size, dtype=np.int64)
+        counted = tree_work(
+            before, self.counts, passed_on, members, host.per_message_ns, host.per_request_ns, self.radix, work
+        )
         schedule = self._ready_schedule(self.done, least) if least > self.done else ()
         self.done = least
         self._sent, self._sent_now = self._sent_now, self._sent
         outcome = self._round(pattern, nbytes, work, schedule)
         root_bytes = int(nbytes[1 : 1 + self._children[0]].sum())
-        return _Decision(schedule, Kind.SLOW, outcome, int(own[0] + received[0]), root_bytes)
+        return _Decision(schedule, Kind.SLOW, outcome, counted, root_bytes)
 
     def _round(self, pattern: Pattern, nbytes: Int64, work: Int64, schedule: tuple[Response, ...]) -> Outcome:
         built = self.problem.host.per_response_ns * sum(len(response.names) for response in schedule)
         answer_bytes = self.problem.schedule_bytes(schedule)
-        idle = np.zeros_like(work)
+        nothing = np.zeros_like(work)
 
         def serial(free: Int64, working: bool) -> None:
-            ex.tree_up(free, nbytes, work if working else idle, self.radix, self.net)
+            ex.tree_up(free, nbytes, work if working else nothing, self.radix, self.net)
             if working:
                 free[0] += built
             ex.tree_down(free, answer_bytes, self.radix, self.net)
@@ -382,7 +388,7 @@ class _Cached(_Coordinator):
         schedule = agree([look(name) for _, name in hits], ready, problem.settings)
         self.done = least
         if slow:
-            kind, sent = Kind.SLOW, int(asked.nbytes[1:].sum())
+            kind, sent = Kind.SLOW, asked.sent_bytes
             outcome = self._slow_round(pattern, asked, schedule)
             gone = remember(cache, schedule, problem.requests)
             self._evicted = {name for name in gone if name not in cache}

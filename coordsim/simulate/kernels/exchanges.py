@@ -59,7 +59,7 @@ def served(free: int, arrivals: Int64, service: Int64) -> int:
         shortest = min(shortest, service[i])
         total += service[i]
     done = max(free, first) + total
-    if last == first:
+    if last - first <= shortest:  # never idle once it has begun
         return done
     shift = 0
     while (np.int64(2) << shift) <= shortest:
@@ -241,45 +241,48 @@ def star_broadcast(free: Int64, nbytes: int, net: Int64) -> None:
 @compiled
 def tree_up(free: Int64, nbytes: Int64, work: Int64, radix: int, net: Int64) -> None:
     """Up a heap-ordered tree: take in the children, ``work`` [rank], send one message of ``nbytes`` [rank]."""
-    ranks, overhead = free.size, net[1]
-    arrivals = np.empty(ranks, np.int64)
+    ranks, overhead, per_node = free.size, net[1], net[6]
     batch = np.empty(radix, np.int64)
-    busy, flight, last_bytes, last_local = 0, 0, -1, False
-    for node in range(ranks - 1, -1, -1):
+    known = np.full(256, -1, np.int64)  # link costs of the few sizes in use
+    costs = np.empty((256, 4), np.int64)
+    for node in range((ranks - 2) // radix, -1, -1):
         first = radix * node + 1
         count = min(first + radix, ranks) - first
-        if count > 0:
-            for i in range(count):  # insertion sort: children mostly arrive in order
-                value = arrivals[first + i]
-                at = i
-                while at > 0 and batch[at - 1] > value:
-                    batch[at] = batch[at - 1]
-                    at -= 1
-                batch[at] = value
+        near_from = node // per_node * per_node
+        earliest, latest = np.iinfo(np.int64).max, np.iinfo(np.int64).min
+        for i in range(count):
+            child = first + i
+            slot = nbytes[child] & 255
+            if known[slot] != nbytes[child]:
+                known[slot] = nbytes[child]
+                costs[slot, 0], costs[slot, 1] = _link(net, 0, per_node, nbytes[child])
+                costs[slot, 2], costs[slot, 3] = _link(net, 0, 0, nbytes[child])
+            column = 2 if near_from <= child < near_from + per_node else 0
+            batch[i] = free[child] + costs[slot, column + 1]
+            free[child] += costs[slot, column]
+            earliest, latest = min(earliest, batch[i]), max(latest, batch[i])
+        clock = max(free[node], earliest) + count * overhead
+        if latest - earliest > overhead:  # else the server is never idle once it has begun
             clock = free[node]
+            batch[:count].sort()
             for i in range(count):
                 clock = max(clock, batch[i]) + overhead
-            free[node] = clock + work[node]
-        if node:
-            parent = (node - 1) // radix
-            local = parent // net[6] == node // net[6]
-            if nbytes[node] != last_bytes or local != last_local:
-                busy, flight = _link(net, node, parent, nbytes[node])
-                last_bytes, last_local = nbytes[node], local
-            arrivals[node] = free[node] + flight
-            free[node] += busy
+        free[node] = clock + work[node]
 
 
 @compiled
 def tree_down(free: Int64, nbytes: int, radix: int, net: Int64) -> None:
     """Down the same tree, children ascending."""
-    ranks = free.size
-    remote, local = _link(net, 0, net[6], nbytes), _link(net, 0, 0, nbytes)
-    for node in range(ranks):
+    ranks, overhead, per_node = free.size, net[1], net[6]
+    remote, local = _link(net, 0, per_node, nbytes), _link(net, 0, 0, nbytes)
+    for node in range((ranks - 2) // radix + 1):
+        near_from = node // per_node * per_node
+        clock = free[node]
         for child in range(radix * node + 1, min(radix * node + 1 + radix, ranks)):
-            busy, flight = local if node // net[6] == child // net[6] else remote
-            free[child] = max(free[child], free[node] + flight) + net[1]
-            free[node] += busy
+            busy, flight = local if near_from <= child < near_from + per_node else remote
+            free[child] = max(free[child], clock + flight) + overhead
+            clock += busy
+        free[node] = clock
 
 
 @compiled
@@ -287,6 +290,8 @@ def subtree_minimum(counts: npt.NDArray[np.int32], radix: int, least: npt.NDArra
     """``least`` [rank]: the smallest count in each node's subtree."""
     ranks = counts.size
     least[:] = counts
-    for node in range(ranks - 1, 0, -1):
-        parent = (node - 1) // radix
-        least[parent] = min(least[parent], least[node])
+    for node in range((ranks - 2) // radix, -1, -1):
+        smallest = least[node]
+        for child in range(radix * node + 1, min(radix * node + 1 + radix, ranks)):
+            smallest = min(smallest, least[child])
+        least[node] = smallest
