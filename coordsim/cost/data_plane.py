@@ -45,6 +45,8 @@ class DataPlane:
 
     def _cost(self, nbytes: int, tensors: int) -> ResponseCost:
         """Cost of a response of ``nbytes`` over ``tensors`` members."""
-        copy = copy_ns(nbytes, tensors, self._data)
-        collective = allreduce_ns(nbytes, self._ranks, self._data, self._ranks_per_node)
-        return ResponseCost(self._local_ns * tensors, self._launch_ns, copy, max(collective, 1), copy)
+        copy = copy_ns(nbytes, tensors, self._data) if self._data.copy_bandwidth_Bps else 0
+        collective = 1
+        if self._data.allreduce != "free":
+            collective = max(allreduce_ns(nbytes, self._ranks, self._data, self._ranks_per_node), 1)
+        return ResponseCost(self._local_ns * tensors, self._launch_ns, copy, collective, copy)

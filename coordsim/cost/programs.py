@@ -7,7 +7,7 @@ by message, and the vector engine's closed forms are tested against that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -32,12 +32,12 @@ class Recv:
 
 @dataclass(frozen=True, slots=True)
 class RecvAll:
-    """One message from each of ``count`` senders, served in arrival order. Is sent {source: payload}.
+    """One message from each of ``sources``, served in arrival order. Is sent {source: payload}.
 
     Each is busy o; at a gather's root max(o, its time on the root's NIC); plus ``work`` of its payload.
     """
 
-    count: int
+    sources: Collection[int]
     root: bool = False
     work: Callable[[Any], int] | None = None
 
@@ -68,11 +68,11 @@ def gather_linear(
         yield Send(0, nbytes, payload)
         return None
     big = [source for source, size in (lengths or {}).items() if source and 0 < eager_limit < size]
-    received = yield RecvAll(ranks - 1, root=True)
+    received = yield RecvAll(range(1, ranks), root=True)
     for source in sorted(big):
         yield Send(source, RENDEZVOUS_BYTES)
     if big:
-        received |= yield RecvAll(len(big), root=True)
+        received |= yield RecvAll(frozenset(big), root=True)
     return {0: payload, **received}
 
 
@@ -100,14 +100,14 @@ def gather_node_leaders(rank: int, ranks: int, nbytes: int, payload: Any, ranks_
     if rank != leader:
         yield Send(leader, nbytes, held)
         return None
-    mates = min(leader + ranks_per_node, ranks) - leader - 1
+    mates = range(leader + 1, min(leader + ranks_per_node, ranks))
     if mates:
         for part in (yield RecvAll(mates)).values():
             held |= part
     if rank:
         yield Send(0, sum(size for size, _ in held.values()), held)
         return None
-    leaders = -(-ranks // ranks_per_node) - 1
+    leaders = range(ranks_per_node, ranks, ranks_per_node)
     if leaders:
         for part in (yield RecvAll(leaders, root=True)).values():
             held |= part
@@ -161,7 +161,7 @@ def star_gather(
         yield Send(0, nbytes, payload)
         return None
     yield Work(own_work_ns)
-    received = yield RecvAll(ranks - 1, work=work)
+    received = yield RecvAll(range(1, ranks), work=work)
     return {0: payload, **received}
 
 
@@ -176,7 +176,7 @@ def star_broadcast(rank: int, ranks: int, nbytes: int, payload: Any) -> Program:
 
 def tree_collect(children: tuple[int, ...]) -> Program:
     """``hierarchical``: an inner node takes in its children's lists. Returns {child: payload}."""
-    return (yield RecvAll(len(children)))
+    return (yield RecvAll(children))
 
 
 def tree_send(parent: int, nbytes: int, payload: Any) -> Program:

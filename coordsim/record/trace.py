@@ -87,6 +87,8 @@ class Trace:
     steps: dict[str, Int64]
     """``STEP_COLUMNS``; row 0 is the cold step. ``forward_median_ns`` and ``ready_median_ns`` count from
     the step's start (lower medians over ranks); the other times from the start of the run."""
+    blocking: bool = False
+    """Whether a cycle's loop ends with its last collective (MPI and gloo on CPU, and ``ideal``)."""
 
     def digest(self) -> str:
         """SHA-256 over all columns: equal traces, and only those, have equal digests."""
@@ -210,13 +212,14 @@ class TraceWriter:
         """One finished step; values in the order of ``STEP_COLUMNS``."""
         self._steps.append(values)
 
-    def finish(self) -> Trace:
-        """The trace. The writer is spent."""
+    def finish(self, blocking: bool = False) -> Trace:
+        """The trace. The writer is spent. ``blocking`` as in :class:`Trace`."""
         self._flush()
         return Trace(
             _table(CYCLE_COLUMNS, self._cycles),
             _table(RESPONSE_COLUMNS, self._responses),
             _table(STEP_COLUMNS, self._steps),
+            blocking,
         )
 
 

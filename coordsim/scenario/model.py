@@ -117,8 +117,8 @@ class HostCosts:
 class DataNetwork:
     """What gradients cost on their way."""
 
-    allreduce: Literal["ring", "nccl-tree", "nccl", "hierarchical"]
-    """``nccl`` = the faster of ring and tree, as NCCL's own tuner would choose."""
+    allreduce: Literal["ring", "nccl-tree", "nccl", "hierarchical", "free"]
+    """``nccl`` = the faster of ring and tree, as NCCL's own tuner would choose. ``free`` = 1 ns: a what-if."""
     nccl: Literal["2.4.8", "2.5.6", "2.7.8"]
     """Whose latency tables (PUBLISHED.md, Summit section)."""
     bus_bandwidth_Bps: int
@@ -130,7 +130,7 @@ class DataNetwork:
     network_bandwidth_Bps: int
     """Bus bandwidth of a ring across nodes, per node (hierarchical)."""
     copy_bandwidth_Bps: int
-    """Copies into and out of the fusion buffer."""
+    """Copies into and out of the fusion buffer; 0 makes copies free (a what-if)."""
     copy_launch_ns: int
     """Launch of one copy kernel; one kernel takes ``copy_batch`` tensors."""
     copy_batch: int

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections import defaultdict, deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -52,7 +52,7 @@ class _Rank:
     negotiator: say.Negotiator
     queue: TensorQueue = field(default_factory=TensorQueue)
     inbox: dict[Any, deque[_Message]] = field(default_factory=lambda: defaultdict(deque))
-    waiting: tuple[Any, int | None, simpy.Event] | None = None
+    waiting: tuple[Any, Collection[int], simpy.Event] | None = None
     shadow_ns: int = 0
     requests: int = 0
     """Counted by this rank as a coordinator in the current cycle."""
@@ -216,7 +216,7 @@ class NegotiatedRun:
         self.env.run(until=self.steps.over)
         if self._watch is not None:
             self._watch.job_done()
-        return self.steps.writer.finish()
+        return self.steps.writer.finish(self.problem.data.blocking)
 
     def _submit(self, rank: int, unit: int) -> None:
         self.ranks[rank].queue.submit(self._units[unit])
@@ -432,23 +432,23 @@ class NegotiatedRun:
                     if busy:
                         yield self.env.timeout(busy)
                 case Recv(source):
-                    message = yield from self._take(me, tag, source)
+                    message = yield from self._take(me, tag, (source,))
                     me.shadow_ns = max(me.shadow_ns, message.shadow_ns) + network.overhead_ns
                     if network.overhead_ns:
                         yield self.env.timeout(network.overhead_ns)
                     result = message.payload
-                case RecvAll(count, root, work):
-                    result = yield from self._take_all(me, tag, count, root, work)
+                case RecvAll(sources, root, work):
+                    result = yield from self._take_all(me, tag, sources, root, work)
                 case Work(ns) if ns:
                     yield self.env.timeout(ns)
 
     def _take_all(
-        self, me: _Rank, tag: Any, count: int, root: bool, work: Callable[[Any], int] | None
+        self, me: _Rank, tag: Any, sources: Collection[int], root: bool, work: Callable[[Any], int] | None
     ) -> Wait:
         network = self.problem.network
         received, shadows = {}, []
-        for _ in range(count):
-            message = yield from self._take(me, tag, None)
+        for _ in range(len(sources)):
+            message = yield from self._take(me, tag, sources)
             service = network.root_service_ns(message.nbytes) if root else network.overhead_ns
             shadows.append((message.shadow_ns, service))
             busy = service + (work(message.payload) if work is not None else 0)
@@ -464,19 +464,19 @@ class NegotiatedRun:
         receiver = self.ranks[target]
         receiver.inbox[tag].append(message)
         if receiver.waiting is not None:
-            wanted, source, wake = receiver.waiting
-            if wanted == tag and source in (None, message.source):
+            wanted, sources, wake = receiver.waiting
+            if wanted == tag and message.source in sources:
                 receiver.waiting = None
                 wake.succeed()
 
-    def _take(self, me: _Rank, tag: Any, source: int | None) -> Wait:
-        """The next message of this exchange (from ``source``, or from anybody), waiting for it if need be."""
+    def _take(self, me: _Rank, tag: Any, sources: Collection[int]) -> Wait:
+        """The next message of this exchange from one of ``sources``, waiting for it if need be."""
         box = me.inbox[tag]
         while True:
-            found = next((i for i, message in enumerate(box) if source in (None, message.source)), None)
+            found = next((i for i, message in enumerate(box) if message.source in sources), None)
             if found is not None:
                 break
-            me.waiting = (tag, source, self.env.event())
+            me.waiting = (tag, sources, self.env.event())
             yield me.waiting[2]
         message = box[found]
         del box[found]
@@ -521,7 +521,7 @@ class UnnegotiatedRun:
     def run(self) -> Trace:
         """The whole trace."""
         self.env.run(until=self.steps.over)
-        return self.steps.writer.finish()
+        return self.steps.writer.finish(not self._buckets)
 
     def _submit(self, rank: int, unit: int) -> None:
         self._counts[unit] += 1

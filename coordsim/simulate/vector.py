@@ -464,7 +464,7 @@ class NegotiatedRun:
                 self._rest_until(event_ns)
             else:
                 self._act()
-        return self.steps.writer.finish()
+        return self.steps.writer.finish(self.problem.data.blocking)
 
     def _rest_until(self, event_ns: int) -> None:
         """One idle cycle; and if it leads to itself, all that come before the event."""
@@ -549,7 +549,7 @@ class UnnegotiatedRun:
         while not self.steps.over:
             step([self.steps.start_ns + int(latest) for latest in self.steps.ready.latest])
             self.steps.finish(self.steps.stream_free_ns)
-        return self.steps.writer.finish()
+        return self.steps.writer.finish(not self._buckets)
 
     def _ideal_step(self, latest: list[int]) -> None:
         """Whenever the stream is free, all units that are ready everywhere go at once."""

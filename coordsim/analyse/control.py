@@ -1,0 +1,45 @@
+"""What the control plane did, per step: cycles, requests, bytes, exchanges."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from coordsim.record.breakdown import CONTROL_PARTS
+from coordsim.record.trace import Kind
+from coordsim.simulate.engine import Simulation
+
+EXCHANGES = {
+    "ideal": {}, "ddp": {},
+    "point-to-point": {Kind.IDLE: 2, Kind.SLOW: 2},
+    "hierarchical": {Kind.IDLE: 2, Kind.SLOW: 2},
+    "coordinator": {Kind.IDLE: 4, Kind.SLOW: 4},
+    "cached": {Kind.IDLE: 1, Kind.FAST: 1, Kind.SLOW: 5, Kind.INVALIDATE: 6},
+}  # fmt: skip
+"""Control collectives per cycle, by what the cycle did (HOROVOD_CONTROL_PLANE 11)."""
+
+
+def counters(simulation: Simulation) -> dict[str, float]:
+    """Means over the steps that count."""
+    cycles, steps = simulation.trace.cycles, simulation.scenario.steps
+    counted = cycles["step"] > 0
+    repeat, kind = cycles["repeat"][counted], cycles["kind"][counted]
+    per_kind = EXCHANGES[simulation.scenario.control_plane.name]
+    exchanges = sum(int(repeat[kind == each].sum()) * number for each, number in per_kind.items())
+
+    def mean(column: str) -> float:
+        return float((cycles[column][counted] * repeat).sum()) / steps
+
+    return {
+        "cycles_per_step": float(repeat.sum()) / steps,
+        "slow_cycles_per_step": float(repeat[np.isin(kind, (Kind.SLOW, Kind.INVALIDATE))].sum()) / steps,
+        "requests_per_step": mean("requests"),
+        "coordinator_bytes_per_step": mean("request_bytes"),
+        "exchanges_per_step": exchanges / steps,
+        "responses_per_step": mean("responses"),
+    }
+
+
+def control_share(simulation: Simulation) -> float:
+    """Share of the step that the control plane costs: (cycle wait + exchange + work) / step, 0..1."""
+    parts = simulation.breakdown()
+    return sum(parts[name] for name in CONTROL_PARTS) / simulation.step_time_s

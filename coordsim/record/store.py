@@ -1,0 +1,78 @@
+"""A run directory: ``manifest.json`` beside ``trace.npz``. Written to a temporary name, then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coordsim.errors import InputError
+from coordsim.record.trace import CYCLE_COLUMNS, RESPONSE_COLUMNS, SCHEMA, STEP_COLUMNS, Int64, Trace
+
+_TABLES = {"cycles": CYCLE_COLUMNS, "responses": RESPONSE_COLUMNS, "steps": STEP_COLUMNS}
+
+
+def check_target(path: Path, where: str = "--out") -> None:
+    """Raise InputError when a run cannot be written to ``path``: it exists and is no earlier run."""
+    if path.exists() and not (path / "manifest.json").is_file():
+        raise InputError.one(where, "", str(path), f"{path} exists and is not a run directory; choose another name")
+    if not path.absolute().parent.is_dir():
+        raise InputError.one(where, "", str(path), f"folder {path.absolute().parent} does not exist")
+
+
+def write_run(path: Path, trace: Trace, facts: dict[str, Any]) -> None:
+    """Write a run directory, all of it or nothing; an earlier run of that name is replaced.
+
+    ``facts`` (versions, scenario, summary) goes into the manifest beside the trace's digest.
+    """
+    check_target(path)
+    parent = path.absolute().parent
+    fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=parent))
+    try:
+        columns = {f"{table}.{name}": getattr(trace, table)[name] for table, names in _TABLES.items() for name in names}
+        with open(fresh / "trace.npz", "wb") as file:
+            np.savez_compressed(file, **columns)  # type: ignore[arg-type]
+        manifest = {"schema": SCHEMA, "blocking": trace.blocking, "trace_sha256": trace.digest(), **facts}
+        (fresh / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+        fresh.chmod(0o755)
+        if path.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=parent))
+            os.rename(path, old / "run")
+            os.rename(fresh, path)
+            shutil.rmtree(old)
+        else:
+            os.rename(fresh, path)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+
+
+def read_run(path: Path) -> tuple[Trace, dict[str, Any]]:
+    """The trace and the manifest of a run directory. Raises InputError when it is none, or damaged."""
+    manifest_path = path / "manifest.json"
+    if not manifest_path.is_file():
+        raise InputError.one(str(path), "", str(path), "no run directory (it has no manifest.json)")
+    try:
+        manifest: dict[str, Any] = json.loads(manifest_path.read_text())
+    except ValueError as error:
+        raise InputError.one(str(manifest_path), "", None, f"not JSON: {error}") from error
+    if manifest.get("schema") != SCHEMA:
+        raise InputError.one(
+            str(manifest_path), "schema", manifest.get("schema"), f"schema {manifest.get('schema')!r}", (SCHEMA,)
+        )
+    try:
+        with np.load(path / "trace.npz", allow_pickle=False) as stored:
+            tables: dict[str, dict[str, Int64]] = {
+                table: {name: stored[f"{table}.{name}"] for name in names} for table, names in _TABLES.items()
+            }
+    except (OSError, KeyError, ValueError, EOFError) as error:
+        raise InputError.one(str(path / "trace.npz"), "", None, f"damaged: {error}") from error
+    trace = Trace(tables["cycles"], tables["responses"], tables["steps"], bool(manifest.get("blocking")))
+    if trace.digest() != manifest.get("trace_sha256"):
+        raise InputError.one(str(path / "trace.npz"), "", None, "its digest differs from the manifest's")
+    return trace, manifest

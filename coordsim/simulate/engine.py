@@ -1,0 +1,116 @@
+"""Simulate a scenario: choose the engine, run it, keep the trace."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+
+from coordsim.errors import InputError, Refused
+from coordsim.record.breakdown import breakdown, step_times
+from coordsim.record.trace import Int64, Trace
+from coordsim.scenario.model import Scenario
+from coordsim.simulate.problem import Problem
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EngineName: TypeAlias = Literal["auto", "event", "vector"]
+ENGINES: tuple[EngineName, ...] = ("auto", "event", "vector")
+
+EVENT_LIMIT = 200_000_000
+"""Gradients (ranks x tensors x steps) beyond which the event engine would take days."""
+VECTOR_BYTES_LIMIT = 16 << 30
+"""Memory for one step's readiness beyond which the vector engine refuses."""
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """One scenario, simulated."""
+
+    scenario: Scenario
+    engine: str
+    trace: Trace
+    wall_s: float
+    parts: dict[str, Int64] = field(repr=False)
+    """The breakdown in integer ns, shape [step]; row 0 is the cold step."""
+
+    @property
+    def step_ns(self) -> Int64:
+        """Times of the steps that count, ns, shape [step]; without the cold one."""
+        return step_times(self.trace)[1:]
+
+    @property
+    def first_step_ns(self) -> int:
+        """The cold step, ns."""
+        return int(step_times(self.trace)[0])
+
+    @property
+    def steps(self) -> pd.DataFrame:
+        """One row per step that counts: ``step_time_ns`` and the ten parts in ns."""
+        import pandas as pd
+
+        columns = {"step_time_ns": self.step_ns, **{f"{name}_ns": part[1:] for name, part in self.parts.items()}}
+        return pd.DataFrame(columns, index=pd.RangeIndex(1, self.step_ns.size + 1, name="step"))
+
+    def breakdown(self) -> dict[str, float]:
+        """Mean seconds per step by part; sums to the mean step time up to float rounding."""
+        return {name: float(np.mean(part[1:])) / 1e9 for name, part in self.parts.items()}
+
+    @property
+    def step_time_s(self) -> float:
+        """Mean step time, seconds."""
+        return float(np.mean(self.step_ns)) / 1e9
+
+
+def simulate(
+    scenario: Scenario,
+    engine: EngineName = "auto",
+    *,
+    debug: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Simulation:
+    """Simulate ``scenario``.
+
+    ``engine``: "vector" (arrays, exact), "event" (SimPy, the oracle) or "auto" (vector unless it refuses).
+    ``debug`` checks the protocol's invariants each cycle (event engine). ``progress`` is called with (steps
+    done, steps in all). Raises InputError for an unknown engine and Refused when the chosen one cannot.
+    """
+    if engine not in ENGINES:
+        raise InputError.one("--engine", "", engine, f"no engine {engine!r}", ENGINES)
+    chosen = "event" if engine == "event" or debug else "vector"
+    _within_reach(scenario, chosen)
+    began = time.perf_counter()
+    problem = Problem(scenario)
+    if chosen == "event":
+        from coordsim.simulate import event
+
+        trace = event.run(problem, debug)
+    else:
+        from coordsim.simulate import vector
+
+        trace = vector.run(problem, progress)
+    return Simulation(scenario, chosen, trace, time.perf_counter() - began, breakdown(trace))
+
+
+def _within_reach(scenario: Scenario, engine: str) -> None:
+    """Raise Refused when a run would not end or not fit."""
+    tensors = len(scenario.workload.tensors)
+    if engine == "event":
+        size = scenario.ranks * tensors * (scenario.steps + 1)
+        if size > EVENT_LIMIT:
+            raise Refused.one(
+                "--engine", "", "event",
+                f"the event engine would handle {size:,} gradients one by one (limit {EVENT_LIMIT:,}); use vector",
+            )  # fmt: skip
+        return
+    needed = 4 * scenario.ranks * tensors
+    if needed > VECTOR_BYTES_LIMIT:
+        raise Refused.one(
+            "--ranks", "", scenario.ranks,
+            f"{scenario.ranks:,} ranks x {tensors} tensors need {needed / 2**30:.0f} GiB for one step's readiness "
+            f"(limit {VECTOR_BYTES_LIMIT / 2**30:.0f} GiB)",
+        )  # fmt: skip
