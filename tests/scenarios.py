@@ -59,7 +59,9 @@ def random_scenario(seed: int) -> Scenario:
     dice = random.Random(seed)
     ranks = dice.choice([1, 2, 2, 3, 3, 4, 5, 6, 7, 8, 9, 12, 13, 16, 17, 23, 33, 40])
     count = dice.choice([1, 2, 3, 5, 8, 13, 20, 33])
-    unit = dice.choice([1, 1000, 1000, 50_000, 200_000])  # coarse units make ties
+    cycle_ns = dice.choice([0, 1, 1000, 100_000, 1_000_000, 1_000_000, 5_000_000])
+    short = cycle_ns <= 1000  # so that the event engine does not turn a million idle cycles
+    unit = dice.choice([1, 100, 1000] if short else [1, 1000, 1000, 50_000, 200_000])  # coarse units make ties
     backward = [dice.choice([0, 1, 1, 2, 3, 5, 20]) * unit for _ in range(count)]
     elements = [dice.choice([1, 10, 1000, 100_000, 3_000_000]) for _ in range(count)]
     made = list(tensors(backward, elements))
@@ -70,18 +72,19 @@ def random_scenario(seed: int) -> Scenario:
         dice.shuffle(order)
         made = [replace(t, registration=order[i]) for i, t in enumerate(made)]
     names = [t.name for t in made]
-    job = Workload("random", tuple(made), dice.choice([1, 1000, 700_000, 3_000_000]),
-                   dice.choice([0, 1000, 400_000]), 1, 10**9, dice.choice([0, 0, 5_000_000]))  # fmt: skip
+    job = Workload("random", tuple(made), dice.choice([1, 1000, 50_000] if short else [1, 1000, 700_000, 3_000_000]),
+                   dice.choice([0, 1000, 20_000 if short else 400_000]), 1, 10**9, 0 if short else dice.choice([0, 0, 5_000_000]))  # fmt: skip
     overhead = dice.choice([0, 1, 300, 500, 5000])
     control = ControlNetwork(
-        dice.choice([1, 500, 1500, 40_000]), overhead, dice.choice([10**9, 12_500_000_000]), dice.choice([1, 600]),
+        dice.choice([700, 1500] if short else [1, 500, 1500, 40_000]), overhead, dice.choice([10**9, 12_500_000_000]), dice.choice([600] if short else [1, 600]),
         32_000_000_000, dice.choice([10**9, 23_000_000_000]), dice.choice([0, 0, 60, 300]),
         dice.choice(["linear", "binomial", "node-leaders"]), "binomial", "recursive-doubling",
     )  # fmt: skip
     zero = dice.random() < 0.25
     host = HostCosts(0, 0, 0, 0, 0, 0) if zero else HostCosts(
-        dice.choice([0, 500, 100_000]), dice.choice([0, 560, 30_000]), dice.choice([0, 1000]),
-        dice.choice([0, 2000, 100_000]), dice.choice([0, 4280]), dice.choice([0, 10_000, 300_000]),
+        dice.choice([0, 500, 5000 if short else 100_000]), dice.choice([0, 560, 30_000]), dice.choice([0, 1000]),
+        dice.choice([0, 2000, 5000 if short else 100_000]), dice.choice([0, 4280]),
+        dice.choice([0, 10_000, 20_000 if short else 300_000]),
     )  # fmt: skip
     data = replace(DATA, copy_launch_ns=dice.choice([0, 5000]), allreduce=dice.choice(["ring", "nccl-tree", "nccl"]))
     machine = replace(MACHINE, ranks_per_node=dice.choice([1, 2, 4, 6]))
@@ -92,7 +95,7 @@ def random_scenario(seed: int) -> Scenario:
     groups = replace(groups, strict=dice.random() < 0.4)
     plane = ControlPlane(
         dice.choice([*CONTROL_PLANES, "cached", "cached", "cached", "coordinator", "hierarchical"]),
-        dice.choice([0, 1, 1000, 100_000, 1_000_000, 1_000_000, 5_000_000]),
+        cycle_ns,
         dice.choice([0, 4096, 1 << 20, 128 << 20]),
         dice.choice([1, 2, max(count - 1, 1), count, 1024, 1024]), dice.choice([2, 3, 4, 16]),
         dice.choice(["horovod", "coordsim"]), dice.choice(["async", "async", "blocking"]),
@@ -103,7 +106,7 @@ def random_scenario(seed: int) -> Scenario:
         kind = dice.choice(["normal", "half-normal", "exponential", "uniform"])
         return Spread(kind, dice.choice([0, 0, 10_000, 100_000, 600_000]))
 
-    noise = Noise(spread(), spread(), spread(), spread(), dice.choice([0, 0, 50_000]), dice.choice([0, 2_000_000]),
+    noise = Noise(spread(), spread(), spread(), spread(), dice.choice([0, 0, 50_000]), dice.choice([0, 20_000 if short else 2_000_000]),
                   dice.choice([0, 0, 100_000]))  # fmt: skip
     return Scenario(job, Cluster("random", machine, control, host, data), plane, noise, ranks,
                     dice.choice([1, 2, 4]), dice.randrange(2**40))  # fmt: skip

@@ -226,6 +226,11 @@ class CachedNegotiator(CoordinatorNegotiator):
         self._waiting: dict[str, Request] = {}  # hits offered and not yet common, in submission order
         self._asked: dict[str, Request] = {}  # sent to the coordinator and not yet answered
 
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """Hits offered and not yet common, in submission order: what a :class:`~coordsim.protocol.stall.StallClock` watches."""
+        return tuple(self._waiting)
+
     def cycle(
         self, requests: Iterable[Request], *, shutdown: bool = False, stalled: frozenset[str] = frozenset()
     ) -> Cycle:

@@ -7,7 +7,7 @@ children's subtrees. Source of the checks and their order: HOROVOD_CONTROL_PLANE
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from coordsim.protocol.messages import CPU, Op, Request, Response, respond_to
 
@@ -16,13 +16,13 @@ class ProtocolError(RuntimeError):
     """A peer broke the protocol (not: a user's tensors disagree, which is an ERROR response)."""
 
 
+_SPLIT_BY_ROWS = frozenset({Op.ALLGATHER, Op.REDUCESCATTER})
+"""Operations that join or split the first dimension, so there must be one."""
+
+
 def _shapes_agree(first: Request, other: Request) -> bool:
     if first.op is Op.ALLGATHER:
-        return (
-            len(first.shape) == len(other.shape) >= 1 and first.shape[1:] == other.shape[1:]
-        )
-    if first.op is Op.REDUCESCATTER and not first.shape:
-        return False
+        return len(first.shape) == len(other.shape) and first.shape[1:] == other.shape[1:]
     return first.shape == other.shape
 
 
@@ -51,30 +51,24 @@ class Agreed:
     """A name that every voter has asked for."""
 
     request: Request
-    nbytes: int
-    """Bytes of the result: of one request, or summed over voters for an allgather."""
+    """What they asked for. For an allgather the first extent is summed over voters: a subtree speaks as one."""
     error: str = ""
     """Why the requests do not fit together; empty when they do."""
 
     def response(self) -> Response:
         if self.error:
-            return Response(Op.ERROR, (self.request.name,), (self.nbytes,), error=self.error)
-        response = respond_to(self.request)
-        if self.request.op is not Op.ALLGATHER:
-            return response
-        return Response(
-            response.op, response.names, (self.nbytes,), response.dtype, response.reduce_op,
-            response.root_rank, response.on_gpu, response.prescale, response.postscale, response.group,
-        )  # fmt: skip
+            return Response(Op.ERROR, (self.request.name,), (0,), error=self.error)
+        return respond_to(self.request)
 
 
 @dataclass(slots=True)
 class _Row:
     first: Request
     first_voter: int
-    nbytes: int
     seen: bytearray
     count: int = 0
+    rows: int = 0
+    """First extents so far, summed; counts for an allgather."""
     complaint: tuple[int, int, str] | None = None
     """(check, voter index, text); the smallest wins, so the text does not depend on arrival order."""
 
@@ -92,24 +86,30 @@ class ReadinessTable:
         row = self._row(voter, request)
         if request is not row.first:
             self._compare(row, self._index[voter], voter, request)
-            if request.op is Op.ALLGATHER and row.count > 1:
-                row.nbytes += request.nbytes
-        elif row.count > 1 and request.op is Op.ALLGATHER:
-            row.nbytes += request.nbytes
+        if request.op is Op.ALLGATHER and request.shape:
+            row.rows += request.shape[0]
         return row.count == len(self.voters)
 
     def add_error(self, voter: int, name: str, reason: str) -> bool:
         """Count a subtree's verdict that its requests for ``name`` disagree."""
         row = self._row(voter, Request(name))
-        if row.complaint is None or row.complaint[0] >= 0:
-            row.complaint = (-1, self._index[voter], reason)
+        complaint = (-1, self._index[voter], reason)
+        if row.complaint is None or complaint < row.complaint:
+            row.complaint = complaint
         return row.count == len(self.voters)
 
     def take(self, name: str) -> Agreed:
         """Remove a complete name and say what was agreed."""
         row = self._rows.pop(name)
         assert row.count == len(self.voters), f"{name!r} taken before every voter asked for it"
-        return Agreed(row.first, row.nbytes, row.complaint[2] if row.complaint else "")
+        request = row.first
+        if row.complaint is not None:
+            return Agreed(request, row.complaint[2])
+        if request.op in _SPLIT_BY_ROWS and not request.shape:
+            return Agreed(request, f"{request.op.name.lower()} of {name!r} needs at least one dimension")
+        if request.op is Op.ALLGATHER:
+            request = replace(request, shape=(row.rows, *request.shape[1:]))
+        return Agreed(request)
 
     def missing(self) -> dict[str, tuple[int, ...]]:
         """Per name that waits: the voters that have not asked for it, ascending."""
@@ -124,7 +124,7 @@ class ReadinessTable:
     def _row(self, voter: int, request: Request) -> _Row:
         row = self._rows.get(request.name)
         if row is None:
-            row = _Row(request, voter, request.nbytes, bytearray(len(self.voters)))
+            row = _Row(request, voter, bytearray(len(self.voters)))
             self._rows[request.name] = row
         index = self._index[voter]
         if row.seen[index]:

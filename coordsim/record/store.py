@@ -36,7 +36,7 @@ def write_run(path: Path, trace: Trace, facts: dict[str, Any]) -> None:
     try:
         columns = {f"{table}.{name}": getattr(trace, table)[name] for table, names in _TABLES.items() for name in names}
         with open(fresh / "trace.npz", "wb") as file:
-            np.savez_compressed(file, **columns)  # type: ignore[arg-type]
+            np.savez_compressed(file, **columns)
         manifest = {"schema": SCHEMA, "blocking": trace.blocking, "trace_sha256": trace.digest(), **facts}
         (fresh / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
         fresh.chmod(0o755)

@@ -140,7 +140,9 @@ def _base(section: catalog.Kind, user: Overlay) -> tuple[Layer | None, list[Prob
 
 
 def _as_base(section: catalog.Kind, name: str, tree: Tree, origin: Origin) -> Layer:
-    return _normal(Layer({section: {"name": name} | tree}, origin))
+    noise = {"noise": tree["noise"]} if section == "cluster" and "noise" in tree else {}
+    own = {key: value for key, value in tree.items() if key not in noise}
+    return _normal(Layer({section: {"name": name} | own, **noise}, origin))
 
 
 def _read_file(path: Path) -> tuple[Layer | None, list[Problem]]:

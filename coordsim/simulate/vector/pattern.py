@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coordsim.record.trace import as_signed
-from coordsim.simulate.kernels.readiness import wake_hash_kernel
+from coordsim.simulate.vector.kernels.readiness import wake_hash_kernel
 
 Int64 = npt.NDArray[np.int64]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from coordsim.simulate.kernels.readiness import Ready, fill_ready
 from coordsim.simulate.problem import Problem
+from coordsim.simulate.vector.kernels.readiness import Ready, fill_ready
 
 Int64 = npt.NDArray[np.int64]
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coordsim.cost.network import RENDEZVOUS_BYTES, LogGP
-from coordsim.simulate.kernels import compiled
+from coordsim.simulate.vector.kernels import compiled
 
 Int64 = npt.NDArray[np.int64]
 
@@ -30,7 +30,7 @@ def network_vector(network: LogGP) -> Int64:
 
 @compiled
 def _xfer(nbytes: int, bandwidth: int) -> int:
-    return (nbytes * _NS + bandwidth - 1) // bandwidth
+    return int((nbytes * _NS + bandwidth - 1) // bandwidth)
 
 
 @compiled
@@ -52,7 +52,7 @@ def served(free: int, arrivals: Int64, service: Int64) -> int:
     """
     count = arrivals.size
     if count == 0:
-        return free
+        return int(free)
     first, last, shortest, total = arrivals[0], arrivals[0], service[0], 0
     for i in range(count):
         first, last = min(first, arrivals[i]), max(last, arrivals[i])
@@ -60,7 +60,7 @@ def served(free: int, arrivals: Int64, service: Int64) -> int:
         total += service[i]
     done = max(free, first) + total
     if last - first <= shortest:  # never idle once it has begun
-        return done
+        return int(done)
     shift = 0
     while (np.int64(2) << shift) <= shortest:
         shift += 1
@@ -70,7 +70,7 @@ def served(free: int, arrivals: Int64, service: Int64) -> int:
         clock = free
         for i in order:
             clock = max(clock, arrivals[i]) + service[i]
-        return clock
+        return int(clock)
     earliest = np.full(buckets, last, np.int64)
     load = np.zeros(buckets, np.int64)
     for i in range(count):
@@ -82,7 +82,7 @@ def served(free: int, arrivals: Int64, service: Int64) -> int:
         behind += load[bucket]
         if load[bucket] > 0:
             done = max(done, earliest[bucket] + behind)
-    return max(done, free + total)
+    return int(max(done, free + total))
 
 
 @compiled

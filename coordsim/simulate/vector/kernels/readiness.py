@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coordsim.simulate.kernels import compiled
+from coordsim.simulate.vector.kernels import compiled
 
 Int64 = npt.NDArray[np.int64]
 Ready = npt.NDArray[Any]
@@ -99,7 +99,7 @@ def count_ready(ready: Ready, limit: Int64, first: int, counts: npt.NDArray[np.i
     counts[:] = first
     for unit in range(first, units):
         row = ready[unit]
-        more = 0
+        more = np.int64(0)
         for r in range(ranks):
             is_in = np.int32(np.int64(row[r]) <= limit[r])
             counts[r] += is_in

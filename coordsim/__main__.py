@@ -1,0 +1,5 @@
+"""``python -m coordsim``."""
+
+from coordsim.cli import main
+
+main()

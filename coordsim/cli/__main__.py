@@ -1,0 +1,5 @@
+"""``python -m coordsim.cli``."""
+
+from coordsim.cli import main
+
+main()

@@ -1,0 +1,86 @@
+"""``coordsim demo``: two workloads, seven ways to agree, one node to a whole machine, in under a minute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coordsim.cli import console
+from coordsim.cli.progress import Bar
+from coordsim.errors import InputError
+
+if TYPE_CHECKING:
+    from coordsim.report.demo import Demo
+
+CLUSTER = "summit"
+WORKLOADS = ("stemdl", "resnet50")
+WAYS = (
+    ("ideal", "none"), ("ddp", "none"), ("point-to-point", "none"), ("coordinator", "none"),
+    ("hierarchical", "none"), ("cached", "none"), ("cached", "layer"),
+)  # fmt: skip
+"""(control plane, groups)"""
+SIZES = (6, 96, 1536, 6000, 27_600)
+STEPS = 5
+QUICK_SIZES = SIZES[:3]
+QUICK_STEPS = 2
+FIGURE = "coordsim-demo"
+
+
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the figure.")] = Path("."),
+    steps: Annotated[
+        int | None,
+        typer.Option(metavar="N", help=f"Steps of each simulation ({STEPS}; quick: {QUICK_STEPS}).", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Up to 1,536 GPUs only.")] = False,
+) -> None:
+    """Control planes on Summit, 6 to 27,600 GPUs."""
+    if not out.is_dir():
+        raise InputError.one("--out", "", str(out), f"folder {out} does not exist")
+    sizes = QUICK_SIZES if quick else SIZES
+    compared = _compare(sizes, steps if steps is not None else QUICK_STEPS if quick else STEPS)
+    from coordsim.report.demo import demo_facts, demo_figure, demo_text
+    from coordsim.report.figures import save
+
+    paths = [out / f"{FIGURE}.{kind}" for kind in ("png", "svg")]
+    save(demo_figure(compared), paths)
+    if as_json:
+        console.data_json(demo_facts(compared, [str(path) for path in paths]))
+    else:
+        console.data(demo_text(compared, console.page()))
+    console.note(f"figure: {paths[0]} and {paths[1].name}")
+    console.next_command("coordsim simulate --control-plane coordinator --explain")
+
+
+def _compare(sizes: tuple[int, ...], steps: int) -> Demo:
+    """Simulate every case."""
+    from coordsim.analyse.control import control_share
+    from coordsim.analyse.scaling import scaling
+    from coordsim.analyse.summary import allocation
+    from coordsim.report.demo import Case, Demo
+    from coordsim.scenario.loading import load_scenario
+    from coordsim.simulate.engine import simulate
+
+    cases = []
+    count = len(WORKLOADS) * len(sizes) * len(WAYS)
+    with Bar("simulating") as bar:
+        for workload in WORKLOADS:
+            for plane, groups in WAYS:
+                for ranks in sizes:
+                    scenario = load_scenario(
+                        workload=workload, cluster=CLUSTER, ranks=ranks, control_plane=plane, groups=groups, steps=steps
+                    )  # fmt: skip
+                    found = simulate(scenario)
+                    scaled = scaling(found)
+                    node_hours = allocation(found)["node_hours_per_1000_steps"]
+                    cases.append(
+                        Case(
+                            workload, plane, groups, ranks, found.step_time_s, scaled.baseline_step_s,
+                            scaled.efficiency, control_share(found), node_hours,
+                        )
+                    )  # fmt: skip
+                    bar.update(len(cases), count)
+    return Demo(CLUSTER, steps, scenario.seed, tuple(cases))

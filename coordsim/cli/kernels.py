@@ -1,0 +1,51 @@
+"""Where the compiled engine is kept between runs, and whether it is there yet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import coordsim
+
+_SUFFIXES = (".nbi", ".nbc")  # numba's index and machine code
+
+
+@dataclass(frozen=True)
+class KernelCache:
+    """State of numba's on-disk cache for this package."""
+
+    directory: str
+    writable: bool
+    kernels: int
+    """Compiled versions (one per signature)."""
+    nbytes: int
+
+
+def kernel_cache() -> KernelCache:
+    """Look where numba would: NUMBA_CACHE_DIR, beside the source, or the user's cache directory."""
+    package = Path(coordsim.__file__).parent
+    told = os.environ.get("NUMBA_CACHE_DIR")
+    if told:
+        place = Path(told)
+    elif os.access(package, os.W_OK):
+        place = package
+    else:
+        place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "numba"
+    files = list(_cached(place))
+    code = sum(path.suffix == ".nbc" for path in files)
+    return KernelCache(str(place), _writable(place), code, sum(path.stat().st_size for path in files))
+
+
+def _cached(place: Path) -> Iterator[Path]:
+    for path in place.rglob("*"):
+        if path.suffix in _SUFFIXES and ("coordsim" in path.parts or path.is_relative_to(place)):
+            yield path
+
+
+def _writable(place: Path) -> bool:
+    """Whether ``place``, or the first of its parents that exists, can be written."""
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return os.access(place, os.W_OK)

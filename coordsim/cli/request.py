@@ -1,0 +1,76 @@
+"""What a user asked ``simulate`` for: loads as a scenario, and prints as the command that asks for it."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from coordsim.scenario.model import Scenario
+
+DEFAULT_WORKLOAD = "stemdl"
+DEFAULT_CLUSTER = "summit"
+
+
+@dataclass(frozen=True)
+class Request:
+    """Arguments of ``simulate``; None means that the user left it out."""
+
+    scenario: Path | None = None
+    cluster: str | None = None
+    workload: str | None = None
+    ranks: int | None = None
+    control_plane: str | None = None
+    groups: str | None = None
+    steps: int | None = None
+    seed: int | None = None
+    engine: str = "auto"
+    overrides: tuple[str, ...] = ()
+
+    def load(self) -> Scenario:
+        """The scenario. Without a file, STEMDL on Summit where nothing else is named."""
+        from coordsim.scenario.loading import load_scenario
+
+        return load_scenario(
+            self.scenario,
+            workload=self.workload or (DEFAULT_WORKLOAD if self.scenario is None else None),
+            cluster=self.cluster or (DEFAULT_CLUSTER if self.scenario is None else None),
+            ranks=self.ranks,
+            control_plane=self.control_plane,
+            groups=self.groups,
+            steps=self.steps,
+            seed=self.seed,
+            overrides=self.overrides,
+        )
+
+    def changed(
+        self, *, control_plane: str | None = None, groups: str | None = None, override: str | None = None
+    ) -> Request:
+        """The same request with one more thing asked for."""
+        more = () if override is None else (override,)
+        return replace(
+            self,
+            control_plane=control_plane or self.control_plane,
+            groups=groups or self.groups,
+            overrides=self.overrides + more,
+        )
+
+    def command(self, *more: str) -> str:
+        """The command line that asks for this."""
+        words = ["coordsim", "simulate"] + ([str(self.scenario)] if self.scenario is not None else [])
+        for flag, value in (
+            ("--cluster", self.cluster),
+            ("--workload", self.workload),
+            ("--ranks", self.ranks),
+            ("--control-plane", self.control_plane),
+            ("--groups", self.groups),
+            ("--steps", self.steps),
+            ("--seed", self.seed),
+            ("--engine", None if self.engine == "auto" else self.engine),
+        ):
+            words += [flag, str(value)] if value is not None else []
+        for override in self.overrides:
+            words += ["--set", override]
+        return shlex.join([*words, *more])

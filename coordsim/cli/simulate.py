@@ -1,0 +1,145 @@
+"""``coordsim simulate``: one scenario, where its step goes, and what a change would save."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from coordsim.cli import console
+from coordsim.cli.progress import Bar
+from coordsim.cli.request import Request
+
+if TYPE_CHECKING:
+    from coordsim.scenario.model import Scenario
+    from coordsim.simulate.engine import EngineName, Simulation
+
+WORTH_CHANGING = 0.005
+"""Below this share of the step no change is recommended."""
+
+
+def simulate(
+    scenario: Annotated[
+        Path | None, typer.Argument(metavar="SCENARIO.toml", help="A scenario; flags change it. None: STEMDL on Summit.", show_default=False)
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Catalog name or .toml file.", show_default=False)
+    ] = None,
+    workload: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Catalog name or .toml file.", show_default=False)
+    ] = None,
+    ranks: Annotated[
+        int | None, typer.Option(metavar="N", help="GPUs; else the cluster's own number.", show_default=False)
+    ] = None,
+    control_plane: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="ideal, ddp, point-to-point, coordinator, hierarchical or cached (default).",
+            show_default=False,
+        ),
+    ] = None,
+    groups: Annotated[
+        str | None, typer.Option(metavar="none|layer|K", help="Groups of tensors; none is the default.", show_default=False)
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(metavar="N", help="Steps that count (20).", show_default=False)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Seed of the noise (0).", show_default=False)
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(metavar="auto|event|vector", help="Both give the same trace.")
+    ] = "auto",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Simulate again without each cause: what would it save?")
+    ] = False,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any key of a scenario; repeatable.", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="RUN_DIR", help="Also keep the trace.", show_default=False)
+    ] = None,
+) -> None:
+    """Simulate one scenario; where its step goes."""
+    request = Request(
+        scenario, cluster, workload, ranks, control_plane, groups, steps, seed, engine, tuple(overrides or ())
+    )
+    described = request.load()
+    if out is not None:
+        from coordsim.record.store import check_target
+
+        check_target(out)
+    if scenario is None:
+        console.note(_what_was_assumed(described))
+    _answer(request, described, explain, as_json, out)
+
+
+def _answer(request: Request, scenario: Scenario, explain: bool, as_json: bool, out: Path | None) -> None:
+    from coordsim.analyse.explain import explain as explain_it
+    from coordsim.analyse.summary import summary
+    from coordsim.cli.advice import changes
+    from coordsim.report.simulation import simulation_report
+    from coordsim.simulate.engine import simulate as run
+
+    with Bar("simulating") as bar:
+        simulation = run(scenario, cast("EngineName", request.engine), progress=bar.update)
+        explained, advice = None, None
+        if explain:
+            bar.begin("removing each cause")
+            explained = explain_it(simulation, bar.update)
+        if explain and not as_json:
+            bar.begin("trying changes")
+            advice = changes(request, simulation, bar.update)
+        facts = summary(simulation, explained)
+    if out is not None:
+        _keep(out, simulation, facts)
+    if as_json:
+        console.data_json(facts)
+    else:
+        console.data(simulation_report(simulation, facts, explained, advice, console.page()))
+    if out is not None:
+        console.note(f"kept in {out}")
+    if advice and advice[0].saves >= WORTH_CHANGING:
+        console.next_command(advice[0].command)
+    elif explain:
+        console.next_command(f"coordsim catalog show {_catalogued(scenario)}")
+    else:
+        console.next_command(request.command("--explain"))
+
+
+def _what_was_assumed(scenario: Scenario) -> str:
+    return (
+        f"note: no scenario file; {scenario.workload.name} on {scenario.cluster.name}, "
+        f"{scenario.ranks:,} GPUs, control plane {scenario.control_plane.name}"
+    )
+
+
+def _catalogued(scenario: Scenario) -> str:
+    from coordsim.scenario import catalog
+
+    known = catalog.names("cluster")
+    return scenario.cluster.name if scenario.cluster.name in known else known[-1]
+
+
+def _keep(out: Path, simulation: Simulation, facts: dict[str, Any]) -> None:
+    """Write the run directory; nothing in it depends on when or how fast it was made."""
+    from coordsim import __version__
+    from coordsim.record.store import write_run
+    from coordsim.scenario.resolved import scenario_hash
+
+    kept = {key: value for key, value in facts.items() if key not in ("scenario", "engine_wall_s")}
+    write_run(
+        out,
+        simulation.trace,
+        {
+            "version": __version__,
+            "scenario": facts["scenario"],
+            "scenario_sha256": scenario_hash(simulation.scenario),
+            "engine": simulation.engine,
+            "summary": kept,
+        },
+    )

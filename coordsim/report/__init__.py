@@ -1,0 +1,1 @@
+"""Answers for people: tables, figures and sentences. Nothing here simulates."""

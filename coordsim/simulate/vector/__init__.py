@@ -1,0 +1,23 @@
+"""The vector engine: whole arrays of ranks at once, equal to the event engine bit for bit.
+
+Global decisions are taken by the protocol's own cache, group and fusion code; only *counting* is replaced ("every
+rank asked" is "the smallest pointer passed"). Exchanges are evaluated by the closed forms of
+:mod:`coordsim.simulate.vector.kernels`. What it cannot do exactly it refuses by name.
+"""
+
+from __future__ import annotations
+
+from coordsim.record.trace import Trace
+from coordsim.simulate.problem import Problem
+from coordsim.simulate.vector.loop import PLANES, NegotiatedRun
+from coordsim.simulate.vector.steps import Progress
+from coordsim.simulate.vector.unnegotiated import LonelyRun, UnnegotiatedRun
+
+
+def run(problem: Problem, progress: Progress | None = None) -> Trace:
+    """Simulate with arrays."""
+    if problem.ranks == 1:
+        return LonelyRun(problem, progress).run()
+    if problem.plane.name in PLANES:
+        return NegotiatedRun(problem, progress).run()
+    return UnnegotiatedRun(problem, progress).run()

@@ -1,0 +1,116 @@
+"""The background loop of all ranks, one cycle or one run of idle cycles at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from coordsim.protocol.messages import Response
+from coordsim.record.trace import CycleRow, Kind, Trace, schedule_hash
+from coordsim.simulate.problem import Problem
+from coordsim.simulate.vector.cached import Cached
+from coordsim.simulate.vector.coordinator import Coordinator, PointToPoint
+from coordsim.simulate.vector.hierarchical import Hierarchical
+from coordsim.simulate.vector.pattern import Outcome, Pattern, Patterns
+from coordsim.simulate.vector.plane import Decision, Plane
+from coordsim.simulate.vector.steps import Progress, Steps
+
+PLANES: dict[str, type[Plane]] = {
+    "point-to-point": PointToPoint,
+    "coordinator": Coordinator,
+    "hierarchical": Hierarchical,
+    "cached": Cached,
+}
+
+
+class NegotiatedRun:
+    """The background loop of all ranks, one cycle or one run of idle cycles at a time."""
+
+    def __init__(self, problem: Problem, progress: Progress | None = None) -> None:
+        self.problem = problem
+        self.steps = Steps(problem, progress)
+        self.patterns = Patterns(problem.ranks)
+        self.plane = PLANES[problem.plane.name](problem, self.steps, self.patterns)
+        self.pattern = self.patterns.uniform
+        self.wake_ns = 0
+        """Rank 0's wake; the others' are relative to it."""
+        self._finish: Callable[[int], tuple[int, int]] = lambda rank: (0, 0)
+        self._schedule_hashes: dict[tuple[Response, ...], int] = {(): 0}
+
+    def run(self) -> Trace:
+        """The whole trace."""
+        while not self.steps.over:
+            event_ns = self.plane.next_event_ns(self.pattern)
+            if event_ns > self.wake_ns:
+                self._rest_until(event_ns)
+            else:
+                self._act()
+        return self.steps.writer.finish(self.problem.data.blocking)
+
+    def _rest_until(self, event_ns: int) -> None:
+        """One idle cycle; and if it leads to itself, all that come before the event."""
+        outcome = self.plane.idle(self.pattern)
+        idle = Decision((), Kind.IDLE, outcome, request_bytes=self.plane.idle_bytes())
+        self._write(idle)
+        pattern, wake_ns = self._next_wakes(outcome, 0)
+        period_ns = wake_ns - self.wake_ns
+        steady = pattern is self.pattern and event_ns > wake_ns
+        more = -(-(event_ns - wake_ns) // period_ns) if steady else 0
+        self._depart(outcome, pattern, wake_ns)
+        if more:
+            self._write(idle, more, period_ns)
+            self.wake_ns += (more - 1) * period_ns
+            self._depart(outcome, pattern, self.wake_ns + period_ns)
+
+    def _act(self) -> None:
+        decision = self.plane.decide(self.pattern, self.wake_ns)
+        cycle = self.steps.writer.next_cycle
+        self._write(decision)
+        schedule, outcome = decision.schedule, decision.outcome
+        if not schedule:
+            self._depart(outcome, *self._next_wakes(outcome, 0))
+            return
+        blocking = self.problem.data.blocking
+        self.steps.run(schedule, cycle, self.wake_ns + outcome.last, self.wake_ns + outcome.shadow_last, blocking)
+        if blocking:
+            self._resume_together(self.steps.stream_free_ns)
+        else:
+            costs = (self.problem.data.cost(each.nbytes, len(each.names)) for each in schedule)
+            busy_ns = sum(cost.local_ns + cost.launch_ns for cost in costs)
+            self._depart(outcome, *self._next_wakes(outcome, busy_ns), busy_ns)
+        if self.plane.done == len(self.problem.units):
+            self.steps.finish(self.steps.stream_free_ns)
+            self.plane.new_step()
+
+    def _next_wakes(self, outcome: Outcome, busy_ns: int) -> tuple[Pattern, int]:
+        """Pattern and rank 0's wake after a cycle that keeps every rank busy ``busy_ns`` more."""
+        cycle_ns = self.problem.cycle_ns
+        if outcome.slack + busy_ns <= cycle_ns:
+            return self.pattern, self.wake_ns + cycle_ns
+        wakes = np.maximum(self.pattern.offset + cycle_ns, outcome.leave + busy_ns)
+        return self.patterns.of(wakes), self.wake_ns + int(wakes[0])
+
+    def _depart(self, outcome: Outcome, pattern: Pattern, wake_ns: int, busy_ns: int = 0) -> None:
+        """Go on to the next cycle; remember when each rank finished this one."""
+        base_ns, leave, shadow = self.wake_ns, outcome.leave, outcome.leave_shadow
+        self._finish = lambda rank: (base_ns + int(leave[rank]) + busy_ns, base_ns + int(shadow[rank]))
+        self.pattern, self.wake_ns = pattern, wake_ns
+
+    def _resume_together(self, end_ns: int) -> None:
+        wakes = np.maximum(self.pattern.offset + (self.wake_ns + self.problem.cycle_ns), end_ns)
+        self.pattern, self.wake_ns = self.patterns.of(wakes), int(wakes[0])
+        self._finish = lambda rank: (end_ns, end_ns)
+
+    def _write(self, decision: Decision, repeat: int = 1, period_ns: int = 0) -> None:
+        pattern, outcome, now = self.pattern, decision.outcome, self.wake_ns
+        finish, finish_shadow = self._finish(pattern.last_rank)
+        schedule = decision.schedule
+        hashed = self._schedule_hashes.get(schedule)
+        if hashed is None:
+            hashed = self._schedule_hashes[schedule] = schedule_hash([each.names for each in schedule])
+        self.steps.writer.cycle(CycleRow(
+            self.steps.step, decision.kind, now + pattern.first, now + pattern.last, pattern.last_rank,
+            now + outcome.last, now + outcome.shadow_last, finish, finish_shadow, pattern.wake_hash,
+            decision.requests, decision.request_bytes, decision.hits_common, len(schedule), hashed,
+        ), repeat, period_ns)  # fmt: skip

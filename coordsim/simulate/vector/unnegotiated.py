@@ -1,0 +1,71 @@
+"""Runs without a background loop: ``ideal``, ``ddp``, and a single rank."""
+
+from __future__ import annotations
+
+from coordsim.protocol.fusion import fuse
+from coordsim.protocol.messages import Response, respond_to
+from coordsim.record.trace import CycleRow, Kind, Trace, schedule_hash
+from coordsim.simulate.buckets import ddp_buckets
+from coordsim.simulate.problem import Problem
+from coordsim.simulate.vector.steps import Progress, Steps
+
+
+class UnnegotiatedRun:
+    """``ideal`` and ``ddp``: from the maxima over ranks alone, O(units) per step."""
+
+    def __init__(self, problem: Problem, progress: Progress | None = None) -> None:
+        self.problem = problem
+        self.steps = Steps(problem, progress)
+        self._buckets = ddp_buckets(problem) if problem.plane.name == "ddp" else []
+        self._finish_ns = 0
+
+    def run(self) -> Trace:
+        """The whole trace."""
+        step = self._ddp_step if self._buckets else self._ideal_step
+        while not self.steps.over:
+            step([self.steps.start_ns + int(latest) for latest in self.steps.ready.latest])
+            self.steps.finish(self.steps.stream_free_ns)
+        return self.steps.writer.finish(not self._buckets)
+
+    def _ideal_step(self, latest: list[int]) -> None:
+        """Whenever the stream is free, all units that are ready everywhere go at once."""
+        problem, first = self.problem, 0
+        while first < len(latest):
+            now = max(latest[first], self._finish_ns)
+            last = first
+            while last < len(latest) and latest[last] <= now:
+                last += 1
+            singles = [respond_to(problem.requests[name]) for unit in problem.units[first:last] for name in unit]
+            schedule = tuple(fuse(singles, problem.settings.fusion_threshold_bytes, problem.groups))
+            self._go(schedule, now, blocking=True)
+            self._finish_ns = self.steps.stream_free_ns
+            first = last
+
+    def _ddp_step(self, latest: list[int]) -> None:
+        for bucket in self._buckets:
+            now = max(latest[bucket.units[-1]], self._finish_ns)
+            self._go((bucket.response,), now, blocking=False)
+            self._finish_ns = now + self.problem.data.cost(
+                bucket.response.nbytes, len(bucket.response.names)
+            ).launch_ns
+
+    def _go(self, schedule: tuple[Response, ...], now: int, blocking: bool) -> None:
+        cycle = self.steps.writer.next_cycle
+        self.steps.writer.cycle(CycleRow(
+            self.steps.step, Kind.FAST, now, now, 0, now, now, self._finish_ns, self._finish_ns, 0,
+            responses=len(schedule), schedule_hash=schedule_hash([each.names for each in schedule]),
+        ))  # fmt: skip
+        self.steps.run(schedule, cycle, now, now, blocking)
+
+
+class LonelyRun:
+    """One rank: a step ends with its last gradient (SEMANTICS 2.4)."""
+
+    def __init__(self, problem: Problem, progress: Progress | None = None) -> None:
+        self.steps = Steps(problem, progress)
+
+    def run(self) -> Trace:
+        """The whole trace."""
+        while not self.steps.over:
+            self.steps.finish(self.steps.start_ns + int(self.steps.ready.latest[-1]))
+        return self.steps.writer.finish()

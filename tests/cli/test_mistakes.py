@@ -1,0 +1,146 @@
+"""Whatever a user gets wrong: one line each on stderr, exit 2, nothing on stdout, no traceback, no file."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from coordsim.cli import guard
+from coordsim.errors import EnvironmentProblem
+from tests.cli.conftest import ROOT
+
+
+def _refused(result, *words, code=2):
+    assert result.exit_code == code
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in result.stderr
+    return result.stderr.splitlines()
+
+
+FILE_MISTAKES = {
+    "unknown key": ("rankz = 3\n", ["rankz", "did you mean 'ranks'?"]),
+    "missing unit": ("cycle_time = 5\n", ["control_plane.cycle_time", "has no unit"]),
+    "negative size": ('fusion_threshold = "-64MiB"\n', ["control_plane.fusion_threshold", "is negative"]),
+    "capacity 0": ("cache_capacity = 0\n", ["control_plane.cache_capacity", "at least 1 for cached"]),
+    "unknown tensor": ('groups = [["fc.bais"]]\n', ["control_plane.groups", "did you mean 'fc.bias'?"]),
+}
+
+
+@pytest.mark.parametrize("mistake", FILE_MISTAKES)
+def test_a_mistake_in_a_file_names_file_and_key(run, small, mistake):
+    line, words = FILE_MISTAKES[mistake]
+    text = small.read_text()
+    small.write_text(line + text if mistake == "unknown key" else text + line)
+    (error,) = _refused(run("simulate", small, "--json"), *words)
+    assert error.startswith(f"error: {small}: ")
+
+
+FLAG_MISTAKES = {
+    "zero ranks": (["--ranks", "0"], ["--ranks: ranks", "at least 1"]),
+    "a billion ranks": (["--ranks", str(10**9)], ["--ranks: ranks", "out of this version's reach"]),
+    "unknown control plane": (["--control-plane", "cachd"], ["did you mean 'cached'?"]),
+    "planned control plane": (["--control-plane", "static"], ["is not modelled yet"]),
+    "unknown workload": (["--workload", "resnet"], ["did you mean 'resnet50'?"]),
+    "unknown engine": (["--engine", "vectr"], ["--engine", "did you mean 'vector'?"]),
+    "partial nodes": (
+        ["--ranks", "13", "--set", "cluster.data.allreduce=hierarchical"],
+        ["not a multiple of 6", "12 and 18"],
+    ),
+    "capacity 0": (["--set", "control_plane.cache_capacity=0"], ["at least 1 for cached"]),
+    "no key": (["--set", "steps"], ["is not key=value"]),
+    "missing folder": (["--out", "nowhere/at/all/run"], ["--out", "does not exist"]),
+    "event engine too small": (["--ranks", "9999999", "--engine", "event"], ["use vector"]),
+}
+
+
+@pytest.mark.parametrize("mistake", FLAG_MISTAKES)
+def test_a_mistake_on_the_command_line_names_its_flag(run, small, mistake):
+    flags, words = FLAG_MISTAKES[mistake]
+    (error,) = _refused(run("simulate", small, *flags), *words)
+    assert error.startswith("error: ")
+
+
+def test_every_mistake_has_its_own_line(run, small):
+    errors = _refused(run("simulate", small, "--ranks", "0", "--steps", "-1", "--control-plane", "x"))
+    assert len(errors) == 3
+    assert all(error.startswith("error: ") for error in errors)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["simulat"], ["simulate", "--rank", "6"], ["simulate", "--ranks", "six"], ["catalog", "sow"], ["simulate", "a", "b"]],
+)
+def test_usage_errors_exit_with_2(run, arguments):
+    _refused(run(*arguments))
+
+
+def test_an_unknown_catalog_entry_names_the_nearest(run):
+    _refused(run("catalog", "show", "sumit"), "did you mean 'summit'?")
+
+
+def test_a_foreign_directory_is_left_alone(run, small, tmp_path):
+    foreign = tmp_path / "thesis"
+    foreign.mkdir()
+    (foreign / "chapter1.tex").write_text("years of work")
+    _refused(run("simulate", small, "--out", foreign), "is not a run directory")
+    assert [path.name for path in foreign.iterdir()] == ["chapter1.tex"]
+
+
+def test_the_demo_needs_a_folder(run, tmp_path):
+    _refused(run("demo", "--out", tmp_path / "none"), "--out", "does not exist")
+
+
+def test_zero_steps_in_the_demo_are_refused(run, tmp_path):
+    _refused(run("demo", "--quick", "--steps", "0", "--out", tmp_path), "at least 1")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("trouble", "code", "words"),
+    [
+        (EnvironmentProblem("torch is missing"), 3, "error: torch is missing"),
+        (PermissionError(13, "Permission denied", "/root/x"), 3, "error: /root/x: Permission denied"),
+        (MemoryError(), 3, "error: not enough memory"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_other_trouble_has_its_exit_code(run, small, monkeypatch, trouble, code, words):
+    def fail(*_, **__):
+        raise trouble
+
+    monkeypatch.setattr("coordsim.record.store.write_run", fail)
+    _refused(run("simulate", small, "--out", small.parent / "run"), words, code=code)
+
+
+def test_an_interrupted_run_leaves_nothing_behind(tmp_path):
+    command = [sys.executable, "-m", "coordsim", "simulate", "--workload", "resnet50", "--control-plane",
+               "coordinator", "--steps", "20000", "--out", str(tmp_path / "run")]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )  # fmt: skip
+    assert process.stderr is not None
+    first = process.stderr.readline()  # the note comes just before the engine starts
+    assert first.startswith("note: ")
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=120)
+    assert (process.returncode, stdout) == (guard.INTERRUPTED, "")
+    assert stderr.splitlines() == ["interrupted"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_closed_pipe_is_no_error():
+    script = f"{sys.executable} -m coordsim catalog show summit 2>errors.txt | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", script.replace("2>errors.txt", "")], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() in ("0", str(guard.PIPE_CLOSED))
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr

@@ -1,0 +1,132 @@
+"""``coordsim simulate``: what is printed where, and what is kept."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from coordsim import load_scenario
+from coordsim.cli.request import Request
+from coordsim.record.breakdown import PARTS
+from coordsim.record.store import read_run
+from coordsim.scenario.resolved import scenario_hash
+
+
+def test_the_report_is_on_stdout_and_the_next_command_ends_stderr(run, small):
+    result = run("simulate", small)
+    assert result.exit_code == 0
+    assert result.stdout.startswith("small on summit: 12 GPUs (2 nodes), cached; 3 steps, seed 0\n")
+    for name in PARTS:
+        assert f"\n  {name.replace('_', ' ')} " in result.stdout
+    assert result.stderr == f"next: coordsim simulate {small} --explain\n"
+
+
+def test_the_next_command_runs(run, small):
+    command = run("simulate", small, "--set", "noise.rank.sigma=3%", "--seed", "4").stderr.splitlines()[-1]
+    words = shlex.split(command.removeprefix("next: coordsim "))
+    result = run(*words)
+    assert result.exit_code == 0
+    assert "without it" in result.stdout
+    assert "seed 4" in result.stdout
+    assert "change: " in result.stdout
+
+
+def test_without_a_file_it_says_what_it_takes(run):
+    result = run("simulate", "--ranks", "12", "--steps", "1")
+    assert result.stderr.splitlines()[0] == "note: no scenario file; stemdl on summit, 12 GPUs, control plane cached"
+    assert result.stdout.startswith("stemdl on summit: 12 GPUs")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        [],
+        ["--explain"],
+        ["--control-plane", "coordinator", "--explain", "--set", "noise.step.sigma=20%"],
+        ["--control-plane", "ideal", "--explain"],
+        ["--control-plane", "hierarchical", "--explain", "--set", "noise.rank.sigma=0"],
+        ["--ranks", "1", "--explain"],
+        ["--ranks", "27600", "--control-plane", "point-to-point", "--workload", "resnet50", "--explain"],
+        ["--groups", "layer", "--steps", "1"],
+        ["--set", 'control_plane.groups=[["fc.bias","fc.weight"]]'],
+    ],
+)
+def test_a_report_never_passes_80_columns_nor_40_lines(run, small, flags):
+    result = run("simulate", small, *flags)
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 40
+    assert "\x1b" not in result.stdout
+
+
+def test_json_and_nothing_else_on_stdout(run, small):
+    result = run("simulate", small, "--json", "--explain")
+    assert json.loads(result.stdout)["ranks"] == 12
+    assert result.stdout == json.dumps(json.loads(result.stdout), indent=2) + "\n"
+
+
+def test_same_command_same_bytes_in_any_process(fresh, small):
+    first, second = (
+        fresh("simulate", small, "--json", "--explain", "--set", "noise.step.sigma=3%", PYTHONHASHSEED=seed)
+        for seed in ("1", "2")
+    )
+    assert first.returncode == second.returncode == 0
+
+    def clean(text: str) -> str:
+        return "\n".join(line for line in text.splitlines() if '"engine_wall_s"' not in line)
+
+    assert clean(first.stdout) == clean(second.stdout)
+    assert first.stderr == second.stderr
+
+
+def test_a_kept_run_reads_back_and_never_differs(run, small, tmp_path):
+    kept = [tmp_path / name for name in ("one", "two")]
+    for path in kept:
+        result = run("simulate", small, "--out", path)
+        assert result.exit_code == 0
+        assert f"kept in {path}\n" in result.stderr
+    for name in ("manifest.json", "trace.npz"):
+        assert (kept[0] / name).read_bytes() == (kept[1] / name).read_bytes()
+    trace, manifest = read_run(kept[0])
+    assert trace.steps["step"].tolist() == [0, 1, 2, 3]
+    assert manifest["scenario_sha256"] == scenario_hash(load_scenario(small))
+    assert manifest["scenario"]["ranks"] == 12
+    assert manifest["summary"]["schema"] == "coordsim.simulation/1"
+    assert "scenario" not in manifest["summary"]
+
+
+def test_an_earlier_run_is_replaced(run, small, tmp_path):
+    for seed in ("1", "2"):
+        assert run("simulate", small, "--seed", seed, "--out", tmp_path / "run").exit_code == 0
+    assert read_run(tmp_path / "run")[1]["scenario"]["seed"] == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "small.csv", "small.toml"]
+
+
+def test_both_engines_print_the_same(run, small):
+    event, vector = (
+        json.loads(run("simulate", small, "--json", "--engine", engine).stdout) for engine in ("event", "vector")
+    )
+    for facts in (event, vector):
+        del facts["engine_wall_s"], facts["engine"]
+    assert event == vector
+
+
+def test_a_recommended_change_is_a_command_with_that_very_effect(run):
+    job = ["--workload", "resnet50", "--ranks", "6000", "--steps", "2"]
+    result = run("simulate", *job, "--control-plane", "coordinator", "--explain")
+    command = result.stderr.splitlines()[-1].removeprefix("next: coordsim ")
+    after = json.loads(run(*shlex.split(command), "--json").stdout)
+    assert "--control-plane cached" in command
+    told = " ".join(result.stdout.split())
+    assert f"brings the step to {after['step_time_s']['mean'] * 1e3:.4g} ms" in told
+
+
+def test_a_request_prints_as_the_command_that_asks_for_it():
+    asked = Request(Path("my job.toml"), ranks=6, overrides=("a.b=1 s",)).changed(groups="layer", override="steps=2")
+    assert asked.command("--explain") == (
+        "coordsim simulate 'my job.toml' --ranks 6 --groups layer --set 'a.b=1 s' --set steps=2 --explain"
+    )
