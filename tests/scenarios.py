@@ -110,3 +110,18 @@ def random_scenario(seed: int) -> Scenario:
                   dice.choice([0, 0, 100_000]))  # fmt: skip
     return Scenario(job, Cluster("random", machine, control, host, data), plane, noise, ranks,
                     dice.choice([1, 2, 4]), dice.randrange(2**40))  # fmt: skip
+
+
+def small_cache_scenario(seed: int) -> Scenario:
+    """``cached`` with fewer entries than tensors and ragged ranks: pending hits lose their bit."""
+    dice = random.Random(seed)
+    ranks, count = dice.choice([2, 3, 4, 6]), dice.choice([3, 4, 5, 6, 8])
+    plane = replace(
+        PLANE, cache_capacity=dice.randint(1, count), cycle_time_ns=dice.choice([100_000, 300_000, 700_000])
+    )
+    noise = Noise(
+        rank=Spread("normal", dice.choice([100_000, 300_000])),
+        tensor=Spread("exponential", dice.choice([200_000, 900_000])),
+    )
+    job = workload(tensors=tensors([dice.choice([100_000, 300_000, 500_000]) for _ in range(count)]))
+    return scenario(ranks, steps=5, seed=seed, control_plane=plane, noise=noise, workload=job)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from coordsim.cost.collectives import allreduce_ns
 from curves import crossing
-from runs import PER_NODE, Runs
+from runs import PER_NODE, Point, Runs
 
 Row = dict[str, Any]
 CYCLES = ("5ms", "2ms", "1ms", "0.2ms")
@@ -43,15 +44,26 @@ def row(
     runs: Runs, workload: str, ranks: int, allreduce: str, data_plane: str, plane: str, cycle: str, groups: str,
     strict: bool = False, bandwidth: str = "20GB/s",
 ) -> Row:  # fmt: skip
-    found = runs(workload, ranks, plane, groups, _settings(allreduce, data_plane, cycle, strict, bandwidth))
+    settings = _settings(allreduce, data_plane, cycle, strict, bandwidth)
+    found = runs(workload, ranks, plane, groups, settings)
     return {
         "workload": workload, "gpus": ranks, "allreduce": allreduce, "data_plane": data_plane, "control_plane": plane,
         "cycle": cycle, "groups": groups, "strict": "yes" if strict else "", "bandwidth": bandwidth,
         "messages": round(found.messages, 1), "mean_message_bytes": round(found.message_bytes),
+        **_latency(runs, workload, ranks, plane, settings),
         "exposed_collective_s": round(found.parts["exposed_collective"], 6),
         "control_share": round(found.control_share, 4), "step_s": round(found.step_s, 6),
         "efficiency": round(found.efficiency, 4), "status": "predicted",
     }  # fmt: skip
+
+
+def _latency(runs: Runs, workload: str, ranks: int, plane: str, settings: tuple[str, ...]) -> Row:
+    """What the smallest message costs, and how long backward is on a median GPU without noise."""
+    scenario = runs.scenario(Point(workload, ranks, plane, "none", settings))
+    cluster, per_node = scenario.cluster, scenario.cluster.machine.ranks_per_node
+    small_ns = allreduce_ns(4, ranks, cluster.data, per_node)
+    return {"tensors": len(scenario.workload.tensors), "small_message_us": round(small_ns / 1000, 1),
+            "backward_s": round(scenario.workload.backward_ns / 1e9, 4)}  # fmt: skip
 
 
 def _settings(
@@ -77,8 +89,10 @@ def win_back(runs: Runs, quick: bool) -> Iterator[Row]:
                 return none >= 1.01 * grouped
 
             nodes = crossing(wins, largest, coarse=quick)
+            at = min((nodes or largest) * PER_NODE, 100_000)
             yield {
                 "workload": workload, "allreduce": allreduce, "data_plane": "async", "cycle": "1ms",
-                "gpus": "" if nodes is None else min(nodes * PER_NODE, 100_000),
+                "gpus": "" if nodes is None else at, **_latency(runs, workload, at, "cached", settings),
+                "messages": round(runs(workload, at, "cached", "none", settings).messages, 1),
                 "searched_up_to": min(largest * PER_NODE, 100_000), "status": "predicted",
             }  # fmt: skip

@@ -13,8 +13,8 @@ from io import TextIOWrapper
 import typer
 
 from coordsim import __version__
-from coordsim.cli import catalog, demo, doctor, simulate
-from coordsim.cli.guard import INTERRUPTED, GuardedGroup
+from coordsim.cli import catalog, demo, doctor, interrupt, simulate
+from coordsim.cli.guard import GuardedGroup
 
 app = typer.Typer(
     cls=GuardedGroup,
@@ -48,10 +48,8 @@ def _coordsim(
 
 def main() -> None:
     """Run the command line on ``sys.argv`` and exit."""
+    interrupt.install()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no bar gets a question mark
-    try:
-        app(prog_name="coordsim")
-    except KeyboardInterrupt:  # while the arguments were read
-        sys.exit(INTERRUPTED)
+    app(prog_name="coordsim")

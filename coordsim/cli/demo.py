@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coordsim.cli import console
+from coordsim.cli import console, interrupt
 from coordsim.cli.progress import Bar
 from coordsim.errors import InputError
 
@@ -46,7 +46,9 @@ def demo(
     from coordsim.report.figures import save
 
     paths = [out / f"{FIGURE}.{kind}" for kind in ("png", "svg")]
-    save(demo_figure(compared), paths)
+    figure = demo_figure(compared)
+    with interrupt.unwinding():
+        save(figure, paths)
     if as_json:
         console.data_json(demo_facts(compared, [str(path) for path in paths]))
     else:

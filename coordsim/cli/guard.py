@@ -10,14 +10,13 @@ import typer
 from typer.core import TyperGroup
 
 from coordsim.cli import console
+from coordsim.cli.interrupt import INTERRUPTED
 from coordsim.errors import EnvironmentProblem, InputError
 
 VERBS = ("demo", "simulate", "catalog", "doctor")
 """In the order of ``--help``."""
 BAD_INPUT = 2
 ENVIRONMENT = 3
-INTERRUPTED = 130
-"""128 + SIGINT, as shells have it."""
 PIPE_CLOSED = 141
 """128 + SIGPIPE: the reader of stdout, such as ``head``, has gone."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from coordsim.cli import console
+from coordsim.cli import console, interrupt
 from coordsim.cli.progress import Bar
 from coordsim.cli.request import Request
 
@@ -132,14 +132,12 @@ def _keep(out: Path, simulation: Simulation, facts: dict[str, Any]) -> None:
     from coordsim.scenario.resolved import scenario_hash
 
     kept = {key: value for key, value in facts.items() if key not in ("scenario", "engine_wall_s")}
-    write_run(
-        out,
-        simulation.trace,
-        {
-            "version": __version__,
-            "scenario": facts["scenario"],
-            "scenario_sha256": scenario_hash(simulation.scenario),
-            "engine": simulation.engine,
-            "summary": kept,
-        },
-    )
+    manifest = {
+        "version": __version__,
+        "scenario": facts["scenario"],
+        "scenario_sha256": scenario_hash(simulation.scenario),
+        "engine": simulation.engine,
+        "summary": kept,
+    }
+    with interrupt.unwinding():
+        write_run(out, simulation.trace, manifest)

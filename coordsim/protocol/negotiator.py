@@ -228,7 +228,7 @@ class CachedNegotiator(CoordinatorNegotiator):
 
     @property
     def waiting(self) -> tuple[str, ...]:
-        """Hits offered and not yet common, in submission order: what a :class:`~coordsim.protocol.stall.StallClock` watches."""
+        """Hits offered and not yet common, in submission order; what a rank's stall clock watches."""
         return tuple(self._waiting)
 
     def cycle(

@@ -51,7 +51,7 @@ class Agreed:
     """A name that every voter has asked for."""
 
     request: Request
-    """What they asked for. For an allgather the first extent is summed over voters: a subtree speaks as one."""
+    """What they asked for; of an allgather the first extents are summed, so that a subtree speaks as one."""
     error: str = ""
     """Why the requests do not fit together; empty when they do."""
 

@@ -16,7 +16,7 @@ from coordsim.protocol import wire
 from coordsim.protocol.fusion import fuse
 from coordsim.protocol.groups import GroupTable
 from coordsim.protocol.invariants import InvariantWatch
-from coordsim.protocol.messages import Op, Request, RequestList, Response, ResponseList
+from coordsim.protocol.messages import Op, Request, RequestList, Response, ResponseList, respond_to
 from coordsim.protocol.negotiator import (
     COORDINATOR,
     NEGOTIATORS,
@@ -41,8 +41,10 @@ SMALL = 1 << 20
 """A fusion threshold that most tests never reach, bytes."""
 
 
-def settings(ranks: int, *, threshold: int = SMALL, groups: Iterable[tuple[str, ...]] = (),
-             strict: bool = False, capacity: int = 1024, radix: int = 2) -> Settings:  # fmt: skip
+def settings(
+    ranks: int, *, threshold: int = SMALL, groups: Iterable[tuple[str, ...]] = (), strict: bool = False,
+    capacity: int = 1024, radix: int = 2,
+) -> Settings:  # fmt: skip
     return Settings(ranks, threshold, GroupTable(tuple(groups), strict), capacity, radix)
 
 
@@ -55,11 +57,11 @@ def fused(responses: Iterable[Response]) -> list[tuple[str, ...]]:
     return [response.names for response in responses]
 
 
-def fuse_all(requests: Iterable[Request], threshold: int = SMALL, groups: GroupTable | None = None) -> list[Any]:
+def fuse_all(
+    requests: Iterable[Request], threshold: int = SMALL, groups: GroupTable | None = None
+) -> list[tuple[str, ...]]:
     """Names of the fused operations for ``requests``, all ready together, in order."""
-    singles = [Response(each.op, (each.name,), (each.nbytes,), each.dtype, each.reduce_op, each.root_rank,
-                        each.device >= 0, each.prescale, each.postscale) for each in requests]  # fmt: skip
-    return fused(fuse(singles, threshold, groups or GroupTable()))
+    return fused(fuse(map(respond_to, requests), threshold, groups or GroupTable()))
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,9 @@ class Job:
             self.everybody(unit, but=but)
         return self.cycle()
 
-    def cycle(self, *, shutdown: Collection[int] = (), stalled: Mapping[int, Collection[str]] | None = None) -> Schedule:
+    def cycle(
+        self, *, shutdown: Collection[int] = (), stalled: Mapping[int, Collection[str]] | None = None
+    ) -> Schedule:
         """One cycle on every rank. Raises InvariantBroken, or AssertionError when no rank can go on."""
         self.exchanges.append([])
         self.asked.append([() for _ in self.ranks])

@@ -1,0 +1,46 @@
+"""Ctrl-C: leave at once while nothing is half done, unwind where files are being written.
+
+A KeyboardInterrupt that unwinds through numba's compiler can crash the process (llvmlite calls back into
+Python from C++), and one that passes through ``exec`` of a string makes CPython die of SIGINT although it was
+caught. So while we compute, the handler ends the process itself.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+INTERRUPTED = 130
+"""128 + SIGINT, as shells have it."""
+_CLEAR_LINE_SHOW_CURSOR = "\r\x1b[K\x1b[?25h"
+
+
+def leave(signum: int, frame: Any) -> None:
+    """Signal handler: say so and end the process."""
+    restore = _CLEAR_LINE_SHOW_CURSOR if sys.stderr.isatty() else ""
+    os.write(2, f"{restore}interrupted\n".encode())
+    os._exit(INTERRUPTED)
+
+
+def install() -> None:
+    """Leave at once from now on, unless whoever started us has SIGINT ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, leave)
+
+
+@contextmanager
+def unwinding() -> Iterator[None]:
+    """Inside, Ctrl-C is a KeyboardInterrupt again, so that half-written files are removed."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not leave:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

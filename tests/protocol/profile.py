@@ -1,0 +1,14 @@
+"""One Hypothesis profile for protocol tests: the same examples on every run, no database, no deadline."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, Phase, settings
+
+
+def profile(examples: int, *, shrink: bool = True, steps: int = 50) -> settings:
+    """``shrink=False`` for tests that expect a failure and do not care for the smallest one."""
+    phases = [Phase.explicit, Phase.generate] + [Phase.shrink] * shrink
+    return settings(
+        derandomize=True, database=None, deadline=None, max_examples=examples, phases=phases,
+        stateful_step_count=steps, suppress_health_check=[HealthCheck.too_slow], print_blob=False,
+    )  # fmt: skip
