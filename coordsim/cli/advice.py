@@ -42,9 +42,7 @@ def candidates(request: Request, simulation: Simulation) -> Iterator[tuple[str, 
         yield f"--set {readable}", request.changed(override=readable)
 
 
-def changes(
-    request: Request, simulation: Simulation, progress: Callable[[int, int], None]
-) -> list[Change]:
+def changes(request: Request, simulation: Simulation, progress: Callable[[int, int], None]) -> list[Change]:
     """Every candidate, simulated; the one that saves most first."""
     from coordsim.report.simulation import Change
     from coordsim.simulate.engine import simulate

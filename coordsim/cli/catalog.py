@@ -41,4 +41,5 @@ def show(
         console.data_json(facts)
     else:
         console.data(entry_table(facts, console.page()))
-    console.next_command(f"coordsim simulate --{facts['kind']} {name}")
+    any_workload = " --workload resnet50" if facts["kind"] == "cluster" else ""  # STEMDL's is for big machines
+    console.next_command(f"coordsim simulate --{facts['kind']} {name}{any_workload}")

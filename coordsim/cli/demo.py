@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coordsim.cli import console, interrupt
+from coordsim.cli.kernels import title
 from coordsim.cli.progress import Bar
 from coordsim.errors import InputError
 
@@ -32,7 +33,9 @@ def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the figure.")] = Path("."),
     steps: Annotated[
         int | None,
-        typer.Option(metavar="N", help=f"Steps of each simulation ({STEPS}; quick: {QUICK_STEPS}).", show_default=False),
+        typer.Option(
+            metavar="N", help=f"Steps of each simulation ({STEPS}; quick: {QUICK_STEPS}).", show_default=False
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Up to 1,536 GPUs only.")] = False,
@@ -68,7 +71,7 @@ def _compare(sizes: tuple[int, ...], steps: int) -> Demo:
 
     cases = []
     count = len(WORKLOADS) * len(sizes) * len(WAYS)
-    with Bar("simulating") as bar:
+    with Bar(title("simulating")) as bar:
         for workload in WORKLOADS:
             for plane, groups in WAYS:
                 for ranks in sizes:

@@ -38,9 +38,14 @@ def kernel_cache() -> KernelCache:
     return KernelCache(str(place), _writable(place), code, sum(path.stat().st_size for path in files))
 
 
+def title(doing: str) -> str:
+    """``doing``, and that it compiles first where it has to."""
+    return doing if kernel_cache().kernels else f"compiling (once), then {doing}"
+
+
 def _cached(place: Path) -> Iterator[Path]:
     for path in place.rglob("*"):
-        if path.suffix in _SUFFIXES and ("coordsim" in path.parts or path.is_relative_to(place)):
+        if path.suffix in _SUFFIXES:
             yield path
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from coordsim.cli import console, interrupt
+from coordsim.cli.kernels import title
 from coordsim.cli.progress import Bar
 from coordsim.cli.request import Request
 
@@ -21,7 +22,10 @@ WORTH_CHANGING = 0.005
 
 def simulate(
     scenario: Annotated[
-        Path | None, typer.Argument(metavar="SCENARIO.toml", help="A scenario; flags change it. None: STEMDL on Summit.", show_default=False)
+        Path | None,
+        typer.Argument(
+            metavar="SCENARIO.toml", help="A scenario; flags change it. None: STEMDL on Summit.", show_default=False
+        ),
     ] = None,
     cluster: Annotated[
         str | None, typer.Option(metavar="NAME", help="Catalog name or .toml file.", show_default=False)
@@ -41,17 +45,12 @@ def simulate(
         ),
     ] = None,
     groups: Annotated[
-        str | None, typer.Option(metavar="none|layer|K", help="Groups of tensors; none is the default.", show_default=False)
+        str | None,
+        typer.Option(metavar="none|layer|K", help="Groups of tensors; none is the default.", show_default=False),
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option(metavar="N", help="Steps that count (20).", show_default=False)
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(metavar="N", help="Seed of the noise (0).", show_default=False)
-    ] = None,
-    engine: Annotated[
-        str, typer.Option(metavar="auto|event|vector", help="Both give the same trace.")
-    ] = "auto",
+    steps: Annotated[int | None, typer.Option(metavar="N", help="Steps that count (20).", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of the noise (0).", show_default=False)] = None,
+    engine: Annotated[str, typer.Option(metavar="auto|event|vector", help="Both give the same trace.")] = "auto",
     explain: Annotated[
         bool, typer.Option("--explain", help="Simulate again without each cause: what would it save?")
     ] = False,
@@ -85,7 +84,7 @@ def _answer(request: Request, scenario: Scenario, explain: bool, as_json: bool, 
     from coordsim.report.simulation import simulation_report
     from coordsim.simulate.engine import simulate as run
 
-    with Bar("simulating") as bar:
+    with Bar(title("simulating")) as bar:
         simulation = run(scenario, cast("EngineName", request.engine), progress=bar.update)
         explained, advice = None, None
         if explain:

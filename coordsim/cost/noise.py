@@ -29,6 +29,8 @@ Int64 = npt.NDArray[np.int64]
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 TENSOR_STRIDE = 0x9E3779B9
+_CHUNK = 1 << 15
+"""Ranks at a time, so that temporaries stay in the cache."""
 
 
 def _mix(z: int) -> int:
@@ -142,8 +144,12 @@ class NoiseModel:
         """Factor of rank, node and step together, shape [rank]."""
         if self._step_quantiles is None:
             return self.persistent_q16
-        u32 = draw(keys(self.seed, STREAM_STEP, step, self._indices))
-        return (self.persistent_q16 * self._step_quantiles.factor(u32)) >> 16
+        factor = np.empty_like(self.persistent_q16)
+        for first in range(0, self.ranks, _CHUNK):
+            part = slice(first, first + _CHUNK)
+            u32 = draw(keys(self.seed, STREAM_STEP, step, self._indices[part]))
+            factor[part] = (self.persistent_q16[part] * self._step_quantiles.factor(u32)) >> 16
+        return factor
 
     def stall_ns(self, step: int) -> Int64 | None:
         """Rare stalls of a step, shape [rank]; None when they are switched off."""
@@ -166,7 +172,11 @@ class NoiseModel:
 
     def tensor_keys(self, step: int) -> tuple[UInt32, UInt32]:
         """Key words of each rank for the tensor draws of a step, shape [rank] each."""
-        return keys(self.seed, STREAM_TENSOR, step, self._indices)
+        low, high = np.empty((2, self.ranks), dtype=np.uint32)
+        for first in range(0, self.ranks, _CHUNK):
+            part = slice(first, first + _CHUNK)
+            low[part], high[part] = keys(self.seed, STREAM_TENSOR, step, self._indices[part])
+        return low, high
 
     def ready_ns(self, step: int, forward_ns: int, backward_ns: Int64, first: int, last: int) -> Int64:
         """When each gradient exists, after the step's start: shape [rank, tensor] for ranks first..last-1.

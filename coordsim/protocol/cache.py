@@ -135,6 +135,7 @@ class ResponseCache:
         """After an erasure, renumber: the least recently used entry gets bit 0 (horovod PR #1988)."""
         if self._renumber:
             self._renumber = False
+            self.generation += 1
             self._bits = list(self._entries)
             for bit, entry in enumerate(self._entries.values()):
                 entry.bit = bit

@@ -51,9 +51,7 @@ class Demo:
 
     def of(self, workload: str, ranks: int | None = None) -> list[Case]:
         """Cases of one workload, of all sizes or one."""
-        return [
-            case for case in self.cases if case.workload == workload and ranks in (None, case.ranks)
-        ]
+        return [case for case in self.cases if case.workload == workload and ranks in (None, case.ranks)]
 
 
 def demo_facts(demo: Demo, figures: list[str]) -> dict[str, Any]:

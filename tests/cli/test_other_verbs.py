@@ -69,7 +69,7 @@ def test_every_number_of_an_entry_has_a_source(run, name):
 
 def test_the_next_command_of_an_entry_runs(run):
     command = run("catalog", "show", "localhost").stderr.removeprefix("next: coordsim ").split()
-    assert command == ["simulate", "--cluster", "localhost"]
+    assert command == ["simulate", "--cluster", "localhost", "--workload", "resnet50"]
     assert run(*command, "--steps", "1").exit_code == 0
 
 

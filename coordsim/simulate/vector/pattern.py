@@ -19,6 +19,10 @@ from coordsim.simulate.vector.kernels.readiness import wake_hash_kernel
 Int64 = npt.NDArray[np.int64]
 
 
+_MEMORY_BYTES = 32 << 20
+"""For the offsets of remembered patterns."""
+
+
 @dataclass(slots=True, eq=False)
 class Outcome:
     """When each rank has left an exchange; relative to rank 0's wake, arrays of shape [rank]."""
@@ -53,11 +57,11 @@ class Pattern:
 
 
 class Patterns:
-    """Interned patterns of one run: equal offsets, one object."""
+    """Interned patterns of one run: equal offsets, one object; the oldest make room for new ones."""
 
-    def __init__(self, ranks: int, keep: int = 64) -> None:
+    def __init__(self, ranks: int) -> None:
         self._known: dict[int, Pattern] = {}
-        self._keep = keep
+        self._keep = max(4, min(64, _MEMORY_BYTES // (8 * ranks)))
         self.uniform = self.of(np.zeros(ranks, dtype=np.int64))
 
     def of(self, wake: Int64) -> Pattern:

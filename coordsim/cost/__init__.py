@@ -1,0 +1,1 @@
+"""HOW LONG each thing takes: control exchanges, collectives, compute and its noise, copies, power."""

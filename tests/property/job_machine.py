@@ -1,0 +1,227 @@
+"""One job on several control planes at once: all must end the same names in the same cycles.
+
+The oracle knows nothing of caches or coordinators: a name ends in the first cycle after its last rank has
+submitted it, in an error exactly when the submissions do not fit together.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from coordsim.protocol.groups import GroupTable
+from coordsim.protocol.messages import DType, Op, ReduceOp, Request, Response
+from coordsim.protocol.negotiator import Schedule, Settings, tree_children
+from coordsim.protocol.queue import DuplicateName
+from tests.protocol.drive import Job
+
+OPS = (Op.ALLREDUCE, Op.ALLREDUCE, Op.ALLREDUCE, Op.ALLGATHER, Op.BROADCAST, Op.REDUCESCATTER, Op.BARRIER)
+TWISTS: tuple[dict[str, Any], ...] = (
+    {}, {}, {}, {}, {"device": 1}, {"dtype": DType.INT32}, {"shape": (7, 2)}, {"shape": (3, 5)}, {"shape": ()},
+    {"op": Op.ALLGATHER}, {"op": Op.BROADCAST}, {"prescale": 0.5}, {"postscale": 0.5},
+    {"reduce_op": ReduceOp.MAX}, {"root_rank": 1}, {"device": -1}, {"group": 12345},
+)  # fmt: skip
+CHANGES: tuple[dict[str, Any], ...] = (
+    {}, {}, {}, {}, {"shape": (5, 2)}, {"dtype": DType.FLOAT16}, {"prescale": 0.25}, {"op": Op.ALLGATHER},
+    {"op": Op.BROADCAST}, {"reduce_op": ReduceOp.SUM}, {"device": 2},
+)  # fmt: skip
+
+
+def fit(requests: list[Request]) -> bool:
+    """Whether requests of all ranks for one name make one collective."""
+    def kind(request: Request) -> tuple[Any, ...]:
+        gather = request.op is Op.ALLGATHER
+        return (
+            request.dtype, request.op, len(request.shape), request.shape[gather:], request.prescale,
+            request.postscale, request.reduce_op, request.root_rank, request.device < 0, request.group,
+        )  # fmt: skip
+
+    scalar = any(each.op in (Op.ALLGATHER, Op.REDUCESCATTER) and not each.shape for each in requests)
+    return not scalar and len({kind(request) for request in requests}) == 1
+
+
+class JobMachine(RuleBasedStateMachine):
+    """Submissions at random times in random orders; every cycle is compared."""
+
+    jobs: dict[str, Job]
+    sound = False
+    """Whether a job was started and every cycle so far passed: otherwise it cannot be ended in order."""
+
+    @initialize(
+        ranks=st.integers(1, 6), names=st.integers(1, 8), cuts=st.lists(st.integers(1, 3), min_size=8, max_size=8),
+        strict=st.booleans(), ops=st.lists(st.sampled_from(OPS), min_size=8, max_size=8),
+        capacity=st.integers(1, 8), threshold=st.sampled_from([0, 0, 40, 100, 1 << 20]), radix=st.integers(1, 4),
+    )  # fmt: skip
+    def start(
+        self, ranks: int, names: int, cuts: list[int], strict: bool, ops: list[Op], capacity: int,
+        threshold: int, radix: int,
+    ) -> None:  # fmt: skip
+        every = [f"t{index}" for index in range(names)]
+        self.units: list[tuple[str, ...]] = []
+        while every:
+            size = cuts[len(self.units)]
+            self.units.append(tuple(every[:size]))
+            every = every[size:]
+        self.groups = GroupTable(tuple(unit for unit in self.units if len(unit) > 1), strict)
+        small = Settings(ranks, threshold, self.groups, capacity, radix)
+        self.ranks, self.threshold, self.radix = range(ranks), threshold, radix
+        self.jobs = {
+            "coordinator": Job("coordinator", small), "tree": Job("hierarchical", small),
+            "tree, wire": Job("hierarchical", small, through_wire=True),
+            "cached": Job("cached", small), "cached, wire": Job("cached", small, through_wire=True),
+            "cached, large": Job("cached", replace(small, cache_capacity=1024), through_wire=True),
+        }  # fmt: skip
+        self.template = {
+            name: Request(name, ops[index], shape=(index + 2, 2), device=0, group=self.groups.digest(name),
+                          root_rank=0 if ops[index] is Op.BROADCAST else -1)
+            for index, name in enumerate(name for unit in self.units for name in unit)
+        }  # fmt: skip
+        self.submitted: dict[str, dict[int, Request]] = {name: {} for name in self.template}
+        """Outstanding submissions by name and rank."""
+        self.popped: list[list[str]] = [[] for _ in self.ranks]
+        """By rank: names submitted since the last cycle, in order."""
+        self.tree_seen: list[dict[str, set[int]]] = [{} for _ in self.ranks]
+        self.sound = True
+
+    def submit(self, rank: int, unit: tuple[str, ...], twist: dict[str, Any]) -> None:
+        requests = [replace(self.template[name], **(twist if name == unit[0] else {})) for name in unit]
+        for job in self.jobs.values():
+            job.submit(rank, *requests)
+        for request in requests:
+            self.submitted[request.name][rank] = request
+            self.popped[rank].append(request.name)
+
+    @rule(rank=st.integers(0, 5), unit=st.integers(0, 7), twist=st.sampled_from(TWISTS))
+    def one_submits(self, rank: int, unit: int, twist: dict[str, Any]) -> None:
+        rank, members = rank % len(self.ranks), self.units[unit % len(self.units)]
+        if rank not in self.submitted[members[0]]:
+            self.submit(rank, members, twist)
+            return
+        for job in self.jobs.values():
+            try:
+                job.submit(rank, *(self.template[name] for name in members))
+            except DuplicateName:
+                continue
+            raise AssertionError("a second submission was taken")
+
+    @rule(seed=st.integers(0, 99), absent=st.sets(st.integers(0, 5), max_size=2))
+    def others_submit_all(self, seed: int, absent: set[int]) -> None:
+        """A step: everybody but ``absent`` submits what it has not, each in its own order."""
+        source = random.Random(seed)
+        for rank in self.ranks:
+            if rank not in absent:
+                for unit in source.sample(self.units, len(self.units)):
+                    if rank not in self.submitted[unit[0]]:
+                        self.submit(rank, unit, {})
+
+    @rule(unit=st.integers(0, 7), change=st.sampled_from(CHANGES))
+    def everybody_changes(self, unit: int, change: dict[str, Any]) -> None:
+        """From the next step on the first member of a unit has other parameters, on all ranks."""
+        name = self.units[unit % len(self.units)][0]
+        if not self.submitted[name]:
+            self.template[name] = replace(self.template[name], **change)
+
+    @rule(stalled=st.sets(st.integers(0, 5), max_size=1))
+    def cycle(self, stalled: set[int]) -> None:
+        """Ranks in ``stalled`` give up on the hits that they wait for."""
+        self.sound = False  # until the end of this cycle
+        complete = {name: by_rank for name, by_rank in self.submitted.items() if len(by_rank) == len(self.ranks)}
+        expected = {name: not fit(list(by_rank.values())) for name, by_rank in complete.items()}
+        schedules = {}
+        for label, job in self.jobs.items():
+            waiting = {}
+            if job.kind == "cached":
+                waiting = {r: job.negotiators[r].waiting for r in stalled if r in self.ranks}
+            before = len(job.ended)
+            schedules[label] = job.cycle(stalled=waiting)
+            ended = {each.name: bool(each.error) for each in job.ended[before:]}
+            assert ended == expected, f"{label}: {ended} instead of {expected}"
+            for response in schedules[label].responses:
+                self.check_fusion(response)
+        assert schedules["cached"] == schedules["cached, wire"]
+        assert schedules["tree"] == schedules["tree, wire"]
+        self.check_order(schedules)
+        self.check_sizes(schedules)
+        for by_rank in complete.values():
+            by_rank.clear()
+        self.popped = [[] for _ in self.ranks]
+        self.sound = True
+
+    def check_fusion(self, response: Response) -> None:
+        if len(response.names) > 1:
+            assert response.op in (Op.ALLREDUCE, Op.ALLGATHER, Op.REDUCESCATTER)
+            if self.groups.strict:
+                assert set(response.names) <= set(self.groups.members(response.names[0]))
+            else:
+                assert response.nbytes <= self.threshold
+
+    def check_sizes(self, schedules: dict[str, Schedule]) -> None:
+        """All control planes agree on what every tensor weighs."""
+        sizes = [
+            {name: size for each in one.responses for name, size in zip(each.names, each.sizes, strict=True)}
+            for one in schedules.values()
+        ]
+        assert all(each == sizes[0] for each in sizes)
+
+    def check_order(self, schedules: dict[str, Schedule]) -> None:
+        """SEMANTICS 5.3: by completing rank, then by its position; in a tree the same rule at every node.
+
+        Errors are left out: a tree's node passes them on behind its requests.
+        """
+        tree = self.completed_below(0)
+        if self.threshold or self.groups.strict:
+            return
+        flat = sorted(
+            tree, key=lambda name: max((r, names.index(name)) for r, names in enumerate(self.popped) if name in names)
+        )
+        for label, order in (("coordinator", flat), ("tree", tree)):
+            responses = schedules[label].responses
+            wrong = {each.names[0] for each in responses if each.error}
+            done = [each.names[0] for each in responses if not each.error]
+            assert done == [name for name in order if name not in wrong], label
+
+    def completed_below(self, node: int) -> list[str]:
+        order, seen = [], self.tree_seen[node]
+        children = tree_children(node, len(self.ranks), self.radix)
+        lists = [(node, self.popped[node]), *((child, self.completed_below(child)) for child in children)]
+        for voter, names in lists:
+            for name in names:
+                seen.setdefault(name, set()).add(voter)
+                if len(seen[name]) == len(lists):
+                    order.append(name)
+                    del seen[name]
+        return order
+
+    @rule(leaver=st.integers(0, 5))
+    def stop(self, leaver: int) -> None:
+        """One rank leaves: what is pending fails everywhere. The next job starts from nothing."""
+        complete = {name for name, by_rank in self.submitted.items() if len(by_rank) == len(self.ranks)}
+        for job in self.jobs.values():
+            pending = [tuple(name for name in q.outstanding if name not in complete) for q in job.queues]
+            assert job.cycle(shutdown=[leaver % len(self.ranks)]).shutdown
+            assert job.drained == pending
+            job.watch.job_done()
+        self.jobs = {label: Job(job.kind, job.settings, job.through_wire) for label, job in self.jobs.items()}
+        self.submitted = {name: {} for name in self.template}
+        self.popped = [[] for _ in self.ranks]
+        self.tree_seen = [{} for _ in self.ranks]
+
+    def teardown(self) -> None:
+        """Whoever is behind submits; then everything has ended, and nothing is left to say."""
+        if not self.sound:
+            return
+        for unit in self.units:
+            if self.submitted[unit[0]]:
+                for rank in self.ranks:
+                    if rank not in self.submitted[unit[0]]:
+                        self.submit(rank, unit, {})
+        for stalled in (set(), set()):
+            self.cycle(stalled)
+        for job in self.jobs.values():
+            job.watch.job_done()
+            assert job.schedules[-1].responses == ()
+            assert job.kind != "cached" or job.exchanges[-1] == ["AndReduce"]

@@ -1,0 +1,9 @@
+"""Random jobs on all control planes."""
+
+from __future__ import annotations
+
+from tests.property.job_machine import JobMachine
+from tests.protocol.profile import profile
+
+JobMachine.TestCase.settings = profile(400, steps=40)
+TestRandomJobs = JobMachine.TestCase
