@@ -10,5 +10,6 @@ def profile(examples: int, *, shrink: bool = True, steps: int = 50) -> settings:
     phases = [Phase.explicit, Phase.generate] + [Phase.shrink] * shrink
     return settings(
         derandomize=True, database=None, deadline=None, max_examples=examples, phases=phases,
-        stateful_step_count=steps, suppress_health_check=[HealthCheck.too_slow], print_blob=False,
+        stateful_step_count=steps, suppress_health_check=[HealthCheck.too_slow],
+        print_blob=False, report_multiple_bugs=False,
     )  # fmt: skip

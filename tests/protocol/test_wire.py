@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import tracemalloc
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -81,10 +82,8 @@ def test_a_message_cut_anywhere_is_malformed(message: RequestList | ResponseList
 
 
 def refused_or_read(decode: Decode, data: bytes) -> None:
-    try:
+    with suppress(MalformedMessage):
         decode(data)
-    except MalformedMessage as error:
-        assert str(error)
 
 
 @given(MESSAGE, st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), min_size=1, max_size=6), st.booleans())
