@@ -9,7 +9,7 @@ from runs import GROUPS, PER_NODE, PLANES, WORKLOADS, Runs, all_at, parameters
 
 Row = dict[str, Any]
 
-SIZES = (6, 24, 96, 384, 1536, 3072, 6000, 12_288, 27_600, 50_004, 100_000)
+SIZES = (6, 24, 96, 384, 1536, 3072, 6000, 12_288, 27_600, 100_000)
 QUICK_SIZES = (6, 96, 1536, 6000)
 LARGEST_NODES = 16_667
 """100,000 GPUs: where the search for a threshold ends."""
@@ -57,13 +57,17 @@ def _thresholds(
     runs: Runs, workload: str, groups: str, plane: str, costs: list[tuple[str, ...]], quick: bool
 ) -> Iterator[Row]:
     largest = 2048 if quick else LARGEST_NODES
+
+    def at(nodes: int, cost: tuple[str, ...]) -> float:
+        return runs(workload, _gpus(nodes), plane, groups, cost).control_share
+
     for share in (0.1, 0.5):
         found = [
-            crossing(lambda nodes, cost=cost: runs(workload, _gpus(nodes), plane, groups, cost).control_share >= share,
+            crossing(lambda nodes, cost=cost, share=share: at(nodes, cost) >= share,
                      largest, coarse=quick)
             for cost in costs
         ]  # fmt: skip
-        at_most = [runs(workload, _gpus(largest), plane, groups, cost).control_share for cost in costs]
+        at_most = [at(largest, cost) for cost in costs]
         shown = ["" if nodes is None else str(_gpus(nodes)) for nodes in found]
         yield {
             "workload": workload, "groups": groups, "control_plane": plane, "share": share,
@@ -79,7 +83,7 @@ def crossing(reached: Callable[[int], bool], largest: int, coarse: bool = False)
     while not reached(above):
         if above == largest:
             return None
-        below, above = above, min(above * 4, largest)
+        below, above = above, above * 4 if above * 8 <= largest else largest
     while above - below > max(1, above // (8 if coarse else 100)):
         middle = (below + above) // 2
         below, above = (below, middle) if reached(middle) else (middle, above)

@@ -79,7 +79,10 @@ def _panel(axes: Any, rows: Table) -> None:
     for (end, plane), at in zip(sorted(ends), _spread_out([end for end, _ in sorted(ends)]), strict=True):
         axes.annotate(
             plane, (largest, end), xytext=(largest * 1.5, at), textcoords="data", color=STYLE[plane][0], va="center",
-            fontsize=8, arrowprops={"arrowstyle": "-", "color": STYLE[plane][0], "linewidth": 0.5, "shrinkB": 2},
+            fontsize=8, arrowprops={
+                "arrowstyle": "-", "color": STYLE[plane][0], "linewidth": 0.5, "relpos": (0, 0.5),
+                "shrinkA": 0, "shrinkB": 3,
+            },
         )  # fmt: skip
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from coordsim.cost.collectives import allreduce_ns
 from curves import crossing
 from runs import PER_NODE, Point, Runs
+
+from coordsim.cost.collectives import allreduce_ns
 
 Row = dict[str, Any]
 CYCLES = ("5ms", "2ms", "1ms", "0.2ms")

@@ -79,10 +79,14 @@ def _efficiency(table: Table, gpus: int) -> str:
     for workload in ("stemdl", "resnet50"):
         for plane in PLANES:
             cells = [
-                _span(only(table, workload=workload, control_plane=plane, gpus=gpus, groups=each)[0],
-                      "efficiency_low", "efficiency", "efficiency_high")
+                _span(
+                    only(table, workload=workload, control_plane=plane, gpus=gpus, groups=each)[0],
+                    "efficiency_low",
+                    "efficiency",
+                    "efficiency_high",
+                )
                 for each in groups
-            ]  # fmt: skip
+            ]
             rows.append([NAMES[workload], plane, *cells])
     return _markdown(["workload", "control plane", *(GROUP_NAMES[each] for each in groups)], rows)
 
@@ -95,9 +99,13 @@ def _thresholds(table: Table) -> str:
     rows = []
     for row in table:
         if row["share"] == "0.1":
-            half = only(table, workload=row["workload"], groups=row["groups"], control_plane=row["control_plane"], share="0.5")[0]
+            half = only(
+                table, workload=row["workload"], groups=row["groups"], control_plane=row["control_plane"], share="0.5"
+            )[0]
             cells = [" / ".join(_count(each, key) for key in ("gpus_low", "gpus", "gpus_high")) for each in (row, half)]
-            there = " / ".join(percent(float(row[key])) for key in ("share_there_high", "share_there", "share_there_low"))
+            there = " / ".join(
+                percent(float(row[key])) for key in ("share_there_high", "share_there", "share_there_low")
+            )
             rows.append([NAMES[row["workload"]], GROUP_NAMES[row["groups"]], row["control_plane"], *cells, there])
     head = ["workload", "groups", "control plane", "10 % (3 / 0.56 / 0.3 us)", "50 % (3 / 0.56 / 0.3 us)"]
     return _markdown([*head, f"share at {int(table[0]['searched_up_to']):,} GPUs"], rows)
@@ -107,7 +115,9 @@ def _shares(table: Table) -> str:
     sizes = sorted({int(row["gpus"]) for row in table})
     rows = []
     for workload in ("stemdl", "resnet50"):
-        found = [only(table, workload=workload, groups="layer", control_plane="coordinator", gpus=gpus)[0] for gpus in sizes]
+        found = [
+            only(table, workload=workload, groups="layer", control_plane="coordinator", gpus=gpus)[0] for gpus in sizes
+        ]
         rows.append([NAMES[workload], *(percent(share(row)) for row in found)])
     return _markdown(["GPUs", *(f"{gpus:,}" for gpus in sizes)], rows)
 
@@ -115,10 +125,16 @@ def _shares(table: Table) -> str:
 def _grouping_cells(row: dict[str, str]) -> list[str]:
     plane = f"{row['control_plane']}, {row['cycle']}"
     return [
-        NAMES[row["workload"]], f"{int(row['gpus']):,}", row["allreduce"], plane, GROUP_NAMES.get(row["groups"], row["groups"]),
-        row["messages"], f"{float(row['mean_message_bytes']) / 1e6:.1f} MB",
-        f"{1000 * float(row['exposed_collective_s']):,.1f} ms", f"{1000 * float(row['step_s']):,.1f} ms",
-    ]  # fmt: skip
+        NAMES[row["workload"]],
+        f"{int(row['gpus']):,}",
+        row["allreduce"],
+        plane,
+        GROUP_NAMES.get(row["groups"], row["groups"]),
+        row["messages"],
+        f"{float(row['mean_message_bytes']) / 1e6:.1f} MB",
+        f"{1000 * float(row['exposed_collective_s']):,.1f} ms",
+        f"{1000 * float(row['step_s']):,.1f} ms",
+    ]
 
 
 def _grouping(table: Table) -> str:
@@ -129,28 +145,47 @@ def _grouping(table: Table) -> str:
         shown = shown and (row["workload"], row["gpus"]) in (("resnet50", "1536"), ("stemdl", "27600"))
         if shown:
             rows.append(_grouping_cells(row))
-    return _markdown(["workload", "GPUs", "allreduce", "control plane, cycle", "groups", "messages", "mean size", "exposed", "step"], rows)
+    return _markdown(
+        ["workload", "GPUs", "allreduce", "control plane, cycle", "groups", "messages", "mean size", "exposed", "step"],
+        rows,
+    )
 
 
 def _win_back(table: Table) -> str:
     rows = [
-        [NAMES[row["workload"]], row["allreduce"], _count(row, "gpus"), f"{float(row['small_message_us']):,.0f} us",
-         row["messages"], f"{1000 * float(row['backward_s']):,.0f} ms"]
+        [
+            NAMES[row["workload"]],
+            row["allreduce"],
+            _count(row, "gpus"),
+            f"{float(row['small_message_us']):,.0f} us",
+            row["messages"],
+            f"{1000 * float(row['backward_s']):,.0f} ms",
+        ]
         for row in table
-    ]  # fmt: skip
-    return _markdown(["workload", "allreduce", "from GPUs", "a small allreduce there", "messages without groups", "backward"], rows)
+    ]
+    return _markdown(
+        ["workload", "allreduce", "from GPUs", "a small allreduce there", "messages without groups", "backward"], rows
+    )
 
 
 def _fact_2_more(table: Table, said: dict[str, dict[str, str]]) -> str:
     lines = [said[key]["statement"] for key in said if key.startswith("one_group_hides_nothing")]
-    at = {"workload": "resnet50", "gpus": 1536, "allreduce": "ring", "cycle": "1ms", "control_plane": "cached",
-          "strict": "", "bandwidth": "20GB/s"}  # fmt: skip
+    at = {
+        "workload": "resnet50",
+        "gpus": 1536,
+        "allreduce": "ring",
+        "cycle": "1ms",
+        "control_plane": "cached",
+        "strict": "",
+        "bandwidth": "20GB/s",
+    }
     blocking = only(table, **at, data_plane="blocking", groups="none")
     if blocking:
         found = [only(table, **at, data_plane=plane, groups="none")[0] for plane in ("async", "blocking")]
         grouped = only(table, **at, data_plane="blocking", groups="8")[0]
         lines.append(
-            "A blocking data plane fuses by itself: while one message runs, no cycle starts, and what becomes ready meanwhile"
+            "A blocking data plane fuses by itself: while one message runs, no cycle starts, and what"
+            " becomes ready meanwhile"
             f" is fused. On rings at 1,536 GPUs and 1 ms it sends {found[1]['messages']} messages instead of"
             f" {found[0]['messages']} and takes {1000 * float(found[1]['step_s']):.0f} ms instead of"
             f" {1000 * float(found[0]['step_s']):.0f} ms; 8 groups then gain only"
@@ -159,7 +194,9 @@ def _fact_2_more(table: Table, said: dict[str, dict[str, str]]) -> str:
     strict = only(table, strict="yes", allreduce="ring")
     pairs = []
     for row in strict:
-        same = {key: row[key] for key in ("workload", "gpus", "allreduce", "data_plane", "cycle", "groups", "control_plane")}
+        same = {
+            key: row[key] for key in ("workload", "gpus", "allreduce", "data_plane", "cycle", "groups", "control_plane")
+        }
         loose = only(table, **same, strict="", bandwidth="20GB/s")[0]
         pairs.append((float(row["step_s"]) / float(loose["step_s"]) - 1, row, loose))
     if pairs:
@@ -175,7 +212,8 @@ def _fact_2_more(table: Table, said: dict[str, dict[str, str]]) -> str:
         steps = {row["groups"]: 1000 * float(row["step_s"]) for row in narrow}
         best = min(steps, key=lambda key: steps[key])
         lines.append(
-            "Even with a short step (batch 32) and a quarter of the bandwidth at 27,600 GPUs, the tree keeps messages cheap:"
+            "Even with a short step (batch 32) and a quarter of the bandwidth at 27,600 GPUs, the tree"
+            " keeps messages cheap:"
             f" {steps['none']:.0f} ms without groups, {steps['8']:.0f} ms with 8, {steps['1']:.0f} ms with one"
             f" (best: {GROUP_NAMES.get(best, best)})."
         )
@@ -189,10 +227,18 @@ def _sensitivity(table: Table) -> str:
             here = only(table, workload=workload, control_plane=plane)
             ordered = sorted(only(here, in_band="yes"), key=lambda row: -float(row["spread"]))
             cells = [
-                f"{row['parameter']} {float(row['spread']):.3f}" if float(row["spread"]) >= 0.0005 else "-" for row in ordered[:3]
+                f"{row['parameter']} {float(row['spread']):.3f}" if float(row["spread"]) >= 0.0005 else "-"
+                for row in ordered[:3]
             ]
             together = only(here, parameter="all together")[0]
-            rows.append([NAMES[workload], plane, *cells, _span(together, "efficiency_at_low", "efficiency", "efficiency_at_high")])
+            rows.append(
+                [
+                    NAMES[workload],
+                    plane,
+                    *cells,
+                    _span(together, "efficiency_at_low", "efficiency", "efficiency_at_high"),
+                ]
+            )
     return _markdown(["workload", "control plane", "dominates", "second", "third", "all together"], rows)
 
 
@@ -200,15 +246,19 @@ def _sensitivity_text(table: Table, said: dict[str, dict[str, str]]) -> str:
     lines = [said[key]["statement"] for key in ("jitter_dominates_fast_planes", "request_cost_dominates_coordinator")]
     tops = {plane: dominant(table, "stemdl", plane, machine_only=True) for plane in ("point-to-point", "coordinator")}
     lines.append(
-        "For STEMDL under a slow control plane the workload's own growth dominates: a smaller network has a shorter step and as"
+        "For STEMDL under a slow control plane the workload's own growth dominates: a smaller network has a"
+        " shorter step and as"
         " many requests. Leaving growth out, "
-        + " and ".join(f"{row['parameter']} dominates {plane} ({float(row['spread']):.2f})" for plane, row in tops.items())
+        + " and ".join(
+            f"{row['parameter']} dominates {plane} ({float(row['spread']):.2f})" for plane, row in tops.items()
+        )
         + "."
     )
     nvme = only(table, workload="stemdl", control_plane="cached", parameter="STEMDL growth 128, read from NVMe")[0]
     lines.append(
         "Growth rows take input as never late. Read from node-local NVMe at 5.5 GB/s, growth 128 falls to"
-        f" {float(nvme['efficiency_at_low']):.2f} under the cached control plane: six samples take longer to read than the step."
+        f" {float(nvme['efficiency_at_low']):.2f} under the cached control plane: six samples take longer to"
+        f" read than the step."
         " That is storage, not negotiation."
     )
     return "\n\n".join(lines)
@@ -223,11 +273,22 @@ def _published(table: Table) -> str:
         return f"{row['predicted']} ({row['predicted_low']} to {row['predicted_high']})"
 
     rows = [
-        [row["id"], row["what"], f"{int(row['gpus']):,}", row["published"], interval(row), row["interval_over"], row["verdict"],
-         row["status"], row["note"]]
+        [
+            row["id"],
+            row["what"],
+            f"{int(row['gpus']):,}",
+            row["published"],
+            interval(row),
+            row["interval_over"],
+            row["verdict"],
+            row["status"],
+            row["note"],
+        ]
         for row in table
-    ]  # fmt: skip
-    return _markdown(["", "what", "GPUs", "published", "here (interval)", "interval over", "verdict", "status", "note"], rows)
+    ]
+    return _markdown(
+        ["", "what", "GPUs", "published", "here (interval)", "interval over", "verdict", "status", "note"], rows
+    )
 
 
 def _v1(table: Table) -> str:
@@ -237,28 +298,43 @@ def _v1(table: Table) -> str:
         here = only(table, case=case, groups="layer")
         ratios = [only(here, row="speed-up", request_cost_us=cost)[0]["speedup"] for cost in costs]
         gives = only(here, row="cost that gives 2.0")[0]["request_cost_us"]
-        rows.append([NAMES[case] + (", batch 64" if case == "resnet50" else ""), *(f"{float(r):.2f}" for r in ratios),
-                     f"{gives} us" if gives else "none below 10 us"])  # fmt: skip
+        rows.append(
+            [
+                NAMES[case] + (", batch 64" if case == "resnet50" else ""),
+                *(f"{float(r):.2f}" for r in ratios),
+                f"{gives} us" if gives else "none below 10 us",
+            ]
+        )
     return _markdown(["workload", *(f"{cost} us" for cost in costs), "cost that gives 2.0"], rows)
 
 
 def _v1_text(table: Table) -> str:
     ratios = {
-        case: [float(row["speedup"]) for row in only(table, case=case, groups="layer", row="speed-up")
-               if 0.3 <= float(row["request_cost_us"]) <= 1.0]
+        case: [
+            float(row["speedup"])
+            for row in only(table, case=case, groups="layer", row="speed-up")
+            if 0.3 <= float(row["request_cost_us"]) <= 1.0
+        ]
         for case in dict.fromkeys(row["case"] for row in table)
-    }  # fmt: skip
+    }
     resnet = [value for case, found in ratios.items() if case != "stemdl" for value in found]
-    gives = [row["request_cost_us"] for row in only(table, groups="layer", row="cost that gives 2.0") if row["case"] != "stemdl"]
+    gives = [
+        row["request_cost_us"]
+        for row in only(table, groups="layer", row="cost that gives 2.0")
+        if row["case"] != "stemdl"
+    ]
     between = max(ratios["stemdl"]) < 2 < min(resnet)
     text = (
-        f"With the measured request cost the model gives {min(ratios['stemdl']):.2f}-{max(ratios['stemdl']):.2f} for STEMDL and"
+        f"With the measured request cost the model gives"
+        f" {min(ratios['stemdl']):.2f}-{max(ratios['stemdl']):.2f} for STEMDL and"
         f" {min(resnet):.1f}-{max(resnet):.1f} for ResNet-50. "
     )
     if between:
         text += (
-            "The published 2.0 lies between the two, and nothing that was read says which model it is of. If it is ResNet-50, the"
-            f" model charges the coordinator too much: 2.0 needs {' / '.join(gives)} us a request, below what real Horovod showed"
+            "The published 2.0 lies between the two, and nothing that was read says which model it is of."
+            " If it is ResNet-50, the"
+            f" model charges the coordinator too much: 2.0 needs {' / '.join(gives)} us a request, below"
+            f" what real Horovod showed"
             " (0.3-1.0 us)."
         )
     best = {}
@@ -266,9 +342,11 @@ def _v1_text(table: Table) -> str:
         if row["case"] == "resnet50":
             best[row["groups"]] = float(row["speedup"])
     if len(best) > 1:
-        text += " Grouping hardly matters to this ratio but for one group: " + ", ".join(
-            f"{GROUP_NAMES.get(key, key + ' groups')} {value:.2f}" for key, value in best.items()
-        ) + " at 0.3 us (ResNet-50, batch 64)."
+        text += (
+            " Grouping hardly matters to this ratio but for one group: "
+            + ", ".join(f"{GROUP_NAMES.get(key, key + ' groups')} {value:.2f}" for key, value in best.items())
+            + " at 0.3 us (ResNet-50, batch 64)."
+        )
     return text
 
 
@@ -278,8 +356,14 @@ def _ridge(table: Table) -> str:
     for row in only(table, row="sigma that gives 0.93"):
         here = only(table, row="efficiency", groups=row["groups"], bandwidth=row["bandwidth"])
         gives = row["jitter_sigma_percent"]
-        rows.append([GROUP_NAMES.get(row["groups"], row["groups"]), row["bandwidth"], *(f"{float(r['efficiency']):.3f}" for r in here),
-                     f"{gives} %" if gives else "none"])  # fmt: skip
+        rows.append(
+            [
+                GROUP_NAMES.get(row["groups"], row["groups"]),
+                row["bandwidth"],
+                *(f"{float(r['efficiency']):.3f}" for r in here),
+                f"{gives} %" if gives else "none",
+            ]
+        )
     return _markdown(["groups", "bandwidth", *(f"{sigma} %" for sigma in sigmas), "gives 0.93"], rows)
 
 
@@ -288,8 +372,9 @@ def _ridge_text(table: Table) -> str:
     split = [float(row["jitter_sigma_percent"]) for row in gives if row["groups"] in ("none", "layer", "8")]
     one = [float(row["jitter_sigma_percent"]) for row in gives if row["groups"] == "1"]
     text = (
-        f"With the gradient in several parts, bandwidth hardly matters: 0.93 needs a sigma of {min(split):.2f}-{max(split):.2f} %."
-        " 1.5 % was derived from Sinha et al. before this was looked at."
+        f"With the gradient in several parts, bandwidth hardly matters: 0.93 needs a sigma of"
+        f" {min(split):.2f}-{max(split):.2f} %."
+        " 1.5 % comes from Sinha et al., one of three readings of their 8 % and 22 % (1.0, 1.5, 4.1 %)."
     )
     if one:
         text += f" With one group it needs {min(one):.2f}-{max(one):.2f} %, depending on bandwidth."
@@ -313,23 +398,31 @@ def _short(tables: Tables, said: dict[str, dict[str, str]]) -> str:
         )
     for workload in ("stemdl", "resnet50"):
         row = only(tables["thresholds"], workload=workload, groups="layer", control_plane="coordinator", share="0.1")[0]
-        half = only(tables["thresholds"], workload=workload, groups="layer", control_plane="coordinator", share="0.5")[0]
+        half = only(tables["thresholds"], workload=workload, groups="layer", control_plane="coordinator", share="0.5")[
+            0
+        ]
         lines.append(
             f"- The coordinator costs 10 % of a {NAMES[workload]} step from {_count(row, 'gpus')} GPUs"
-            f" ({_count(row, 'gpus_low')} to {_count(row, 'gpus_high')} over request cost), 50 % from {_count(half, 'gpus')}"
+            f" ({_count(row, 'gpus_low')} to {_count(row, 'gpus_high')} over request cost), 50 % from"
+            f" {_count(half, 'gpus')}"
             f" ({_count(half, 'gpus_low')} to {_count(half, 'gpus_high')})."
         )
     outcome = {"yes": "came out", "no": "did not come out"}
     lines.append(
         f"- That the coordinator is invisible when small {outcome[said['coordinator_invisible_when_small']['holds']]}."
-        f" That fast control planes make small messages {outcome[said['fast_control_plane_makes_small_messages']['holds']]}."
+        f" That fast control planes make small messages"
+        f" {outcome[said['fast_control_plane_makes_small_messages']['holds']]}."
         f" That grouping wins it back {outcome[said['grouping_wins_back_ring']['holds']]} on rings and"
         f" {outcome[said['grouping_wins_back_nccl']['holds']]} where NCCL has its tree."
     )
-    lines.append(f"- {said['jitter_dominates_fast_planes']['statement']} {said['request_cost_dominates_coordinator']['statement']}")
+    lines.append(
+        f"- {said['jitter_dominates_fast_planes']['statement']}"
+        f" {said['request_cost_dominates_coordinator']['statement']}"
+    )
     for row in tables["published"]:
         if row["id"] == "V5" and "groups layer, against one GPU" in row["what"]:
             lines.append(
-                f"- V5: {row['predicted']} ({row['predicted_low']} to {row['predicted_high']}) against 0.93 published: {row['verdict']}."
+                f"- V5: {row['predicted']} ({row['predicted_low']} to {row['predicted_high']}) against 0.93"
+                f" published: {row['verdict']}."
             )
     return "\n".join(lines)

@@ -23,8 +23,12 @@ ENGINES: tuple[EngineName, ...] = ("auto", "event", "vector")
 
 EVENT_LIMIT = 200_000_000
 """Gradients (ranks x tensors x steps) beyond which the event engine would take days."""
+EVENT_BYTES_LIMIT = 8 << 30
+"""Memory for the event engine's processes, queues and messages: some 16 KiB a rank and 64 bytes a gradient."""
 VECTOR_BYTES_LIMIT = 16 << 30
 """Memory for one step's readiness beyond which the vector engine refuses."""
+VECTOR_LIMIT = 10**13
+"""Gradients (ranks x tensors x steps) beyond which the vector engine would take more than some three hours."""
 
 
 @dataclass(frozen=True)
@@ -98,19 +102,18 @@ def simulate(
 
 def _within_reach(scenario: Scenario, engine: str) -> None:
     """Raise Refused when a run would not end or not fit."""
-    tensors = len(scenario.workload.tensors)
+    tensors, ranks = len(scenario.workload.tensors), scenario.ranks
+    size = ranks * tensors * (scenario.steps + 1)
     if engine == "event":
-        size = scenario.ranks * tensors * (scenario.steps + 1)
-        if size > EVENT_LIMIT:
-            raise Refused.one(
-                "--engine", "", "event",
-                f"the event engine would handle {size:,} gradients one by one (limit {EVENT_LIMIT:,}); use vector",
-            )  # fmt: skip
-        return
-    needed = 4 * scenario.ranks * tensors
-    if needed > VECTOR_BYTES_LIMIT:
-        raise Refused.one(
-            "--ranks", "", scenario.ranks,
-            f"{scenario.ranks:,} ranks x {tensors} tensors need {needed / 2**30:.0f} GiB for one step's readiness "
-            f"(limit {VECTOR_BYTES_LIMIT / 2**30:.0f} GiB)",
-        )  # fmt: skip
+        where, value, limit = "--engine", "event", EVENT_LIMIT
+        needed, memory_limit = ranks * ((16 << 10) + 64 * tensors), EVENT_BYTES_LIMIT
+    else:
+        where, value, limit = "--ranks", str(ranks), VECTOR_LIMIT
+        needed, memory_limit = 4 * ranks * tensors, VECTOR_BYTES_LIMIT
+    if size > limit:
+        hint = "; use the vector engine" if engine == "event" else "; simulate fewer steps"
+        message = f"{ranks:,} ranks x {tensors} tensors x {scenario.steps + 1} steps are {size:.1e} gradients, "
+        raise Refused.one(where, "", value, f"{message}beyond the {engine} engine's {limit:.0e}{hint}")
+    if needed > memory_limit:
+        gib = f"{needed / 2**30:.0f} GiB (limit {memory_limit >> 30} GiB)"
+        raise Refused.one(where, "", value, f"{ranks:,} ranks x {tensors} tensors would take the {engine} engine {gib}")

@@ -56,7 +56,7 @@ FLAG_MISTAKES = {
     "capacity 0": (["--set", "control_plane.cache_capacity=0"], ["at least 1 for cached"]),
     "no key": (["--set", "steps"], ["is not key=value"]),
     "missing folder": (["--out", "nowhere/at/all/run"], ["--out", "does not exist"]),
-    "event engine too small": (["--ranks", "16000000", "--engine", "event"], ["use vector"]),
+    "event engine too small": (["--ranks", "16000000", "--engine", "event"], ["use the vector engine"]),
 }
 
 

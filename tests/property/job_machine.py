@@ -19,7 +19,7 @@ from coordsim.protocol.negotiator import Schedule, Settings, tree_children
 from coordsim.protocol.queue import DuplicateName
 from tests.protocol.drive import Job
 
-OPS = (Op.ALLREDUCE, Op.ALLREDUCE, Op.ALLREDUCE, Op.ALLGATHER, Op.BROADCAST, Op.REDUCESCATTER, Op.BARRIER)
+OPS = (*(Op.ALLREDUCE,) * 6, Op.ALLGATHER, Op.ALLGATHER, Op.BROADCAST, Op.REDUCESCATTER, Op.BARRIER)
 TWISTS: tuple[dict[str, Any], ...] = (
     {}, {}, {}, {}, {"device": 1}, {"dtype": DType.INT32}, {"shape": (7, 2)}, {"shape": (3, 5)}, {"shape": ()},
     {"op": Op.ALLGATHER}, {"op": Op.BROADCAST}, {"prescale": 0.5}, {"postscale": 0.5},
@@ -55,9 +55,11 @@ class JobMachine(RuleBasedStateMachine):
     """Whether a job was started and every cycle so far passed: otherwise it cannot be ended in order."""
 
     @initialize(
-        ranks=st.integers(1, 6), names=st.integers(1, 8), cuts=st.lists(st.integers(1, 3), min_size=8, max_size=8),
-        strict=st.booleans(), ops=st.lists(st.sampled_from(OPS), min_size=8, max_size=8),
-        capacity=st.sampled_from([1, 2, 3, 5, 8]), threshold=st.sampled_from([0, 0, 40, 100, 1 << 20]), radix=st.integers(1, 4),
+        ranks=st.sampled_from([3, 1, 2, 4, 5, 6]), names=st.integers(1, 8),
+        cuts=st.lists(st.integers(1, 3), min_size=8, max_size=8), strict=st.booleans(),
+        ops=st.lists(st.sampled_from(OPS), min_size=8, max_size=8),
+        capacity=st.sampled_from([1, 2, 3, 5, 8]), threshold=st.sampled_from([0, 0, 40, 100, 1 << 20]),
+        radix=st.integers(1, 4),
     )  # fmt: skip
     def start(
         self, ranks: int, names: int, cuts: list[int], strict: bool, ops: list[Op], capacity: int,
@@ -119,6 +121,16 @@ class JobMachine(RuleBasedStateMachine):
         self.others_submit_all(seed, absent)
         self.cycle(set())
         self.cycle(stalled)
+
+    @rule(units=st.lists(st.integers(0, 7), min_size=1, max_size=3), absent=st.sets(st.integers(0, 5), max_size=1))
+    def a_few_units(self, units: list[int], absent: set[int]) -> None:
+        """Everybody but ``absent`` submits the same few units, then a cycle: part of the cache is used."""
+        for unit in units:
+            members = self.units[unit % len(self.units)]
+            for rank in self.ranks:
+                if rank not in absent and rank not in self.submitted[members[0]]:
+                    self.submit(rank, members, {})
+        self.cycle(set())
 
     @rule(seed=st.integers(0, 99), absent=st.sets(st.integers(0, 5), max_size=2))
     def others_submit_all(self, seed: int, absent: set[int]) -> None:

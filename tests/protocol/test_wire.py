@@ -39,7 +39,7 @@ REQUEST = st.builds(
 )  # fmt: skip
 MEMBERS = st.lists(st.tuples(TEXT, st.integers(0, 2**63 - 1)), max_size=4)
 RESPONSE = st.builds(
-    lambda members, **fields: Response(names=tuple(m[0] for m in members), sizes=tuple(m[1] for m in members), **fields),
+    lambda pairs, **fields: Response(names=tuple(p[0] for p in pairs), sizes=tuple(p[1] for p in pairs), **fields),
     MEMBERS, op=st.sampled_from(Op), dtype=st.sampled_from(DType), reduce_op=st.sampled_from(ReduceOp),
     root_rank=st.integers(-1, 2**31 - 1), on_gpu=st.booleans(), prescale=FACTOR, postscale=FACTOR,
     group=st.integers(0, 2**64 - 1), error=TEXT,
