@@ -187,6 +187,8 @@ def _decode_response(reader: _Reader) -> Response:
     for _ in range(reader.integer(_U32)):
         names.append(reader.text())
         sizes.append(reader.integer(_I64))
+        if sizes[-1] < 0:
+            raise MalformedMessage(f"{names[-1]!r}: negative size {sizes[-1]}")
     return Response(
         reader.member(Op, op), tuple(names), tuple(sizes), reader.member(DType, dtype),
         reader.member(ReduceOp, reduce_op), int(root), bool(on_gpu), float(prescale), float(postscale),

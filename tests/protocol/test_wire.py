@@ -236,3 +236,10 @@ def test_horovods_unfused_response() -> None:
 def test_a_request_with_a_group_digest_is_no_longer() -> None:
     request = tensor("x")
     assert request_bytes(request) == request_bytes(replace(request, group=2**64 - 1))
+
+
+def test_a_response_of_negative_size_is_refused():
+    data = bytearray(encode(ResponseList((respond_to(Request("t", shape=(1,))),))))
+    data[-1] |= 0x80
+    with pytest.raises(MalformedMessage, match="negative size"):
+        decode_responses(bytes(data))
