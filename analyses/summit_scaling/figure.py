@@ -69,11 +69,9 @@ def _panel(axes: Any, rows: Table) -> None:
     axes.set_xscale("log")
     axes.set_xlim(5, largest * 28)
     axes.set_ylim(0, 1.02)
-    ticks = [each for each in (6, 96, 1536, 27_600, 100_000) if each <= largest]
-    if 100_000 in ticks:
-        ticks.remove(27_600)
-        axes.text(27_600, 0.012, " 27,600", ha="left", va="bottom", fontsize=7.5, color="0.45", rotation=90)
-    axes.set_xticks(ticks, [f"{each:,}" for each in ticks])
+    ticks = {6: "6", 96: "96", 1536: "1,536", 27_600: "27.6 k", 100_000: "100 k"}
+    ticks = {gpus: name for gpus, name in ticks.items() if gpus <= largest}
+    axes.set_xticks(list(ticks), list(ticks.values()), fontsize=8)
     axes.minorticks_off()
     axes.grid(axis="y", color="0.9", linewidth=0.6)
     for (end, plane), at in zip(sorted(ends), _spread_out([end for end, _ in sorted(ends)]), strict=True):

@@ -1,7 +1,8 @@
 """Scaling on Summit: efficiency, thresholds, sensitivity, grouping, and published numbers beside predictions.
 
-``python analyses/summit_scaling/run.py [--quick] [--out DIR] [--render]``. Writes CSV tables, a README made of them,
-and a figure. ``--quick``: smaller, for a test. ``--render``: README and figure again from the tables in DIR.
+``python analyses/summit_scaling/run.py [--quick] [--out DIR] [--only TABLE ...] [--render]``.
+Writes CSV tables, a README made of them, and a figure.
+``--quick``: smaller, for a test. ``--render``: README and figure again from the tables in DIR.
 """
 
 from __future__ import annotations
@@ -45,12 +46,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a small version, for a test")
     parser.add_argument("--out", type=Path, default=HERE, help="where to write (default: beside this file)")
+    parser.add_argument("--only", nargs="+", choices=list(TABLES), help="compute these tables alone, keep the others")
     parser.add_argument("--render", action="store_true", help="only README and figure, from the tables in --out")
     chosen = parser.parse_args(arguments)
     chosen.out.mkdir(parents=True, exist_ok=True)
     if not chosen.render:
         runs = Runs(steps=2 if chosen.quick else None)
         for name, compute in TABLES.items():
+            if chosen.only and name not in chosen.only:
+                continue
             began, before = time.perf_counter(), runs.count
             write(chosen.out / f"{name}.csv", compute(runs, chosen.quick))
             print(f"{name}: {runs.count - before} runs, {time.perf_counter() - began:.1f} s", flush=True)

@@ -22,7 +22,7 @@ FULL_MACHINE = 27_600
 PER_NODE = 6
 
 IMAGES_PER_S = {32: 556, 64: 688, 128: 810}
-"""READ: ResNet-50 on one DGX-1 with 8 V100, mixed precision, images/s a GPU by batch (PUBLISHED.md)."""
+"""READ: ResNet-50 on one DGX-1 with 8 V100, mixed precision, images/s a GPU by batch (docs/published.md 7)."""
 
 
 @dataclass(frozen=True)

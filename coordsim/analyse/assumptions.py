@@ -37,6 +37,8 @@ def assumptions(scenario: Scenario) -> list[str]:
     ]
     if scenario.workload.sample_bytes == 0:
         found.append("input is never late (sample_bytes = 0)")
+    elif scenario.cluster.machine.node_read_Bps == 0:
+        found.append("input is never late (the machine has no node-local read rate)")
     else:
         found.append("input is read from node-local storage one batch ahead; staging is not part of a step")
     return found

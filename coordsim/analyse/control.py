@@ -15,7 +15,7 @@ EXCHANGES = {
     "coordinator": {Kind.IDLE: 4, Kind.SLOW: 4},
     "cached": {Kind.IDLE: 1, Kind.FAST: 1, Kind.SLOW: 5, Kind.INVALIDATE: 6},
 }  # fmt: skip
-"""Control collectives per cycle, by what the cycle did (HOROVOD_CONTROL_PLANE 11)."""
+"""Control collectives per cycle, by what the cycle did (docs/horovod.md 11)."""
 
 
 def counters(simulation: Simulation) -> dict[str, float]:

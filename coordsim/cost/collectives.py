@@ -1,6 +1,6 @@
 """How long an allreduce of gradients takes: ring, tree, NCCL's choice of the two, and hierarchical.
 
-Everything is an integer in ns, rounded up once per message (SEMANTICS 1.1). Alpha-beta models with NCCL's
+Everything is an integer in ns, rounded up once per message (docs/semantics.md 1.1). Alpha-beta models with NCCL's
 own tables (:mod:`coordsim.cost.nccl`); for each algorithm the best of the protocols LL, LL128 and Simple.
 ``ranks`` fill nodes one after the other; where the last node is not full, the fullest one counts.
 """

@@ -1,4 +1,4 @@
-"""Copies into and out of the fusion buffer (SEMANTICS 6.1)."""
+"""Copies into and out of the fusion buffer (docs/semantics.md 6.1)."""
 
 from __future__ import annotations
 

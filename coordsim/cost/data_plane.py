@@ -1,4 +1,4 @@
-"""What one response costs on the data plane and on the ranks that launch it (SEMANTICS 4.5, 6)."""
+"""What one response costs on the data plane and on the ranks that launch it (docs/semantics.md 4.5, 6)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """NCCL's own numbers: the latency and bandwidth tables that its tuner compares algorithms with.
 
 Sources (READ): ``src/graph/tuning.cc`` of 2.5.6, tables and rules (a fork of 2.7 for the 2.7.8 rows: its
-network rows are PUBLISHED.md's, its NVLink rows and the base of Ring/LL128 are newer than the 2.5.6 ones
-that PUBLISHED.md lists), and ``ncclTreeThreshold`` in ``src/init.cu`` of 2.4. Left out, because they would
+network rows are those of docs/published.md 5, its NVLink rows and the base of Ring/LL128 are newer than the 2.5.6 ones
+listed there), and ``ncclTreeThreshold`` in ``src/init.cu`` of 2.4. Left out, because they would
 make a larger message or job *faster*: 2.7's ``treeCorrectionFactor``, the ring's 1.9x plateau, LL128's
 other factors for one node (tree) and for one rank a node (ring). Left out, because a
 :class:`~coordsim.scenario.model.DataNetwork` states its bandwidths itself: all caps in GB/s. GPUs without
@@ -85,7 +85,7 @@ def selection_latency_ns(algorithm: Algorithm, ranks: int, nodes: int, *, trunca
     """Latency in ns that NCCL 2.4 *chooses* by (``ncclTreeThreshold``); not a prediction of a time.
 
     ring 6 us x (ranks - 1); tree 15 us x log2(nodes) + 4 us x (ranks // nodes - 1). NCCL's own ``log2``
-    truncates; ``truncated=False`` takes the true logarithm, floored to ns, as PUBLISHED.md V16 does (27,600
+    truncates; ``truncated=False`` takes the true logarithm, floored to ns, as docs/published.md V16 does (27,600
     ranks on 4,600 nodes: 203 us with it, 200 us in NCCL; the ring 166 ms).
     """
     if algorithm == "ring":

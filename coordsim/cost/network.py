@@ -1,4 +1,4 @@
-"""LogGP: what one control message costs its sender, the wire, and its receiver (SEMANTICS 1.1, 4.1)."""
+"""LogGP: what one control message costs its sender, the wire, and its receiver (docs/semantics.md 1.1, 4.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compute noise: counter-based draws, the same bits in Python, NumPy and numba (SEMANTICS 1.4).
+"""Compute noise: counter-based draws, the same bits in Python, NumPy and numba (docs/semantics.md 1.4).
 
 A draw is ``u32 = hash(seed, stream, step, index, tensor)`` through a committed integer table. The factors of one
 rank in one step are combined once, in the order rank, node, step, into a Q16 number (65,536 = as on a median

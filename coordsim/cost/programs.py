@@ -1,4 +1,4 @@
-"""Every control exchange as one straight-line program per rank (SEMANTICS 4).
+"""Every control exchange as one straight-line program per rank (docs/semantics.md 4).
 
 A program is a generator over :class:`Send`, :class:`Recv`, :class:`RecvAll` and :class:`Work`; receives are
 sent the payloads. The program *is* the definition of the exchange: the event engine interprets it message
@@ -56,7 +56,7 @@ Program: TypeAlias = Generator[Op, Any, Any]
 def gather_linear(
     rank: int, ranks: int, nbytes: int, payload: Any, eager_limit: int = 0, lengths: Mapping[int, int] | None = None
 ) -> Program:
-    """Everybody sends to rank 0, as MPI_Gatherv probably does (PUBLISHED.md, Summit).
+    """Everybody sends to rank 0, as MPI_Gatherv probably does (docs/published.md 4).
 
     Above ``eager_limit`` (> 0) a sender first asks and is told to go on, one after the other; the root
     knows who will ask from ``lengths``. Returns {rank: payload} at rank 0, None elsewhere.

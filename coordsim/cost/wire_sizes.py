@@ -1,6 +1,6 @@
-"""Bytes of control messages, for the cost model; additive per tensor (SEMANTICS 4.4).
+"""Bytes of control messages, for the cost model; additive per tensor (docs/semantics.md 4.4).
 
-``horovod``: FlatBuffers tables as Horovod 0.28 sends them (sizes rebuilt in HOROVOD_CONTROL_PLANE 3.1), where
+``horovod``: FlatBuffers tables as Horovod 0.28 sends them (sizes rebuilt in docs/horovod.md 3.1), where
 each response carries one int32 a rank. ``coordsim``: the wire form of ``coordsim.protocol.wire``; a test
 holds this formula and that code together.
 """

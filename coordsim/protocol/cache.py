@@ -2,7 +2,7 @@
 
 Every rank holds one, and all are equal at every cycle boundary (invariant I1): bits are handed out in the
 order of the list that all ranks execute, never in the order of local submission.
-Source: horovod/common/response_cache.cc as described in HOROVOD_CONTROL_PLANE 2.2 to 2.5.
+Source: horovod/common/response_cache.cc as described in docs/horovod.md 2.2 to 2.5.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Fusion: which agreed tensors share one collective (HOROVOD_CONTROL_PLANE 3.5)."""
+"""Fusion: which agreed tensors share one collective (docs/horovod.md 3.5)."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ def equal_parts(names: Sequence[str], count: int) -> list[tuple[str, ...]]:
     """``count`` contiguous parts whose lengths differ by at most one, the longer ones first.
 
     Raises ValueError unless ``1 <= count <= len(names)``.
-    Source: horovod/torch/optimizer.py, split_list (HOROVOD_CONTROL_PLANE 4.4).
+    Source: horovod/torch/optimizer.py, split_list (docs/horovod.md 4.4).
     """
     if not 1 <= count <= len(names):
         raise ValueError(f"cannot split {len(names)} tensors into {count} groups")
@@ -68,7 +68,7 @@ class GroupTable:
     def units(self, ready_order: Sequence[str]) -> list[tuple[str, ...]]:
         """Units of submission in the order in which they become ready: by their last member.
 
-        Members are in registration order inside a unit (SEMANTICS 2.3). Raises ValueError when a group
+        Members are in registration order inside a unit (docs/semantics.md 2.3). Raises ValueError when a group
         names a tensor that ``ready_order`` lacks.
         """
         position = {name: index for index, name in enumerate(ready_order)}

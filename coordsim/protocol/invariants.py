@@ -1,4 +1,4 @@
-"""I1 to I5 of HOROVOD_CONTROL_PLANE 12, checked over a whole job by whoever drives all its ranks."""
+"""I1 to I5 of docs/horovod.md 12, checked over a whole job by whoever drives all its ranks."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class Op(IntEnum):
 
 
 CACHEABLE = frozenset({Op.ALLREDUCE, Op.ALLGATHER})
-"""Broadcast, reduce-scatter, barrier and errors always take the slow path (HOROVOD_CONTROL_PLANE 2.4)."""
+"""Broadcast, reduce-scatter, barrier and errors always take the slow path (docs/horovod.md 2.4)."""
 
 FUSIBLE = frozenset({Op.ALLREDUCE, Op.ALLGATHER, Op.REDUCESCATTER})
 
@@ -124,7 +124,7 @@ class Response:
         return self.op in CACHEABLE
 
     def fuses_with(self, other: Response) -> bool:
-        """Whether one collective can serve both (HOROVOD_CONTROL_PLANE 3.5)."""
+        """Whether one collective can serve both (docs/horovod.md 3.5)."""
         return (
             self.op in FUSIBLE
             and self.op == other.op

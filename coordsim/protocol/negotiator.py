@@ -3,7 +3,7 @@
 A negotiator is driven: ``schedule = yield from negotiator.cycle(requests)`` yields the *exchanges* it needs
 and is sent their results. It knows no clock and no network, so simulator and real backend run this very code.
 
-Invariants (HOROVOD_CONTROL_PLANE 12), checked by :mod:`coordsim.protocol.invariants` in debug mode:
+Invariants (docs/horovod.md 12), checked by :mod:`coordsim.protocol.invariants` in debug mode:
 I1 caches are equal on all ranks at every cycle boundary; I2 schedules are equal; I3 at most one outstanding
 submission per name; I4 nobody executes a name before everybody submitted it; I5 every submission ends.
 """
@@ -172,7 +172,7 @@ def _count(table: ReadinessTable, lists: Iterable[RequestList]) -> list[str]:
 class HierarchicalNegotiator:
     """A heap-ordered tree of radix r; a node passes on only what its whole subtree asked for, once.
 
-    Source: Kurth et al., SC'18 (their Horovod fork; body not available, see PUBLISHED.md V8).
+    Source: Kurth et al., SC'18 (their Horovod fork; body not available, see docs/published.md V8).
     """
 
     def __init__(self, rank: int, settings: Settings) -> None:
@@ -237,7 +237,7 @@ class CachedNegotiator(CoordinatorNegotiator):
         """One cycle with what was popped.
 
         ``stalled`` names hits that have waited too long by the driver's clock: they are reported invalid,
-        so that the coordinator learns who is missing (HOROVOD_CONTROL_PLANE 2.8).
+        so that the coordinator learns who is missing (docs/horovod.md 2.8).
         """
         offered = {**self._waiting, **{request.name: request for request in requests}}
         hits, invalid, uncached = self._classify(offered, stalled)

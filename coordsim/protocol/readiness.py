@@ -1,7 +1,7 @@
 """The counting table: which names every voter has asked for, and whether they asked for the same thing.
 
 At the coordinator the voters are all ranks; at an inner node of a tree they are the node itself and its
-children's subtrees. Source of the checks and their order: HOROVOD_CONTROL_PLANE 3.4.
+children's subtrees. Source of the checks and their order: docs/horovod.md 3.4.
 """
 
 from __future__ import annotations

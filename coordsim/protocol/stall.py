@@ -1,6 +1,6 @@
 """Stall detection: who has waited too long, by a clock that the driver passes in.
 
-Source: horovod/common/stall_inspector.cc as described in HOROVOD_CONTROL_PLANE 2.8.
+Source: horovod/common/stall_inspector.cc as described in docs/horovod.md 2.8.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A step's time, split into ten parts that sum to it to the last nanosecond (SEMANTICS 7).
+"""A step's time, split into ten parts that sum to it to the last nanosecond (docs/semantics.md 7).
 
 One function over the trace, the same for simulated and real runs. Everything before R (the last rank's last
 gradient) is compute; the tail [R, C] is walked back from C. Parts say where time went; what a change

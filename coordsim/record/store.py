@@ -19,7 +19,7 @@ _TABLES = {"cycles": CYCLE_COLUMNS, "responses": RESPONSE_COLUMNS, "steps": STEP
 
 def check_target(path: Path, where: str = "--out") -> None:
     """Raise InputError when a run cannot be written to ``path``: it exists and is no earlier run."""
-    if path.exists() and not (path / "manifest.json").is_file():
+    if os.path.lexists(path) and not (path / "manifest.json").is_file():
         raise InputError.one(where, "", str(path), f"{path} exists and is not a run directory; choose another name")
     if not path.absolute().parent.is_dir():
         raise InputError.one(where, "", str(path), f"folder {path.absolute().parent} does not exist")
@@ -36,20 +36,31 @@ def write_run(path: Path, trace: Trace, facts: dict[str, Any]) -> None:
     try:
         columns = {f"{table}.{name}": getattr(trace, table)[name] for table, names in _TABLES.items() for name in names}
         with open(fresh / "trace.npz", "wb") as file:
-            np.savez_compressed(file, **columns)
-        manifest = {"schema": SCHEMA, "blocking": trace.blocking, "trace_sha256": trace.digest(), **facts}
+            np.savez_compressed(file, blocking=np.array(trace.blocking), **columns)
+        manifest = {**facts, "schema": SCHEMA, "blocking": trace.blocking, "trace_sha256": trace.digest()}
         (fresh / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
         fresh.chmod(0o755)
         if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=parent))
-            os.rename(path, old / "run")
-            os.rename(fresh, path)
-            shutil.rmtree(old)
+            _replace(path, fresh)
         else:
             os.rename(fresh, path)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
+
+
+def _replace(path: Path, fresh: Path) -> None:
+    """Put ``fresh`` where the run ``path`` is; when that fails, ``path`` stays as it was."""
+    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=fresh.parent))
+    try:
+        os.rename(path, old / "run")
+        os.rename(fresh, path)
+    except BaseException:
+        if not path.exists() and (old / "run").exists():
+            os.rename(old / "run", path)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def read_run(path: Path) -> tuple[Trace, dict[str, Any]]:
@@ -61,18 +72,23 @@ def read_run(path: Path) -> tuple[Trace, dict[str, Any]]:
         manifest: dict[str, Any] = json.loads(manifest_path.read_text())
     except ValueError as error:
         raise InputError.one(str(manifest_path), "", None, f"not JSON: {error}") from error
+    if not isinstance(manifest, dict):
+        raise InputError.one(str(manifest_path), "", None, "not a JSON object")
     if manifest.get("schema") != SCHEMA:
         raise InputError.one(
             str(manifest_path), "schema", manifest.get("schema"), f"schema {manifest.get('schema')!r}", (SCHEMA,)
         )
     try:
-        with np.load(path / "trace.npz", allow_pickle=False) as stored:
+        with open(path / "trace.npz", "rb") as file, np.load(file, allow_pickle=False) as stored:
             tables: dict[str, dict[str, Int64]] = {
                 table: {name: stored[f"{table}.{name}"] for name in names} for table, names in _TABLES.items()
             }
-    except (OSError, KeyError, ValueError, EOFError) as error:
+            blocking = bool(stored["blocking"])
+    except Exception as error:  # a damaged archive raises BadZipFile, zlib.error, RuntimeError, struct.error...
         raise InputError.one(str(path / "trace.npz"), "", None, f"damaged: {error}") from error
-    trace = Trace(tables["cycles"], tables["responses"], tables["steps"], bool(manifest.get("blocking")))
+    trace = Trace(tables["cycles"], tables["responses"], tables["steps"], blocking)
+    if blocking is not manifest.get("blocking"):
+        raise InputError.one(str(manifest_path), "blocking", manifest.get("blocking"), f"trace.npz says {blocking}")
     if trace.digest() != manifest.get("trace_sha256"):
         raise InputError.one(str(path / "trace.npz"), "", None, "its digest differs from the manifest's")
     return trace, manifest

@@ -1,4 +1,4 @@
-"""The trace: the core of a run record, schema v1, written by both engines (SEMANTICS 8).
+"""The trace: the core of a run record, schema v1, written by both engines (docs/semantics.md 8).
 
 Three tables of int64 columns. ``cycles`` is run-length encoded over idle cycles by :class:`TraceWriter`, the
 one encoder that both engines emit through; equality of two traces is equality of all three tables.
@@ -91,7 +91,7 @@ class Trace:
     """Whether a cycle's loop ends with its last collective (MPI and gloo on CPU, and ``ideal``)."""
 
     def digest(self) -> str:
-        """SHA-256 over all columns: equal traces, and only those, have equal digests."""
+        """SHA-256 over all columns: equal tables, and only those, have equal digests."""
         state = sha256(SCHEMA.encode())
         for table in (self.cycles, self.responses, self.steps):
             for name, column in table.items():
@@ -111,6 +111,8 @@ def difference(left: Trace, right: Trace) -> str | None:
             if unequal.size:
                 row = int(unequal[0])
                 return f"{title}[{row}].{name}: {int(column[row])} against {int(two[name][row])}"
+    if left.blocking != right.blocking:
+        return f"blocking: {left.blocking} against {right.blocking}"
     return None
 
 

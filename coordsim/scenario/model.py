@@ -37,7 +37,7 @@ class Tensor:
     submit_ns: int
     """When the hook submits it, after the start of backward, on a noise-free median GPU."""
     ready_ns: int
-    """When the gradient exists, same clock. Equal to ``submit_ns`` for now (SEMANTICS 13: one clock)."""
+    """When the gradient exists, same clock. Equal to ``submit_ns`` for now (docs/semantics.md 13: one clock)."""
 
     @property
     def nbytes(self) -> int:
@@ -75,7 +75,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class ControlNetwork:
-    """LogGP of one control message, and which algorithm each control exchange uses (SEMANTICS 4)."""
+    """LogGP of one control message, and which algorithm each control exchange uses (docs/semantics.md 4)."""
 
     latency_ns: int
     """L: wire latency of a message between nodes; >= 1."""
@@ -120,7 +120,7 @@ class DataNetwork:
     allreduce: Literal["ring", "nccl-tree", "nccl", "hierarchical", "free"]
     """``nccl`` = the faster of ring and tree, as NCCL's own tuner would choose. ``free`` = 1 ns: a what-if."""
     nccl: Literal["2.4.8", "2.5.6", "2.7.8"]
-    """Whose latency tables (PUBLISHED.md, Summit section)."""
+    """Whose latency tables (docs/published.md 5)."""
     bus_bandwidth_Bps: int
     """Bus bandwidth of a ring over all GPUs, as nccl-tests defines it."""
     tree_bandwidth_percent: int
@@ -164,7 +164,7 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """Explicit grouping of tensors (HOROVOD_CONTROL_PLANE 4)."""
+    """Explicit grouping of tensors (docs/horovod.md 4)."""
 
     mode: Literal["none", "layer", "count", "explicit"] = "none"
     count: int = 0

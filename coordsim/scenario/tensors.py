@@ -22,7 +22,7 @@ from coordsim.scenario.model import Tensor
 from coordsim.scenario.schema import TensorTable
 
 LARGEST_GRADIENT_BYTES = 9_200_000_000
-"""SEMANTICS 1.1: bytes x 10^9 must fit int64."""
+"""docs/semantics.md 1.1: bytes x 10^9 must fit int64."""
 LONGEST_GAP_NS = 2**32 - 1
 """Backward of one tensor, so that noise (32 fractional bits) stays inside int64."""
 MOST_PROBLEMS = 5
@@ -151,7 +151,7 @@ def _between(found: TensorList) -> Iterator[Problem]:
         if tensor.submit_ns != tensor.ready_ns:
             yield problem(
                 tensor.submit_ns,
-                "submit must equal ready: this version has one clock for both (SEMANTICS 13)",
+                "submit must equal ready: this version has one clock for both (docs/semantics.md 13)",
             )
         gap_ns = tensor.ready_ns - before_ns
         if gap_ns < 0:

@@ -1,6 +1,6 @@
 """PyTorch DDP's buckets: fixed, in order, nothing to negotiate.
 
-Source: DDP's defaults (25 MB, first 1 MiB; PUBLISHED.md "Others' defaults"). A bucket closes with the tensor that
+Source: DDP's defaults (25 MB, first 1 MiB; docs/published.md 7). A bucket closes with the tensor that
 reaches its limit. Order is ready order, as after DDP rebuilds its buckets in the first iteration.
 """
 

@@ -1,6 +1,6 @@
 """STEMDL's FC-DenseNet (Laanait et al. 2019) in torch, rebuilt from its shape.
 
-The shape is PUBLISHED.md's reading of nlaanait/stemdl (network.py); no code of theirs was used. What it
+The shape is as read (docs/published.md 2) in nlaanait/stemdl (network.py); no code of theirs was used. What it
 leaves open was settled by the published totals, which then agree (parameters; training FLOPs of one sample,
 3x forward, in brackets what is published):
 

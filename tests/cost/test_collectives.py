@@ -1,4 +1,4 @@
-"""Data collectives: limits, monotony, NCCL's choice, V16."""
+"""Data collectives: limits, monotony, NCCL's choice, docs/published.md V16."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class TestSelection248:
     """``ncclTreeThreshold`` of NCCL 2.4."""
 
     def test_v16(self) -> None:
-        """PUBLISHED V16, 203 us against 166 ms at 27,600: derived with a true log2; the source truncates."""
+        """docs/published.md V16: 203 us against 166 ms at 27,600: derived with a true log2; the source truncates."""
         assert selection_latency_ns("ring", 27_600, 4_600) == pytest.approx(166e6, rel=0.01)
         published = selection_latency_ns("tree", 27_600, 4_600, truncated=False)
         assert published == pytest.approx(203e3, rel=0.01)

@@ -1,4 +1,4 @@
-"""Allocation and energy, by hand; Summit as a sanity check (PUBLISHED V18)."""
+"""Allocation and energy, by hand; Summit as a sanity check (docs/published.md V18)."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def test_random_scenarios(first: int) -> None:
 
 @pytest.mark.parametrize("first", range(0, 1200, 100))
 def test_small_caches(first: int) -> None:
-    """Completion order when pending hits are evicted (SEMANTICS 5.3); seeds 295, 480 and 818 depend on it."""
+    """Completion order when pending hits are evicted (docs/semantics.md 5.3); seeds 295, 480 and 818 depend on it."""
     for seed in {*range(first, first + 6), *(s for s in (295, 480, 491, 818, 1099) if first <= s < first + 100)}:
         assert_engines_agree(small_cache_scenario(seed), debug=True)
 

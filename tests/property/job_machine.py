@@ -192,7 +192,7 @@ class JobMachine(RuleBasedStateMachine):
         assert all(each == sizes[0] for each in sizes)
 
     def check_order(self, schedules: dict[str, Schedule]) -> None:
-        """SEMANTICS 5.3: by completing rank, then by its position; in a tree the same rule at every node.
+        """docs/semantics.md 5.3: by completing rank, then by its position; in a tree the same rule at every node.
 
         Errors are left out: a tree's node passes them on behind its requests.
         """

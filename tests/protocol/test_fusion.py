@@ -98,7 +98,7 @@ SINGLES = st.lists(
 
 
 def reference(singles: Sequence[Response], threshold: int) -> list[tuple[str, ...]]:
-    """The rules of HOROVOD_CONTROL_PLANE 3.5 once more, by index over the whole list."""
+    """The rules of docs/horovod.md 3.5 once more, by index over the whole list."""
     left, fused = list(singles), []
     while left:
         head, members, skipped = left[0], [left[0]], 0

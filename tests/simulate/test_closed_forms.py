@@ -125,7 +125,7 @@ def test_gathers_deliver_everything() -> None:
 
 @pytest.mark.parametrize("ranks", [2, 1000, 4096])
 def test_flat_round(ranks: int) -> None:
-    """2(N-1)o + 2L + 2o (FAST_SIMULATION.md's outside oracles), plus each message's time on the wire twice."""
+    """2(N-1)o + 2L + 2o (docs/semantics.md 12), plus each message's time on the wire twice."""
     overhead, latency = 1000, 5000
     control = replace(
         CONTROL, latency_ns=latency, local_latency_ns=latency, overhead_ns=overhead, bandwidth_Bps=10**12,
@@ -151,7 +151,7 @@ def test_recursive_doubling_of_a_power_of_two() -> None:
 
 
 def test_lonely_rank_is_compute_alone() -> None:
-    """N = 1: no loop, no collectives (SEMANTICS 2.4)."""
+    """N = 1: no loop, no collectives (docs/semantics.md 2.4)."""
     trace = vector.run(Problem(scenario(1, noise=Noise(), workload=workload(8, 500_000))))
     assert trace.cycles["cycle"].size == trace.responses["cycle"].size == 0
     assert np.diff(trace.steps["end_ns"]).tolist() == [2_000_000 + 8 * 500_000 + 300_000] * 3

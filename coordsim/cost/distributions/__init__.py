@@ -1,4 +1,4 @@
-"""Named noise distributions as committed integer tables (SEMANTICS 1.4): the same bits on every machine."""
+"""Named noise distributions as committed integer tables (docs/semantics.md 1.4): the same bits on every machine."""
 
 from __future__ import annotations
 

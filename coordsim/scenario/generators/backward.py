@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 DEVICE_FLOPS = 60_000_000_000_000
-"""FLOP/s of one V100 on FP16 convolutions: DERIVED from STEMDL on Summit (PUBLISHED.md V6)."""
+"""FLOP/s of one V100 on FP16 convolutions: DERIVED from STEMDL on Summit (docs/published.md V6)."""
 MEMORY_Bps = 900_000_000_000
 """B/s of a V100's HBM2, nominal (NVIDIA's data sheet)."""
 NORM_BYTES = 8

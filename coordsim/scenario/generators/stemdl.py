@@ -1,8 +1,8 @@
 """STEMDL's FC-DenseNet (Laanait et al. 2019) as a workload, from its shape alone: no torch, integers only.
 
-The network's shape is PUBLISHED.md's reading of nlaanait/stemdl (network.py, generate_json.py);
+The network's shape is as read (docs/published.md 2) in nlaanait/stemdl (network.py, generate_json.py);
 ``real_backend/zoo/stemdl.py`` is the same network in torch, and tests hold the two equal in names, shapes,
-layers, FLOPs and ready order. 33 gradients in 15 layer scopes. Against PUBLISHED.md:
+layers, FLOPs and ready order. 33 gradients in 15 layer scopes. Against docs/published.md 2:
 
 ======  ============  ===============  ==============================
 growth  input         parameters       training FLOPs of one sample
@@ -33,7 +33,7 @@ BOTTLENECK_LAYERS = 4
 DECODER_LAYERS = (3, 2, 2)
 GRADIENT_DTYPES = ("float16", "bfloat16", "float32")
 SAMPLE_BYTES_PER_VALUE = 2
-"""Samples are FP16 on disk whatever the gradients are (PUBLISHED.md: 537 MB a sample)."""
+"""Samples are FP16 on disk whatever the gradients are (docs/published.md 2: 537 MB a sample)."""
 OPTIMIZER_BYTES = 20
 """Memory traffic per parameter of an SGD step with momentum and FP32 master weights: read gradient (2),
 weight (4) and momentum (4); write weight (4), momentum (4) and FP16 weight (2). DERIVED."""

@@ -12,7 +12,7 @@ Wait: TypeAlias = Generator[simpy.Event, Any, Any]
 """A process, or a part of one."""
 
 _LATE = cast(EventPriority, 2)
-"""After everything else in its tick, so that "ready at W" counts as in (SEMANTICS 3.2)."""
+"""After everything else in its tick, so that "ready at W" counts as in (docs/semantics.md 3.2)."""
 
 
 class Clock(simpy.Environment):

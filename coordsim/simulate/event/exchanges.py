@@ -1,4 +1,4 @@
-"""Which program serves which exchange of a negotiator, and the serial work around it (SEMANTICS 4.3)."""
+"""Which program serves which exchange of a negotiator, and the serial work around it (docs/semantics.md 4.3)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Exchange programs, message by message (SEMANTICS 4.1).
+"""Exchange programs, message by message (docs/semantics.md 4.1).
 
 Every message also carries its *shadow* time: when it would arrive in the same cycle, from the same wakes, without
-any serial work. That is what the breakdown's ``control_work`` is measured against (SEMANTICS 7b).
+any serial work. That is what the breakdown's ``control_work`` is measured against (docs/semantics.md 7b).
 """
 
 from __future__ import annotations

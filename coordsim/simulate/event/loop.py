@@ -52,7 +52,7 @@ class CycleInFlight:
 
 
 class NegotiatedRun:
-    """Control planes that negotiate: every rank runs its background loop (SEMANTICS 3)."""
+    """Control planes that negotiate: every rank runs its background loop (docs/semantics.md 3)."""
 
     def __init__(self, problem: Problem, debug: bool = False) -> None:
         self.problem = problem

@@ -84,7 +84,7 @@ class Steps:
 
 
 class Stream:
-    """The data plane's one stream: responses first in, first out (SEMANTICS 6.1)."""
+    """The data plane's one stream: responses first in, first out (docs/semantics.md 6.1)."""
 
     def __init__(self, problem: Problem, env: Clock, steps: Steps) -> None:
         self.problem = problem

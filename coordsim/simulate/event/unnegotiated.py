@@ -100,7 +100,7 @@ class UnnegotiatedRun:
 
 
 class LonelyRun:
-    """One rank: no background loop, no collectives, a step ends with its last gradient (SEMANTICS 2.4)."""
+    """One rank: no background loop, no collectives, a step ends with its last gradient (docs/semantics.md 2.4)."""
 
     def __init__(self, problem: Problem, debug: bool = False) -> None:
         self.env = Clock()

@@ -127,7 +127,7 @@ class Cached(Coordinator):
         )
 
     def _completion_order(self, misses: list[tuple[int, str]], before: Int32) -> list[str]:
-        """By completing rank, then by place in that rank's list (SEMANTICS 5.3)."""
+        """By completing rank, then by place in that rank's list (docs/semantics.md 5.3)."""
 
         def completer(unit: int, name: str) -> int:
             if name in self._evicted:

@@ -2,7 +2,7 @@
 
 Exchanges are (max, +): shift all wakes by d and everything shifts by d. So an exchange is evaluated once per
 *pattern* (wakes relative to rank 0) and re-used wherever that pattern returns; and once an idle cycle leads
-from a pattern to itself, all further idle cycles are the same cycle, later (SEMANTICS 9, regimes U and P).
+from a pattern to itself, all further idle cycles are the same cycle, later (docs/semantics.md 9).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The data plane's one stream, and the steps it ends: shared bookkeeping of both engines (SEMANTICS 6, 2.1)."""
+"""The data plane's one stream, and the steps it ends: shared bookkeeping of both engines (docs/semantics.md 6, 2.1)."""
 
 from __future__ import annotations
 

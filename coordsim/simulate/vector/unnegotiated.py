@@ -59,7 +59,7 @@ class UnnegotiatedRun:
 
 
 class LonelyRun:
-    """One rank: a step ends with its last gradient (SEMANTICS 2.4)."""
+    """One rank: a step ends with its last gradient (docs/semantics.md 2.4)."""
 
     def __init__(self, problem: Problem, progress: Progress | None = None) -> None:
         self.steps = Steps(problem, progress)
