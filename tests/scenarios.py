@@ -72,12 +72,16 @@ def random_scenario(seed: int) -> Scenario:
         dice.shuffle(order)
         made = [replace(t, registration=order[i]) for i, t in enumerate(made)]
     names = [t.name for t in made]
-    job = Workload("random", tuple(made), dice.choice([1, 1000, 50_000] if short else [1, 1000, 700_000, 3_000_000]),
-                   dice.choice([0, 1000, 20_000 if short else 400_000]), 1, 10**9, 0 if short else dice.choice([0, 0, 5_000_000]))  # fmt: skip
+    job = Workload(
+        "random", tuple(made), dice.choice([1, 1000, 50_000] if short else [1, 1000, 700_000, 3_000_000]),
+        dice.choice([0, 1000, 20_000 if short else 400_000]), 1, 10**9,
+        0 if short else dice.choice([0, 0, 5_000_000]),
+    )  # fmt: skip
     overhead = dice.choice([0, 1, 300, 500, 5000])
     control = ControlNetwork(
-        dice.choice([700, 1500] if short else [1, 500, 1500, 40_000]), overhead, dice.choice([10**9, 12_500_000_000]), dice.choice([600] if short else [1, 600]),
-        32_000_000_000, dice.choice([10**9, 23_000_000_000]), dice.choice([0, 0, 60, 300]),
+        dice.choice([700, 1500] if short else [1, 500, 1500, 40_000]), overhead,
+        dice.choice([10**9, 12_500_000_000]), dice.choice([600] if short else [1, 600]), 32_000_000_000,
+        dice.choice([10**9, 23_000_000_000]), dice.choice([0, 0, 60, 300]),
         dice.choice(["linear", "binomial", "node-leaders"]), "binomial", "recursive-doubling",
     )  # fmt: skip
     zero = dice.random() < 0.25
@@ -106,8 +110,10 @@ def random_scenario(seed: int) -> Scenario:
         kind = dice.choice(["normal", "half-normal", "exponential", "uniform"])
         return Spread(kind, dice.choice([0, 0, 10_000, 100_000, 600_000]))
 
-    noise = Noise(spread(), spread(), spread(), spread(), dice.choice([0, 0, 50_000]), dice.choice([0, 20_000 if short else 2_000_000]),
-                  dice.choice([0, 0, 100_000]))  # fmt: skip
+    noise = Noise(
+        spread(), spread(), spread(), spread(), dice.choice([0, 0, 50_000]),
+        dice.choice([0, 20_000 if short else 2_000_000]), dice.choice([0, 0, 100_000]),
+    )  # fmt: skip
     return Scenario(job, Cluster("random", machine, control, host, data), plane, noise, ranks,
                     dice.choice([1, 2, 4]), dice.randrange(2**40))  # fmt: skip
 

@@ -94,7 +94,7 @@ def selection_latency_ns(algorithm: Algorithm, ranks: int, nodes: int, *, trunca
     return levels_ns + TREE_LOCAL_NS * (ranks // nodes - 1)
 
 
-def selection_248(nbytes: int, ranks: int, nodes: int, ring_Bps: int, tree_Bps: int) -> Algorithm:  # noqa: N803
+def selection_248(nbytes: int, ranks: int, nodes: int, ring_Bps: int, tree_Bps: int) -> Algorithm:
     """What NCCL 2.4 runs for an allreduce of ``nbytes``: the tree up to ``treeThreshold``, else the ring.
 
     ``ring_Bps`` stands for its 5 GB/s a channel; ``tree_Bps`` doubles at two nodes, as there.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -13,7 +12,7 @@ from coordsim.errors import InputError, Refused
 from coordsim.record.breakdown import breakdown, step_times
 from coordsim.record.trace import Int64, Trace
 from coordsim.scenario.model import Scenario
-from coordsim.simulate.problem import Problem
+from coordsim.simulate.problem import Problem, Progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,16 +74,20 @@ def simulate(
     engine: EngineName = "auto",
     *,
     debug: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Simulation:
     """Simulate ``scenario``.
 
-    ``engine``: "vector" (arrays, exact), "event" (SimPy, the oracle) or "auto" (vector unless it refuses).
-    ``debug`` checks the protocol's invariants each cycle (event engine). ``progress`` is called with (steps
-    done, steps in all). Raises InputError for an unknown engine and Refused when the chosen one cannot.
+    ``engine``: "vector" (arrays, exact), "event" (SimPy, the oracle) or "auto": vector, which can do every
+    scenario that can be described today, unless ``debug`` asks for the protocol's invariants to be checked in
+    each cycle, which only the event engine can. ``progress`` is called with (steps done, steps in all).
+    Raises InputError for an unknown engine, or vector with ``debug``, and Refused, with the reason, when a
+    run would not end or not fit.
     """
     if engine not in ENGINES:
         raise InputError.one("--engine", "", engine, f"no engine {engine!r}", ENGINES)
+    if engine == "vector" and debug:
+        raise InputError.one("--engine", "", engine, "the vector engine has no debug mode", ("auto", "event"))
     chosen = "event" if engine == "event" or debug else "vector"
     _within_reach(scenario, chosen)
     began = time.perf_counter()
@@ -92,7 +95,7 @@ def simulate(
     if chosen == "event":
         from coordsim.simulate import event
 
-        trace = event.run(problem, debug)
+        trace = event.run(problem, debug, progress)
     else:
         from coordsim.simulate import vector
 
@@ -109,10 +112,12 @@ def _within_reach(scenario: Scenario, engine: str) -> None:
         needed, memory_limit = ranks * ((16 << 10) + 64 * tensors), EVENT_BYTES_LIMIT
     else:
         where, value, limit = "--ranks", str(ranks), VECTOR_LIMIT
-        needed, memory_limit = 4 * ranks * tensors, VECTOR_BYTES_LIMIT
+        compute_ns = scenario.workload.forward_ns + scenario.workload.backward_ns
+        offset_bytes = 4 if 2 * compute_ns < 1 << 32 else 8
+        needed, memory_limit = offset_bytes * ranks * tensors, VECTOR_BYTES_LIMIT
     if size > limit:
         hint = "; use the vector engine" if engine == "event" else "; simulate fewer steps"
-        message = f"{ranks:,} ranks x {tensors} tensors x {scenario.steps + 1} steps are {size:.1e} gradients, "
+        message = f"{ranks:,} ranks x {tensors} tensors x {scenario.steps + 1:,} steps are {size:.1e} gradients, "
         raise Refused.one(where, "", value, f"{message}beyond the {engine} engine's {limit:.0e}{hint}")
     if needed > memory_limit:
         gib = f"{needed / 2**30:.0f} GiB (limit {memory_limit >> 30} GiB)"

@@ -5,8 +5,9 @@ The only place where scenario words become protocol words (the two rooms do not 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,10 @@ from coordsim.protocol.negotiator import Settings
 from coordsim.scenario.model import Groups, Scenario, Tensor
 
 Int64 = npt.NDArray[np.int64]
+
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with (steps done, steps in all)."""
 
 
 class Problem:

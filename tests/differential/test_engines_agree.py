@@ -74,7 +74,9 @@ def test_capacity_around_the_number_of_tensors(capacity: int) -> None:
 
 
 @pytest.mark.parametrize("data_plane", ["async", "blocking"])
-@pytest.mark.parametrize("mode", [Groups(), Groups("layer"), Groups("count", 3), Groups("count", 1), Groups("layer", strict=True)])
+@pytest.mark.parametrize(
+    "mode", [Groups(), Groups("layer"), Groups("count", 3), Groups("count", 1), Groups("layer", strict=True)]
+)
 def test_groups_that_do_not_divide_the_tensors(data_plane: str, mode: Groups) -> None:
     plane = replace(PLANE, data_plane=data_plane, groups=mode, fusion_threshold_bytes=6000)
     assert_engines_agree(scenario(5, control_plane=plane), debug=True)

@@ -31,7 +31,14 @@ def test_event_engine_gives_the_golden_trace_too() -> None:
     assert facts(trace) == GOLDEN["coordinator-4096"]
 
 
-@pytest.mark.parametrize("variables", [{"PYTHONHASHSEED": "1"}, {"PYTHONHASHSEED": "77", "NUMBA_NUM_THREADS": "2"}, {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}])
+VARIABLES = [
+    {"PYTHONHASHSEED": "1"},
+    {"PYTHONHASHSEED": "77", "NUMBA_NUM_THREADS": "2"},
+    {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"},
+]
+
+
+@pytest.mark.parametrize("variables", VARIABLES)
 def test_same_bytes_in_other_processes(variables: dict[str, str]) -> None:
     """Hash seeds and thread counts do not reach the trace."""
     code = (
@@ -39,8 +46,7 @@ def test_same_bytes_in_other_processes(variables: dict[str, str]) -> None:
         "print(vector.run(Problem(scenarios()['cached-4096'])).digest())\n"
         "print(event.run(Problem(scenarios()['ddp-4096'])).digest())"
     )
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **variables}, cwd=root, capture_output=True, text=True, check=True
-    )
+    root, environment = Path(__file__).parents[2], {**os.environ, **variables}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [GOLDEN["cached-4096"]["digest"], GOLDEN["ddp-4096"]["digest"]]

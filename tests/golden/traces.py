@@ -71,7 +71,8 @@ def main(with_event: bool) -> None:
             began = time.process_time()
             unequal = difference(event.run(Problem(scenario)), trace)
             peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-            print(f"{name}: event engine {time.process_time() - began:.0f} CPU s, peak {peak_mb} MB: {unequal or 'equal'}", flush=True)
+            cpu_s = time.process_time() - began
+            print(f"{name}: event engine {cpu_s:.0f} CPU s, peak {peak_mb} MB: {unequal or 'equal'}", flush=True)
             if unequal:
                 sys.exit(1)
         golden[name] = facts(trace)

@@ -11,13 +11,13 @@ from coordsim.protocol.negotiator import NEGOTIATORS
 from coordsim.record.trace import Trace
 from coordsim.simulate.event.loop import NegotiatedRun
 from coordsim.simulate.event.unnegotiated import LonelyRun, UnnegotiatedRun
-from coordsim.simulate.problem import Problem
+from coordsim.simulate.problem import Problem, Progress
 
 
-def run(problem: Problem, debug: bool = False) -> Trace:
+def run(problem: Problem, debug: bool = False, progress: Progress | None = None) -> Trace:
     """Simulate by events. ``debug`` checks the protocol's invariants after every cycle."""
     if problem.ranks == 1:
-        return LonelyRun(problem).run()
+        return LonelyRun(problem, progress).run()
     if problem.plane.name in NEGOTIATORS:
-        return NegotiatedRun(problem, debug).run()
-    return UnnegotiatedRun(problem).run()
+        return NegotiatedRun(problem, debug, progress).run()
+    return UnnegotiatedRun(problem, progress).run()

@@ -19,7 +19,7 @@ from coordsim.simulate.event.clock import Clock, Wait
 from coordsim.simulate.event.exchanges import Caller, Exchanges
 from coordsim.simulate.event.interpreter import Interpreter
 from coordsim.simulate.event.steps import Steps, Stream
-from coordsim.simulate.problem import Problem
+from coordsim.simulate.problem import Problem, Progress
 
 Int64 = npt.NDArray[np.int64]
 
@@ -54,7 +54,7 @@ class CycleInFlight:
 class NegotiatedRun:
     """Control planes that negotiate: every rank runs its background loop (docs/semantics.md 3)."""
 
-    def __init__(self, problem: Problem, debug: bool = False) -> None:
+    def __init__(self, problem: Problem, debug: bool = False, progress: Progress | None = None) -> None:
         self.problem = problem
         self.env = Clock()
         kind = say.NEGOTIATORS[problem.plane.name]
@@ -62,7 +62,7 @@ class NegotiatedRun:
             Rank(rank=rank, negotiator=kind(rank, problem.settings)) for rank in range(problem.ranks)
         ]
         self._exchanges = Exchanges(problem, Interpreter(self.env, problem.network, self.ranks))
-        self.steps = Steps(problem, self.env, self._submit)
+        self.steps = Steps(problem, self.env, self._submit, progress)
         self.stream = Stream(problem, self.env, self.steps)
         self._units = [tuple(problem.requests[name] for name in unit) for unit in problem.units]
         self._cycles: dict[int, CycleInFlight] = {}

@@ -11,7 +11,7 @@ import simpy
 from coordsim.protocol.messages import Response
 from coordsim.record.trace import TraceWriter
 from coordsim.simulate.event.clock import Clock, Wait
-from coordsim.simulate.problem import Problem
+from coordsim.simulate.problem import Problem, Progress
 
 Int64 = npt.NDArray[np.int64]
 
@@ -19,12 +19,15 @@ Int64 = npt.NDArray[np.int64]
 class Steps:
     """Compute and step ends, the same for every control plane."""
 
-    def __init__(self, problem: Problem, env: Clock, submit: Callable[[int, int], None]) -> None:
+    def __init__(
+        self, problem: Problem, env: Clock, submit: Callable[[int, int], None], progress: Progress | None
+    ) -> None:
         self.problem = problem
         self.env = env
         self.writer = TraceWriter()
         self.step = 0
         self._submit = submit
+        self._progress = progress
         self._total = problem.scenario.steps + 1
         self._start_ns = 0
         self._starts = [env.event() for _ in range(self._total)]
@@ -74,6 +77,8 @@ class Steps:
             int(last.argmax()), collectives_end_ns, end,
         )  # fmt: skip
         self.step += 1
+        if self._progress is not None:
+            self._progress(self.step, self._total)
         if self.step == self._total:
             self.over.succeed()
             return

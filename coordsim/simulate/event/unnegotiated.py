@@ -10,13 +10,13 @@ from coordsim.record.trace import CycleRow, Kind, Trace, schedule_hash
 from coordsim.simulate.buckets import ddp_buckets
 from coordsim.simulate.event.clock import Clock, Wait
 from coordsim.simulate.event.steps import Steps, Stream
-from coordsim.simulate.problem import Problem
+from coordsim.simulate.problem import Problem, Progress
 
 
 class UnnegotiatedRun:
     """``ideal`` and ``ddp``: a unit is known to be ready the moment the last rank has it."""
 
-    def __init__(self, problem: Problem, debug: bool = False) -> None:
+    def __init__(self, problem: Problem, progress: Progress | None = None) -> None:
         self.problem = problem
         self.env = Clock()
         self._counts = [0] * len(problem.units)
@@ -26,10 +26,11 @@ class UnnegotiatedRun:
         self._busy = False
         self._deciding = False
         self._finish_ns = 0
+        self._finish_shadow_ns = 0
         self._cycle = 0
         self._step = 0
         self._scheduled = 0
-        self.steps = Steps(problem, self.env, self._submit)
+        self.steps = Steps(problem, self.env, self._submit, progress)
         self.stream = Stream(problem, self.env, self.steps)
 
     def run(self) -> Trace:
@@ -60,7 +61,7 @@ class UnnegotiatedRun:
         self._busy = True
         now, zero = self.env.ns, self._cycle
         self.steps.writer.cycle(CycleRow(
-            self._step, Kind.FAST, now, now, 0, now, now, self._finish_ns, self._finish_ns, 0,
+            self._step, Kind.FAST, now, now, 0, now, now, self._finish_ns, self._finish_shadow_ns, 0,
             responses=len(schedule), schedule_hash=schedule_hash([each.names for each in schedule]),
         ))  # fmt: skip
         self._cycle += 1
@@ -88,8 +89,10 @@ class UnnegotiatedRun:
 
     def _until_free(self, schedule: tuple[Response, ...], done: simpy.Event | None) -> Wait:
         """``ideal`` decides again when the stream is free; ``ddp`` when the launch is done."""
+        self._finish_shadow_ns = self.env.ns
         if done is not None:
             yield done
+            self._finish_shadow_ns = self.env.ns
         else:
             cost = self.problem.data.cost(schedule[0].nbytes, len(schedule[0].names))
             if cost.launch_ns:
@@ -102,9 +105,9 @@ class UnnegotiatedRun:
 class LonelyRun:
     """One rank: no background loop, no collectives, a step ends with its last gradient (docs/semantics.md 2.4)."""
 
-    def __init__(self, problem: Problem, debug: bool = False) -> None:
+    def __init__(self, problem: Problem, progress: Progress | None = None) -> None:
         self.env = Clock()
-        self.steps = Steps(problem, self.env, self._submit)
+        self.steps = Steps(problem, self.env, self._submit, progress)
 
     def run(self) -> Trace:
         """The whole trace."""

@@ -8,9 +8,8 @@ rank asked" is "the smallest pointer passed"). Exchanges are evaluated by the cl
 from __future__ import annotations
 
 from coordsim.record.trace import Trace
-from coordsim.simulate.problem import Problem
+from coordsim.simulate.problem import Problem, Progress
 from coordsim.simulate.vector.loop import PLANES, NegotiatedRun
-from coordsim.simulate.vector.steps import Progress
 from coordsim.simulate.vector.unnegotiated import LonelyRun, UnnegotiatedRun
 
 

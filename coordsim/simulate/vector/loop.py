@@ -8,13 +8,13 @@ import numpy as np
 
 from coordsim.protocol.messages import Response
 from coordsim.record.trace import CycleRow, Kind, Trace, schedule_hash
-from coordsim.simulate.problem import Problem
+from coordsim.simulate.problem import Problem, Progress
 from coordsim.simulate.vector.cached import Cached
 from coordsim.simulate.vector.coordinator import Coordinator, PointToPoint
 from coordsim.simulate.vector.hierarchical import Hierarchical
 from coordsim.simulate.vector.pattern import Outcome, Pattern, Patterns
 from coordsim.simulate.vector.plane import Decision, Plane
-from coordsim.simulate.vector.steps import Progress, Steps
+from coordsim.simulate.vector.steps import Steps
 
 PLANES: dict[str, type[Plane]] = {
     "point-to-point": PointToPoint,

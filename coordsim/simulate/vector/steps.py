@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from coordsim.protocol.messages import Response
 from coordsim.record.trace import TraceWriter
-from coordsim.simulate.problem import Problem
+from coordsim.simulate.problem import Problem, Progress
 from coordsim.simulate.vector.readiness import ReadySteps
 from coordsim.simulate.vector.stream import execute
-
-Progress = Callable[[int, int], None]
-"""Called with (steps done, steps in all)."""
 
 
 class Steps:

@@ -6,8 +6,8 @@ from coordsim.protocol.fusion import fuse
 from coordsim.protocol.messages import Response, respond_to
 from coordsim.record.trace import CycleRow, Kind, Trace, schedule_hash
 from coordsim.simulate.buckets import ddp_buckets
-from coordsim.simulate.problem import Problem
-from coordsim.simulate.vector.steps import Progress, Steps
+from coordsim.simulate.problem import Problem, Progress
+from coordsim.simulate.vector.steps import Steps
 
 
 class UnnegotiatedRun:
@@ -18,6 +18,7 @@ class UnnegotiatedRun:
         self.steps = Steps(problem, progress)
         self._buckets = ddp_buckets(problem) if problem.plane.name == "ddp" else []
         self._finish_ns = 0
+        self._finish_shadow_ns = 0
 
     def run(self) -> Trace:
         """The whole trace."""
@@ -38,21 +39,20 @@ class UnnegotiatedRun:
             singles = [respond_to(problem.requests[name]) for unit in problem.units[first:last] for name in unit]
             schedule = tuple(fuse(singles, problem.settings.fusion_threshold_bytes, problem.groups))
             self._go(schedule, now, blocking=True)
-            self._finish_ns = self.steps.stream_free_ns
+            self._finish_ns = self._finish_shadow_ns = self.steps.stream_free_ns
             first = last
 
     def _ddp_step(self, latest: list[int]) -> None:
         for bucket in self._buckets:
             now = max(latest[bucket.units[-1]], self._finish_ns)
             self._go((bucket.response,), now, blocking=False)
-            self._finish_ns = now + self.problem.data.cost(
-                bucket.response.nbytes, len(bucket.response.names)
-            ).launch_ns
+            cost = self.problem.data.cost(bucket.response.nbytes, len(bucket.response.names))
+            self._finish_ns, self._finish_shadow_ns = now + cost.launch_ns, now
 
     def _go(self, schedule: tuple[Response, ...], now: int, blocking: bool) -> None:
         cycle = self.steps.writer.next_cycle
         self.steps.writer.cycle(CycleRow(
-            self.steps.step, Kind.FAST, now, now, 0, now, now, self._finish_ns, self._finish_ns, 0,
+            self.steps.step, Kind.FAST, now, now, 0, now, now, self._finish_ns, self._finish_shadow_ns, 0,
             responses=len(schedule), schedule_hash=schedule_hash([each.names for each in schedule]),
         ))  # fmt: skip
         self.steps.run(schedule, cycle, now, now, blocking)
