@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from weakref import ref
 
 import numpy as np
 
@@ -88,8 +89,16 @@ class NegotiatedRun:
         cycle_ns = self.problem.cycle_ns
         if outcome.slack + busy_ns <= cycle_ns:
             return self.pattern, self.wake_ns + cycle_ns
+        if outcome.following is not None and not busy_ns:
+            reference, later_ns = outcome.following
+            known = reference()
+            if known is not None:
+                return known, self.wake_ns + later_ns
         wakes = np.maximum(self.pattern.offset + cycle_ns, outcome.leave + busy_ns)
-        return self.patterns.of(wakes), self.wake_ns + int(wakes[0])
+        pattern, later_ns = self.patterns.of(wakes), int(wakes[0])
+        if not busy_ns:
+            outcome.following = ref(pattern), later_ns
+        return pattern, self.wake_ns + later_ns
 
     def _depart(self, outcome: Outcome, pattern: Pattern, wake_ns: int, busy_ns: int = 0) -> None:
         """Go on to the next cycle; remember when each rank finished this one."""

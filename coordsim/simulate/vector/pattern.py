@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from weakref import ReferenceType
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,9 @@ class Outcome:
     shadow_last: int
     slack: int
     """max over ranks of leave - wake: up to this cycle time nobody sleeps less than fully."""
+    following: tuple[ReferenceType[Pattern], int] | None = None
+    """The pattern after an idle cycle with this outcome, and rank 0's wake in it relative to this one's: a
+    saturated loop often goes round a few patterns for ever."""
 
     @classmethod
     def of(cls, pattern: Pattern, leave: Int64, leave_shadow: Int64) -> Outcome:
@@ -42,7 +46,7 @@ class Outcome:
         return cls(leave, leave_shadow, last, shadow_last, int((leave - pattern.offset).max()))
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Pattern:
     """Wakes of all ranks relative to rank 0 (shape [rank])."""
 

@@ -264,7 +264,15 @@ def tree_up(free: Int64, nbytes: Int64, work: Int64, radix: int, net: Int64) -> 
         clock = max(free[node], earliest) + count * overhead
         if latest - earliest > overhead:  # else the server is never idle once it has begun
             clock = free[node]
-            batch[:count].sort()
+            if count > 32:
+                batch[:count].sort()
+            else:  # insertion: a call to sort costs more than a few children
+                for i in range(1, count):
+                    value, at = batch[i], i
+                    while at > 0 and batch[at - 1] > value:
+                        batch[at] = batch[at - 1]
+                        at -= 1
+                    batch[at] = value
             for i in range(count):
                 clock = max(clock, batch[i]) + overhead
         free[node] = clock + work[node]
