@@ -30,12 +30,17 @@ def test_both_by_name_give_the_same() -> None:
     assert one.breakdown() == other.breakdown()
 
 
-@pytest.mark.parametrize("name", ["auto", "event", "vector"])
+@pytest.mark.parametrize("name", ["auto", "event"])
 def test_debug_needs_the_event_engine(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen, run = [], event.run
-    monkeypatch.setattr(event, "run", lambda problem, debug: (seen.append(debug), run(problem, debug))[1])
+    monkeypatch.setattr(event, "run", lambda problem, debug, progress: (seen.append(debug), run(problem, debug))[1])
     assert simulate(scenario(2, 1), name, debug=True).engine == "event"
     assert seen == [True]
+
+
+def test_the_vector_engine_has_no_debug_mode() -> None:
+    with pytest.raises(InputError, match="no debug mode; allowed: auto, event"):
+        simulate(scenario(2, 1), "vector", debug=True)
 
 
 @pytest.mark.parametrize("name", ["", "Vector", "vectors", "simpy"])
@@ -66,7 +71,7 @@ LAST_AND_FIRST = [
     ("event", of_size(50_000, 400, 9), of_size(50_000, 400, 10), r"50,000 ranks x 400 tensors x 11 steps .* vector"),
     ("event", of_size(520_000, 1, 1), of_size(530_000, 1, 1), r"530,000 ranks x 1 tensors would take .* 8 GiB"),
     ("vector", of_size(1 << 27, 32, 0), of_size((1 << 27) + 1, 32, 0), r"134,217,729 ranks .* 16 GiB"),
-    ("vector", of_size(10**6, 10, 10**6 - 1), of_size(10**6, 10, 10**6), r"1000001 steps are .* simulate fewer steps"),
+    ("vector", of_size(10**6, 10, 10**6 - 1), of_size(10**6, 10, 10**6), r"1,000,001 steps are .* simulate fewer steps"),
 ]  # fmt: skip
 
 
@@ -95,11 +100,12 @@ def test_limits_are_those_of_the_engine_that_would_run(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("ranks", [1, 4])
 @pytest.mark.parametrize("plane", CONTROL_PLANES)
-def test_progress_counts_every_step_once(ranks: int, plane: str) -> None:
+@pytest.mark.parametrize("engine", ["vector", "event"])
+def test_progress_counts_every_step_once(ranks: int, plane: str, engine: str) -> None:
     """The cold step too."""
     calls: list[tuple[int, int]] = []
     described = scenario(ranks, 3, control_plane=replace(PLANE, name=plane))
-    simulate(described, progress=lambda done, total: calls.append((done, total)))
+    simulate(described, engine, progress=lambda done, total: calls.append((done, total)))
     assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
