@@ -14,12 +14,27 @@ RENDEZVOUS_BYTES = 16
 """A request-to-send, or the clear-to-send that answers it."""
 
 
-def transfer_ns(nbytes: int, bandwidth_Bps: int) -> int:
-    """Time on the wire, rounded up once per message. Raises Refused above 9.2 GB."""
+LONGEST_CLOCK_NS = 1 << 61
+"""73 years: beyond it sums of times could leave int64."""
+
+
+def refuse_beyond_clock(time_ns: int, what: str) -> None:
+    """Raise Refused when ``time_ns``, a time or a bound on one, is out of a run's reach."""
+    if time_ns > LONGEST_CLOCK_NS:
+        raise Refused.one("scenario", "", time_ns, f"{what} passes {LONGEST_CLOCK_NS / 1e9:.1e} s, the longest clock")
+
+
+def refuse_message(nbytes: int) -> None:
+    """Raise Refused when a control message is too large for exact integer arithmetic."""
     if nbytes > MAX_MESSAGE_BYTES:
         raise Refused.one(
             "scenario", "message", nbytes, f"a message of {nbytes} bytes exceeds {MAX_MESSAGE_BYTES}"
         )
+
+
+def transfer_ns(nbytes: int, bandwidth_Bps: int) -> int:
+    """Time on the wire, rounded up once per message. Raises Refused above 9.2 GB."""
+    refuse_message(nbytes)
     return -(-nbytes * NS_PER_S // bandwidth_Bps)
 
 

@@ -13,7 +13,10 @@ class InvariantBroken(AssertionError):
 
 
 class InvariantWatch:
-    """Debug mode: call :meth:`cycle_done` after every cycle and :meth:`job_done` at the end."""
+    """Debug mode: call :meth:`cycle_done` after every cycle and :meth:`job_done` at the end.
+
+    Where ranks leave a cycle one after the other, call :meth:`leaving` for each as it leaves, too.
+    """
 
     def __init__(self, negotiators: Sequence[Negotiator], queues: Sequence[TensorQueue]) -> None:
         self._negotiators = negotiators
@@ -21,7 +24,7 @@ class InvariantWatch:
         self._cycle = 0
 
     def cycle_done(self, schedules: Iterable[Schedule]) -> None:
-        """Before the schedule is executed. Raises InvariantBroken naming rank and cycle."""
+        """Before the schedule is executed; ``schedules`` in rank order. Raises InvariantBroken naming rank and cycle."""
         first, *others = schedules
         for rank, schedule in enumerate(others, start=1):
             if schedule != first:
@@ -35,11 +38,16 @@ class InvariantWatch:
         names = [name for response in first.responses for name in response.names]
         if len(names) != len(set(names)):
             self._fail("I3", 0, f"a name is scheduled twice in one cycle: {names}")
-        for rank, queue in enumerate(self._queues):
-            absent = set(names).difference(queue.outstanding)
-            if absent:
-                self._fail("I4", rank, f"{sorted(absent)} scheduled before this rank submitted them")
+        for rank in range(len(self._queues)):
+            self.leaving(rank, first)
         self._cycle += 1
+
+    def leaving(self, rank: int, schedule: Schedule) -> None:
+        """``rank`` has its schedule and has popped nothing since (I4). Raises InvariantBroken."""
+        names = {name for response in schedule.responses for name in response.names}
+        absent = names.difference(self._queues[rank].popped)
+        if absent:
+            self._fail("I4", rank, f"{sorted(absent)} scheduled before this rank asked for them")
 
     def job_done(self) -> None:
         """Raises InvariantBroken when a submission never ended (I5)."""

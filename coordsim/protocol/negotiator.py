@@ -262,15 +262,14 @@ class CachedNegotiator(CoordinatorNegotiator):
         self, offered: Mapping[str, Request], stalled: frozenset[str]
     ) -> tuple[list[int], list[int], bool]:
         """Bits hit, bits found invalid, and whether anything must go to the coordinator."""
-        hits, invalid, uncached = [], [], False
+        hits, invalid = [], []
         for name, request in offered.items():
             found = self.cache.lookup(request)
             if found is Lookup.HIT and name not in stalled:
                 hits.append(self.cache.bit(name))
             elif found is not Lookup.MISS:
                 invalid.append(self.cache.bit(name))
-        uncached = len(hits) < len(offered)
-        return hits, invalid, uncached
+        return hits, invalid, len(hits) < len(offered)
 
     def _partition(self, offered: Mapping[str, Request], agreed: set[str]) -> tuple[Request, ...]:
         """Split what was offered: agreed leaves, a live hit waits on, the rest is to be asked for."""

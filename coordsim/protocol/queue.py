@@ -26,6 +26,11 @@ class TensorQueue:
         """Names submitted and not finished, in submission order."""
         return tuple(self._outstanding)
 
+    @property
+    def popped(self) -> frozenset[str]:
+        """Names that the negotiator has been given and that are not finished."""
+        return frozenset(self._outstanding).difference(request.name for request in self._submitted)
+
     def submit(self, unit: Iterable[Request]) -> None:
         """Queue a tensor or a whole group. Raises DuplicateName, and then queues none of it."""
         requests = tuple(unit)

@@ -64,7 +64,14 @@ def _text(value: str) -> bytes:
 
 
 def encode(message: RequestList | ResponseList) -> bytes:
-    """The bytes of a list."""
+    """The bytes of a list. Raises ValueError when a value does not fit its field."""
+    try:
+        return _encode(message)
+    except struct.error as error:
+        raise ValueError(f"does not fit the wire form: {error}") from error
+
+
+def _encode(message: RequestList | ResponseList) -> bytes:
     if isinstance(message, RequestList):
         flags = _SHUTDOWN * message.shutdown | _JOINED * message.joined
         counts = len(message.requests), len(message.errors)
@@ -160,7 +167,9 @@ def decode_requests(data: bytes) -> RequestList:
 
 def decode_responses(data: bytes) -> ResponseList:
     """The response list in ``data``. Raises :class:`MalformedMessage`."""
-    reader, flags, _, count, _ = _open(data, _KIND_RESPONSES)
+    reader, flags, rank, count, wrong = _open(data, _KIND_RESPONSES)
+    if flags & ~_SHUTDOWN or rank or wrong:
+        raise MalformedMessage("a response list has no rank, no errors and no flag but shutdown")
     responses = tuple(_decode_response(reader) for _ in range(count))
     reader.finish()
     return ResponseList(responses, bool(flags & _SHUTDOWN))
@@ -181,6 +190,8 @@ def _decode_request(reader: _Reader) -> Request:
 
 def _decode_response(reader: _Reader) -> Response:
     op, dtype, reduce_op, on_gpu, root, prescale, postscale, group = reader.unpack(_RESPONSE)
+    if on_gpu not in (0, 1):
+        raise MalformedMessage(f"device flag {on_gpu}, neither 0 nor 1")
     error = reader.text()
     names: list[str] = []
     sizes: list[int] = []

@@ -169,7 +169,7 @@ class WorkloadTable(Table):
 
 
 class MachineTable(Table):
-    ranks_per_node: Count
+    ranks_per_node: Annotated[Count, _at_most(1 << 16, "65,536")]
     max_nodes: Count
     device_flops: FlopRate
     node_read: Rate
@@ -329,7 +329,7 @@ class NoiseTable(Table):
     tensor: SpreadTable
     stall_probability: Share
     stall_length: Time
-    screen: Share
+    screen: Annotated[Share, _at_most(PPM // 2, "50%")]
 
     def build(self) -> model.Noise:
         return model.Noise(

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coordsim.cost.data_plane import DataPlane
-from coordsim.cost.network import LogGP, transfer_ns
+from coordsim.cost.network import NS_PER_S, LogGP
 from coordsim.cost.noise import NoiseModel
 from coordsim.cost.wire_sizes import WireSizes
 from coordsim.protocol.fusion import rounded_threshold
@@ -88,7 +88,7 @@ class Problem:
         if not (workload.sample_bytes and machine.node_read_Bps):
             return 0
         ranks = min(self.ranks, machine.ranks_per_node)
-        return transfer_ns(workload.sample_bytes, machine.node_read_Bps) * workload.batch * ranks
+        return -(-workload.sample_bytes * NS_PER_S // machine.node_read_Bps) * workload.batch * ranks
 
     def next_start_ns(self, start_ns: int, end_ns: int) -> int:
         """S of the next step: after this one's end, and not before its samples are there.

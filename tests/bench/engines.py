@@ -62,6 +62,30 @@ def peak_mb(ranks: int, plane: str) -> int:
     return int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 
 
+def second_call_s() -> float:
+    """Wall clock of the whole command, machine code cached."""
+    command = [sys.executable, "-m", "coordsim", "simulate", "--workload", "stemdl", "--cluster", "summit"]
+    command += ["--ranks", "27600", "--control-plane", "cached", "--json"]
+    subprocess.run(command, capture_output=True, check=True)
+    began = time.perf_counter()
+    subprocess.run(command, capture_output=True, check=True)
+    return time.perf_counter() - began
+
+
+HEAVY = ("numba", "pandas", "scipy", "matplotlib", "torch")
+
+
+def imported_by_help() -> list[str]:
+    """Which of ``HEAVY`` a ``coordsim --help`` loads."""
+    code = (
+        "import sys; from coordsim.cli import main; sys.argv = ['coordsim', '--help']\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        f"print('loaded:', *[name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return out.rsplit("loaded:", 1)[1].split()
+
+
 def row(what: str, value: str, target: str, reached: bool) -> None:
     print(f"{what:<62} {value:>18}  {target:<18} {'reached' if reached else 'MISSED'}", flush=True)
 
@@ -87,6 +111,9 @@ def main(quick: bool, rounds: int = 3) -> None:
         for plane in ("coordinator", "cached", "hierarchical"):
             mb = peak_mb(ranks, plane)
             row(f"peak memory, vector {plane}, {ranks:,} ranks", f"{mb} MB", f"<= {limit} MB", mb <= limit)
+    row("second `simulate --json` of stemdl at 27,600 ranks, wall clock", f"{second_call_s():.1f} s", "a few seconds", True)
+    heavy = imported_by_help()
+    row("`coordsim --help` imports", ", ".join(heavy) or "nothing heavy", "none of HEAVY", not heavy)
     if not quick:
         began = time.process_time()
         event.run(Problem(resnet50("coordinator", 27_600, 1)))

@@ -243,3 +243,18 @@ def test_a_response_of_negative_size_is_refused():
     data[-1] |= 0x80
     with pytest.raises(MalformedMessage, match="negative size"):
         decode_responses(bytes(data))
+
+
+@pytest.mark.parametrize(("place", "value"), [(4, 2), (5, 1), (13, 9), (HEADER_BYTES + 3, 7)])
+def test_a_response_list_says_nothing_that_it_cannot_mean(place, value):
+    """The joined flag, a rank, an error count, a device flag that is neither 0 nor 1."""
+    data = bytearray(encode(ResponseList((respond_to(Request("t", shape=(1,))),))))
+    data[place] = value
+    with pytest.raises(MalformedMessage):
+        decode_responses(bytes(data))
+
+
+@pytest.mark.parametrize("request_", [Request("t", shape=(1,) * 300), Request("t", device=40_000), Request("\ud800")])
+def test_what_does_not_fit_the_wire_is_a_value_error(request_):
+    with pytest.raises(ValueError, match=r"wire form|surrogates"):
+        encode(RequestList(0, (request_,)))

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from coordsim.errors import InputError
 from coordsim.scenario import CONTROL_PLANES, Groups, Scenario, Spread, load_scenario
 
 
@@ -213,3 +214,12 @@ def test_importing_the_package_is_light():
     code = f"import sys, coordsim.scenario; print({heavy})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [("noise.screen=100%", "noise.screen"), ("cluster.machine.ranks_per_node=2147483647", "ranks_per_node")],
+)
+def test_what_would_need_endless_candidates_is_refused(override, message):
+    with pytest.raises(InputError, match=message):
+        load_scenario(cluster="summit", workload="stemdl", overrides=[override])

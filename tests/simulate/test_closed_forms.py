@@ -46,6 +46,25 @@ def interpreted(network: LogGP, wakes: np.ndarray, program: Callable[[int], prog
     return free
 
 
+def star_gather(free: np.ndarray, nbytes: np.ndarray, net: np.ndarray) -> None:
+    free[0] += 90
+    ex.star_gather(free, nbytes, net[1] + 7 * np.arange(free.size), net)
+
+
+def tree_up_program(rank: int, ranks: int, nbytes: int, radix: int) -> programs.Program:
+    children = tree_children(rank, ranks, radix)
+    if children:
+        yield from programs.tree_collect(children)
+        yield programs.Work(11 * rank)
+    if rank:
+        yield from programs.tree_send(tree_parent(rank, radix), nbytes, rank)
+
+
+def tree_up(free: np.ndarray, nbytes: np.ndarray, radix: int, net: np.ndarray) -> None:
+    inner = radix * np.arange(free.size) + 1 < free.size
+    ex.tree_up(free, nbytes, 11 * np.arange(free.size) * inner, radix, net)
+
+
 CASES: dict[str, tuple[Callable[..., Any], Callable[..., None]]] = {
     "and": (
         lambda r, n, b, net: programs.reduce_recursive_doubling(r, n, 24, 1, operator.and_),
@@ -74,6 +93,18 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., None]]] = {
     "gather node leaders": (
         lambda r, n, b, net: programs.gather_node_leaders(r, n, int(b[r]), r, net.ranks_per_node),
         lambda free, b, net: ex.gather_node_leaders(free, b, net),
+    ),
+    "star gather": (
+        lambda r, n, b, net: programs.star_gather(r, n, int(b[r]), r, lambda source: 7 * source, 90),
+        lambda free, b, net: star_gather(free, b, net),
+    ),
+    "tree up, radix 3": (
+        lambda r, n, b, net: tree_up_program(r, n, int(b[r]), 3),
+        lambda free, b, net: tree_up(free, b, 3, net),
+    ),
+    "tree up, radix 40": (
+        lambda r, n, b, net: tree_up_program(r, n, int(b[r]), 40),
+        lambda free, b, net: tree_up(free, b, 40, net),
     ),
     "tree down": (
         lambda r, n, b, net: programs.tree_broadcast(

@@ -48,7 +48,7 @@ class CycleInFlight:
     requests: int = 0
     """Counted by rank 0, its own included."""
     request_bytes: int = 0
-    schedules: list[say.Schedule] = field(default_factory=list)
+    schedules: dict[int, say.Schedule] = field(default_factory=dict)
 
 
 class NegotiatedRun:
@@ -129,11 +129,13 @@ class NegotiatedRun:
         cycle.popped += me.popped
         if me.rank == say.COORDINATOR:
             cycle.requests, cycle.request_bytes = me.requests, me.request_bytes
-        cycle.schedules.append(schedule)
+        cycle.schedules[me.rank] = schedule
+        if self._watch is not None:
+            self._watch.leaving(me.rank, schedule)
         if cycle.left < self.problem.ranks:
             return
         if self._watch is not None:
-            self._watch.cycle_done(cycle.schedules)
+            self._watch.cycle_done(cycle.schedules[rank] for rank in range(self.problem.ranks))
         for response in schedule.responses:
             for name in response.names:
                 for rank in self.ranks:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import simpy
 
+from coordsim.cost.network import refuse_beyond_clock
 from coordsim.protocol.messages import Response
 from coordsim.record.trace import TraceWriter
 from coordsim.simulate.event.clock import Clock, Wait
@@ -72,6 +73,7 @@ class Steps:
         median = (problem.ranks - 1) // 2
         forward = np.sort(problem.noise.forward_ns(self.step, workload.forward_ns))[median]
         end = collectives_end_ns + workload.optimizer_ns
+        refuse_beyond_clock(end, "the end of a step")
         self.writer.step(
             self.step, start, int(forward), int(np.sort(last)[median]), start + int(last.max()),
             int(last.argmax()), collectives_end_ns, end,
@@ -120,6 +122,7 @@ class Stream:
         while True:
             cycle, index, response, cost, launch_ns, shadow_ns, ended = yield self._jobs.get()
             begin_ns = self.env.ns
+            refuse_beyond_clock(begin_ns + cost.stream_ns, "the end of a collective")
             for part in (cost.copy_in_ns, cost.collective_ns, cost.copy_out_ns):
                 if part:
                     yield self.env.timeout(part)

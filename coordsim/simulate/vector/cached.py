@@ -138,6 +138,8 @@ class Cached(Coordinator):
         return [name for _, _, name in sorted(ranked)]
 
     def _slow_round(self, pattern: Pattern, asked: Asked, schedule: tuple[Response, ...]) -> Outcome:
+        self._refuse_large(asked, schedule)
+
         def serial(free: Int64, working: bool) -> None:
             self._intersect(free, working)
             self.ask(free, asked, schedule, working)

@@ -38,10 +38,19 @@ class Coordinator(Plane):
         return Decision(schedule, Kind.SLOW, outcome, asked.total, asked.sent_bytes)
 
     def _round(self, pattern: Pattern, asked: Asked, schedule: tuple[Response, ...]) -> Outcome:
+        self._refuse_large(asked, schedule)
+
         def serial(free: Int64, working: bool) -> None:
             self.ask(free, asked, schedule, working)
 
         return self._evaluate(pattern, serial, True)
+
+    def _refuse_large(self, asked: Asked, schedule: tuple[Response, ...]) -> None:
+        merges = self.problem.control.gather != "linear"
+        answer = self.problem.schedule_bytes(schedule)
+        gathered = asked.sent_bytes + int(asked.nbytes[0])
+        largest = max(gathered if merges else int(asked.nbytes.max()), answer)
+        self._within_reach(largest, max(gathered, answer * self.problem.ranks))
 
     def ask(self, free: Int64, asked: Asked, schedule: tuple[Response, ...], working: bool) -> None:
         """The slow path's sequence, from ``free`` on (updated in place)."""

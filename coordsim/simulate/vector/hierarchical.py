@@ -65,6 +65,7 @@ class Hierarchical(Plane):
         built = self.problem.host.per_response_ns * sum(len(response.names) for response in schedule)
         answer_bytes = self.problem.schedule_bytes(schedule)
         nothing = np.zeros_like(work)
+        self._within_reach(max(int(nbytes.max()), answer_bytes), max(int(nbytes.sum()), answer_bytes * nbytes.size))
 
         def serial(free: Int64, working: bool) -> None:
             ex.tree_up(free, nbytes, work if working else nothing, self.radix, self.net)

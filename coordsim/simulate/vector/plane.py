@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from coordsim.cost.network import NS_PER_S, refuse_beyond_clock, refuse_message
 from coordsim.protocol.messages import Response, respond_to
 from coordsim.protocol.negotiator import agree
 from coordsim.record.trace import Kind
@@ -116,6 +117,13 @@ class Plane:
             ready = [respond_to(self.problem.requests[name]) for name in names]
             schedule = self._schedules[first, last] = agree((), ready, self.problem.settings)
         return schedule
+
+    def _within_reach(self, largest: int, total: int) -> None:
+        """Refuse control messages whose times would leave int64: ``largest`` bytes, ``total`` over all ranks."""
+        network = self.problem.network
+        slowest_Bps = min(network.bandwidth_Bps, network.local_bandwidth_Bps, network.root_nic_Bps)
+        refuse_message(largest)
+        refuse_beyond_clock(total * NS_PER_S // slowest_Bps, "a control exchange")
 
     def _evaluate(self, pattern: Pattern, serial: Callable[[Int64, bool], None], works: bool) -> Outcome:
         """Run a closed form from the pattern's wakes, and again without serial work for the shadow."""

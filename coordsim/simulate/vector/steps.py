@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from coordsim.cost.network import refuse_beyond_clock
 from coordsim.protocol.messages import Response
 from coordsim.record.trace import TraceWriter
 from coordsim.simulate.problem import Problem, Progress
@@ -39,11 +40,13 @@ class Steps:
                 done.begin_ns, cost.copy_in_ns, cost.collective_ns, cost.copy_out_ns, done.end_ns,
             )  # fmt: skip
             self.stream_free_ns = done.end_ns
+        refuse_beyond_clock(self.stream_free_ns, "the end of a collective")
 
     def finish(self, collectives_end_ns: int) -> None:
         """The step's last gradient is reduced; load the next step."""
         ready, workload = self.ready, self.problem.scenario.workload
         end_ns = collectives_end_ns + workload.optimizer_ns
+        refuse_beyond_clock(end_ns, "the end of a step")
         self.writer.step(
             self.step, self.start_ns, ready.forward_median, ready.ready_median,
             self.start_ns + int(ready.latest[-1]), ready.ready_last_rank, collectives_end_ns, end_ns,

@@ -1,4 +1,4 @@
-"""The data plane's one stream, and the steps it ends: shared bookkeeping of both engines (docs/semantics.md 6, 2.1)."""
+"""The data plane's one stream in closed form (docs/semantics.md 6)."""
 
 from __future__ import annotations
 
