@@ -24,7 +24,7 @@ class InvariantWatch:
         self._cycle = 0
 
     def cycle_done(self, schedules: Iterable[Schedule]) -> None:
-        """Before the schedule is executed; ``schedules`` in rank order. Raises InvariantBroken naming rank and cycle."""
+        """Before the schedule is executed; ``schedules`` in rank order. Raises InvariantBroken."""
         first, *others = schedules
         for rank, schedule in enumerate(others, start=1):
             if schedule != first:

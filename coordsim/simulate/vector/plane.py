@@ -121,9 +121,9 @@ class Plane:
     def _within_reach(self, largest: int, total: int) -> None:
         """Refuse control messages whose times would leave int64: ``largest`` bytes, ``total`` over all ranks."""
         network = self.problem.network
-        slowest_Bps = min(network.bandwidth_Bps, network.local_bandwidth_Bps, network.root_nic_Bps)
+        slowest = min(network.bandwidth_Bps, network.local_bandwidth_Bps, network.root_nic_Bps)
         refuse_message(largest)
-        refuse_beyond_clock(total * NS_PER_S // slowest_Bps, "a control exchange")
+        refuse_beyond_clock(total * NS_PER_S // slowest, "a control exchange")
 
     def _evaluate(self, pattern: Pattern, serial: Callable[[Int64, bool], None], works: bool) -> Outcome:
         """Run a closed form from the pattern's wakes, and again without serial work for the shadow."""
