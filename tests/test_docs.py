@@ -153,3 +153,15 @@ def test_the_readmes_demo_is_one_line():
     command = block("demo")
     assert "\n" not in command
     assert command.endswith("coordsim demo")
+
+
+def test_the_scenario_page_names_every_key():
+    """docs/scenario.md and the schema say the same keys."""
+    from coordsim.scenario import schema
+
+    page = (ROOT / "docs" / "scenario.md").read_text()
+    named = set(re.findall(r"`([a-z_]+)`", page))
+    tables = [value for value in vars(schema).values() if isinstance(value, type) and issubclass(value, schema.Table)]
+    keys = {key for table in tables for key in table.model_fields} - {"sigma", "distribution"}
+    assert keys, "the schema has moved"
+    assert keys <= named, f"docs/scenario.md lacks {sorted(keys - named)}"

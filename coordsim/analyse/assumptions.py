@@ -12,6 +12,10 @@ def assumptions(scenario: Scenario) -> list[str]:
     """One sentence each, the weightiest first."""
     plane, noise = scenario.control_plane, scenario.noise
     found = []
+    machine, cluster = scenario.cluster.machine, scenario.cluster.name
+    nodes = -(-scenario.ranks // machine.ranks_per_node)
+    if nodes > machine.max_nodes:
+        found.append(f"{cluster} has {machine.max_nodes:,} nodes; this job would need {nodes:,}: a what-if")
     if scenario.ranks > LARGEST_RUN_SEEN:
         found.append(
             f"nothing at {scenario.ranks:,} ranks was measured by this project; "
@@ -21,6 +25,10 @@ def assumptions(scenario: Scenario) -> list[str]:
         found.append(
             f"request cost {scenario.cluster.host.per_request_ns} ns is the most uncertain number here: "
             "0.3-3 us is plausible (cluster.host.per_request)"
+        )
+    if not scenario.workload.parameters:
+        found.append(
+            f"compute times of {scenario.workload.name} are those of its source, whatever GPUs {cluster} has"
         )
     if plane.wire == "horovod" and plane.name in ("coordinator", "hierarchical", "cached", "point-to-point"):
         found.append("every response carries one int32 a rank, as Horovod's do (control_plane.wire)")

@@ -42,7 +42,9 @@ def demo(
 ) -> None:
     """Control planes on Summit, 6 to 27,600 GPUs."""
     if not out.is_dir():
-        raise InputError.one("--out", "", str(out), f"folder {out} does not exist")
+        if out.exists() or not out.absolute().parent.is_dir():
+            raise InputError.one("--out", "", str(out), f"{out} is no folder, and cannot become one")
+        out.mkdir()
     sizes = QUICK_SIZES if quick else SIZES
     compared = _compare(sizes, steps if steps is not None else QUICK_STEPS if quick else STEPS)
     from coordsim.report.demo import demo_facts, demo_figure, demo_text

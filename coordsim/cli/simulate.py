@@ -94,6 +94,7 @@ def _answer(request: Request, scenario: Scenario, explain: bool, as_json: bool, 
             bar.begin("trying changes")
             advice = changes(request, simulation, bar.update)
         facts = summary(simulation, explained)
+    replaced = out is not None and out.exists()
     if out is not None:
         _keep(out, simulation, facts)
     if as_json:
@@ -101,7 +102,7 @@ def _answer(request: Request, scenario: Scenario, explain: bool, as_json: bool, 
     else:
         console.data(simulation_report(simulation, facts, explained, advice, console.page()))
     if out is not None:
-        console.note(f"kept in {out}")
+        console.note(f"kept in {out}" + (", in the place of an earlier run" if replaced else ""))
     if advice and advice[0].saves >= WORTH_CHANGING:
         console.next_command(advice[0].command)
     elif explain:

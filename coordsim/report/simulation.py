@@ -12,7 +12,7 @@ from coordsim.analyse.explain import Counterfactual
 from coordsim.record.breakdown import CONTROL_PARTS
 from coordsim.report import tables, text
 from coordsim.report.tables import Page
-from coordsim.scenario.model import Groups, Scenario
+from coordsim.scenario.model import ControlPlane, Scenario
 from coordsim.simulate.engine import Simulation
 
 PARTS_OF = {
@@ -64,14 +64,17 @@ def _headline(scenario: Scenario, page: Page) -> list[str]:
     what = (
         f"{scenario.workload.name} on {scenario.cluster.name}: {text.plural(scenario.ranks, 'GPU')} "
         f"({text.plural(nodes, 'node')}), {scenario.control_plane.name}"
-        f"{describe_groups(scenario.control_plane.groups)}; {text.plural(scenario.steps, 'step')}, "
+        f"{describe_groups(scenario.control_plane)}; {text.plural(scenario.steps, 'step')}, "
         f"seed {scenario.seed}"
     )
     return [page.bold(line) for line in page.wrap(what, rest="  ")]
 
 
-def describe_groups(groups: Groups) -> str:
-    """How tensors are grouped, to follow the control plane's name; nothing for no groups."""
+def describe_groups(plane: ControlPlane) -> str:
+    """How tensors are grouped, to follow the control plane's name; nothing for no groups, nor for DDP's buckets."""
+    groups = plane.groups
+    if plane.name == "ddp":
+        return ""
     strict = " (strict)" if groups.strict else ""
     if groups.mode == "layer":
         return f", a group per layer{strict}"

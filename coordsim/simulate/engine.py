@@ -34,9 +34,9 @@ VECTOR_LIMIT = 10**13
 class Simulation:
     """One scenario, simulated."""
 
-    scenario: Scenario
+    scenario: Scenario = field(repr=False)
     engine: str
-    trace: Trace
+    trace: Trace = field(repr=False)
     wall_s: float
     parts: dict[str, Int64] = field(repr=False)
     """The breakdown in integer ns, shape [step]; row 0 is the cold step."""
@@ -84,6 +84,12 @@ def simulate(
     Raises InputError for an unknown engine, or vector with ``debug``, and Refused, with the reason, when a
     run would not end or not fit.
     """
+    if not isinstance(scenario, Scenario):
+        message = f"a {type(scenario).__name__} is no scenario; Scenario.load reads one from a file"
+        raise InputError.one("simulate", "", scenario, message)
+    for key in ("ranks", "steps"):
+        if getattr(scenario, key) < 1:
+            raise InputError.one("scenario", key, getattr(scenario, key), "must be at least 1")
     if engine not in ENGINES:
         raise InputError.one("--engine", "", engine, f"no engine {engine!r}", ENGINES)
     if engine == "vector" and debug:

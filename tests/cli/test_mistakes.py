@@ -99,8 +99,14 @@ def test_a_foreign_directory_is_left_alone(run, small, tmp_path):
     assert [path.name for path in foreign.iterdir()] == ["chapter1.tex"]
 
 
-def test_the_demo_needs_a_folder(run, tmp_path):
-    _refused(run("demo", "--out", tmp_path / "none"), "--out", "does not exist")
+
+
+
+def test_the_demo_makes_a_folder_but_not_its_parents(run, tmp_path):
+    _refused(run("demo", "--out", tmp_path / "none" / "at all"), "--out", "cannot become one")
+    (tmp_path / "file").write_text("")
+    _refused(run("demo", "--out", tmp_path / "file"), "--out", "is no folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_zero_steps_in_the_demo_are_refused(run, tmp_path):

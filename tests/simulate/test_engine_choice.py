@@ -70,7 +70,7 @@ LAST_AND_FIRST = [
     # engine, the last that is let through, the first that is refused, what it says
     ("event", of_size(50_000, 400, 9), of_size(50_000, 400, 10), r"50,000 ranks x 400 tensors x 11 steps .* vector"),
     ("event", of_size(520_000, 1, 1), of_size(530_000, 1, 1), r"530,000 ranks x 1 tensors would take .* 8 GiB"),
-    ("vector", of_size(1 << 27, 32, 0), of_size((1 << 27) + 1, 32, 0), r"134,217,729 ranks .* 16 GiB"),
+    ("vector", of_size(1 << 27, 32, 1), of_size((1 << 27) + 1, 32, 1), r"134,217,729 ranks .* 16 GiB"),
     ("vector", of_size(10**6, 10, 10**6 - 1), of_size(10**6, 10, 10**6), r"1,000,001 steps .* simulate fewer steps"),
 ]  # fmt: skip
 
@@ -95,7 +95,7 @@ def test_limits_are_those_of_the_engine_that_would_run(monkeypatch: pytest.Monke
     with pytest.raises(Refused, match=r"--engine: .*event"):
         simulate(described, debug=True)
     with pytest.raises(Refused, match="--ranks: "):
-        simulate(of_size(1 << 30, 32, 0))
+        simulate(of_size(1 << 30, 32, 1))
 
 
 @pytest.mark.parametrize("ranks", [1, 4])
@@ -163,3 +163,14 @@ def test_the_vector_engine_runs_where_simpy_is_not_used(monkeypatch: pytest.Monk
     monkeypatch.undo()
     monkeypatch.setattr(vector, "run", None)
     assert simulate(scenario(), "event").engine == "event"
+
+
+@pytest.mark.parametrize("key", ["ranks", "steps"])
+def test_a_scenario_made_in_code_needs_ranks_and_steps(key: str) -> None:
+    with pytest.raises(InputError, match=f"{key}: must be at least 1"):
+        simulate(replace(scenario(), **{key: 0}))
+
+
+def test_a_file_name_is_no_scenario() -> None:
+    with pytest.raises(InputError, match=r"a str is no scenario; Scenario\.load"):
+        simulate("job.toml")  # type: ignore[arg-type]
