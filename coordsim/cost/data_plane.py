@@ -22,6 +22,7 @@ class ResponseCost(NamedTuple):
 
     @property
     def stream_ns(self) -> int:
+        """How long the response holds the data plane's stream, ns."""
         return self.copy_in_ns + self.collective_ns + self.copy_out_ns
 
 

@@ -52,6 +52,7 @@ class LogGP:
 
     @classmethod
     def of(cls, cluster: Cluster) -> LogGP:
+        """The control network of ``cluster``."""
         control = cluster.control
         return cls(
             control.latency_ns, control.overhead_ns, control.bandwidth_Bps, control.local_latency_ns,
@@ -59,6 +60,7 @@ class LogGP:
         )  # fmt: skip
 
     def local(self, source: int, target: int) -> bool:
+        """Whether two ranks share a node."""
         return source // self.ranks_per_node == target // self.ranks_per_node
 
     def wire_ns(self, source: int, target: int, nbytes: int) -> int:

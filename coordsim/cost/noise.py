@@ -78,6 +78,7 @@ class Quantiles:
 
     @classmethod
     def of(cls, spread: Spread) -> Quantiles:
+        """The committed table of ``spread``'s distribution, scaled by its sigma."""
         symmetric = spread.distribution == "normal"
         name = "half-normal" if symmetric else spread.distribution
         base, slope = scaled_table(name, spread.sigma_ppm)

@@ -82,9 +82,11 @@ class ResponseCache:
         return Lookup.HIT if known is request or known == request else Lookup.INVALID
 
     def bit(self, name: str) -> int:
+        """The bit that stands for ``name``. Raises KeyError when it is not cached."""
         return self._entries[name].bit
 
     def name(self, bit: int) -> str:
+        """The name that a live ``bit`` stands for."""
         name = self._bits[bit]
         assert name is not None, f"bit {bit} is a hole"
         return name

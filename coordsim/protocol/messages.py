@@ -27,6 +27,8 @@ FUSIBLE = frozenset({Op.ALLREDUCE, Op.ALLGATHER, Op.REDUCESCATTER})
 
 
 class DType(IntEnum):
+    """Element types; the numbers are the wire's (0 to 9 are Horovod's)."""
+
     UINT8 = 0
     INT8 = 1
     UINT16 = 2
@@ -41,6 +43,7 @@ class DType(IntEnum):
 
     @property
     def nbytes(self) -> int:
+        """Bytes of one element."""
         return _DTYPE_BYTES[self]
 
 
@@ -51,6 +54,8 @@ _DTYPE_BYTES = {
 
 
 class ReduceOp(IntEnum):
+    """How values are combined; the numbers are Horovod's."""
+
     AVERAGE = 0
     SUM = 1
     MIN = 3
@@ -82,6 +87,7 @@ class Request:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of this rank's tensor."""
         return prod(self.shape) * self.dtype.nbytes
 
 
@@ -117,6 +123,7 @@ class Response:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all its tensors."""
         return sum(self.sizes)
 
     @property

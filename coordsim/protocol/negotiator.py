@@ -129,7 +129,10 @@ def remember(
 
 
 class CoordinatorNegotiator:
-    """Horovod 0.13.3 to 0.16.1 (and ``point-to-point`` before): everything goes to rank 0, every cycle."""
+    """Horovod 0.13.3 to 0.16.1 (and ``point-to-point`` before): everything goes to rank 0, every cycle.
+
+    Source: horovod/common/controller.cc and horovod PR #276 (docs/horovod.md 3).
+    """
 
     def __init__(self, rank: int, settings: Settings) -> None:
         self.rank = rank
@@ -218,7 +221,10 @@ def tree_parent(rank: int, radix: int) -> int:
 
 
 class CachedNegotiator(CoordinatorNegotiator):
-    """Horovod >= 0.16.2: a bit vector that all ranks intersect; the coordinator only for what is new."""
+    """Horovod >= 0.16.2: a bit vector that all ranks intersect; the coordinator only for what is new.
+
+    Source: horovod/common/response_cache.cc and controller.cc, horovod PR #902 (docs/horovod.md 2).
+    """
 
     def __init__(self, rank: int, settings: Settings) -> None:
         super().__init__(rank, settings)

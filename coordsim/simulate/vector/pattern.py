@@ -32,9 +32,10 @@ class Outcome:
     leave_shadow: Int64
     """The same without serial work; may be the same array."""
     last: int
+    """max over ranks of leave, ns."""
     shadow_last: int
     slack: int
-    """max over ranks of leave - wake: up to this cycle time nobody sleeps less than fully."""
+    """ns; max over ranks of leave - wake: up to this cycle time nobody sleeps less than fully."""
     following: tuple[ReferenceType[Pattern], int] | None = None
     """The pattern after an idle cycle with this outcome, and rank 0's wake in it relative to this one's: a
     saturated loop often goes round a few patterns for ever."""
