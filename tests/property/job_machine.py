@@ -166,8 +166,8 @@ class JobMachine(RuleBasedStateMachine):
             assert ended == expected, f"{label}: {ended} instead of {expected}"
             for response in schedules[label].responses:
                 self.check_fusion(response)
-        assert schedules["cached"] == schedules["cached, wire"]
-        assert schedules["tree"] == schedules["tree, wire"]
+        assert schedules["cached"] == schedules["cached, wire"], "the wire form changes the schedule"
+        assert schedules["tree"] == schedules["tree, wire"], "the wire form changes the schedule"
         self.check_order(schedules)
         self.check_sizes(schedules)
         for by_rank in complete.values():
@@ -177,11 +177,11 @@ class JobMachine(RuleBasedStateMachine):
 
     def check_fusion(self, response: Response) -> None:
         if len(response.names) > 1:
-            assert response.op in (Op.ALLREDUCE, Op.ALLGATHER, Op.REDUCESCATTER)
+            assert response.op in (Op.ALLREDUCE, Op.ALLGATHER, Op.REDUCESCATTER), f"{response.op.name} was fused"
             if self.groups.strict:
-                assert set(response.names) <= set(self.groups.members(response.names[0]))
+                assert set(response.names) <= set(self.groups.members(response.names[0])), "fused across strict groups"
             else:
-                assert response.nbytes <= self.threshold
+                assert response.nbytes <= self.threshold, "fused beyond the threshold"
 
     def check_sizes(self, schedules: dict[str, Schedule]) -> None:
         """All control planes agree on what every tensor weighs."""
@@ -189,7 +189,7 @@ class JobMachine(RuleBasedStateMachine):
             {name: size for each in one.responses for name, size in zip(each.names, each.sizes, strict=True)}
             for one in schedules.values()
         ]
-        assert all(each == sizes[0] for each in sizes)
+        assert all(each == sizes[0] for each in sizes), "sizes differ between planes"
 
     def check_order(self, schedules: dict[str, Schedule]) -> None:
         """docs/semantics.md 5.3: by completing rank, then by its position; in a tree the same rule at every node.
@@ -206,7 +206,7 @@ class JobMachine(RuleBasedStateMachine):
             responses = schedules[label].responses
             wrong = {each.names[0] for each in responses if each.error}
             done = [each.names[0] for each in responses if not each.error]
-            assert done == [name for name in order if name not in wrong], label
+            assert done == [name for name in order if name not in wrong], f"{label}: order of completion"
 
     def completed_below(self, node: int) -> list[str]:
         order, seen = [], self.tree_seen[node]
