@@ -83,3 +83,12 @@ class GroupTable:
         """What a request for ``name`` says of its group: 0 when it does not matter (loose, or alone)."""
         members = self.members(name)
         return member_digest(members) if self.strict and len(members) > 1 else 0
+
+    def summary(self) -> str:
+        """One line that is equal for equal tables, and differs otherwise: what ranks compare at start-up."""
+        if not self.groups:
+            return "none" + (", strict" if self.strict else "")
+        ordered = "\1".join("\0".join(members) for members in self.groups)
+        digest = blake2b(ordered.encode(), digest_size=8).hexdigest()
+        kind = "strict" if self.strict else "loose"
+        return f"{len(self.groups)} of {len(self._of)} tensors, {kind}, {digest}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from coordsim.protocol.messages import JOIN_NAME, ZERO_FILLED, Op
 from coordsim.protocol.negotiator import CachedNegotiator, Negotiator, Schedule
 from coordsim.protocol.queue import TensorQueue
 
@@ -22,10 +23,14 @@ class InvariantWatch:
         self._negotiators = negotiators
         self._queues = queues
         self._cycle = 0
+        self._over = False
 
     def cycle_done(self, schedules: Iterable[Schedule]) -> None:
         """Before the schedule is executed; ``schedules`` in rank order. Raises InvariantBroken."""
         first, *others = schedules
+        if self._over:
+            self._fail("I5", 0, "a cycle after the one that agreed to shut down")
+        self._over = first.shutdown
         for rank, schedule in enumerate(others, start=1):
             if schedule != first:
                 self._fail("I2", rank, f"schedule {schedule} differs from rank 0's {first}")
@@ -43,14 +48,22 @@ class InvariantWatch:
         self._cycle += 1
 
     def leaving(self, rank: int, schedule: Schedule) -> None:
-        """``rank`` has its schedule and has popped nothing since (I4). Raises InvariantBroken."""
-        names = {name for response in schedule.responses for name in response.names}
-        absent = names.difference(self._queues[rank].popped)
+        """``rank`` has its schedule and has popped nothing since (I4). Raises InvariantBroken.
+
+        A rank that has joined need not have asked for what zeros can stand in for, nor for an error.
+        """
+        popped = self._queues[rank].popped
+        joined = JOIN_NAME in popped
+        needed = {
+            name for response in schedule.responses for name in response.names
+            if not (joined and (response.op in ZERO_FILLED or response.op is Op.ERROR))
+        }  # fmt: skip
+        absent = needed - popped
         if absent:
             self._fail("I4", rank, f"{sorted(absent)} scheduled before this rank asked for them")
 
     def job_done(self) -> None:
-        """Raises InvariantBroken when a submission never ended (I5)."""
+        """Raises InvariantBroken when a submission never ended (I5): neither in a schedule nor by a shutdown."""
         for rank, queue in enumerate(self._queues):
             if len(queue):
                 self._fail("I5", rank, f"{queue.outstanding} never ended")

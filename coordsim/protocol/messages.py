@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 from math import prod
+from typing import TypeAlias
 
 
 class Op(IntEnum):
@@ -14,6 +15,7 @@ class Op(IntEnum):
     ALLGATHER = 1
     BROADCAST = 2
     JOIN = 3
+    """The rank has no more data; until all have joined it takes part with zeros (docs/horovod.md 2.7)."""
     REDUCESCATTER = 7
     BARRIER = 6
     ERROR = 8
@@ -22,6 +24,9 @@ class Op(IntEnum):
 
 CACHEABLE = frozenset({Op.ALLREDUCE, Op.ALLGATHER})
 """Broadcast, reduce-scatter, barrier and errors always take the slow path (docs/horovod.md 2.4)."""
+
+ZERO_FILLED = frozenset({Op.ALLREDUCE, Op.BARRIER})
+"""Operations that a rank without data can take part in; what others return depends on who takes part."""
 
 FUSIBLE = frozenset({Op.ALLREDUCE, Op.ALLGATHER, Op.REDUCESCATTER})
 
@@ -91,6 +96,19 @@ class Request:
         return prod(self.shape) * self.dtype.nbytes
 
 
+JOIN_NAME = "join.noname"
+"""The name under which every rank joins; a queue takes it from no other request."""
+
+
+def join_request() -> Request:
+    """What a rank submits when it has no more data."""
+    return Request(JOIN_NAME, Op.JOIN)
+
+
+Ranges: TypeAlias = tuple[tuple[int, int], ...]
+"""Ranks as (first, last), both included; ascending, apart and not adjacent."""
+
+
 @dataclass(frozen=True, slots=True)
 class RequestList:
     """What one rank sends towards the coordinator in one slow cycle."""
@@ -98,10 +116,36 @@ class RequestList:
     rank: int
     requests: tuple[Request, ...] = ()
     shutdown: bool = False
-    joined: bool = False
-    """The rank has no more data (kept for join; not acted on yet)."""
+    joined: int = -1
+    """With this list all ranks that it speaks for have joined, this rank last; -1: nothing new of that kind."""
     errors: tuple[tuple[str, str], ...] = ()
     """(name, reason) of requests that disagree inside a subtree; sent by inner nodes of a tree only."""
+    missing: tuple[tuple[str, Ranges], ...] = ()
+    """In a tree, for each name that the root asked about: the ranks of this subtree that lack it, if it does."""
+
+    @property
+    def silent(self) -> bool:
+        """Whether it says nothing at all."""
+        return not (self.requests or self.shutdown or self.joined >= 0 or self.errors or self.missing)
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """What a node of a tree that does not merge passes on: the lists of its subtree, each as its rank made it."""
+
+    rank: int
+    """The node that sends it."""
+    lists: tuple[RequestList, ...] = ()
+    """Ranks ascending, silent ones left out; each list says whose it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """At start-up: what a rank's settings are; then, from the coordinator, what is wrong with all of them."""
+
+    rank: int
+    settings: tuple[tuple[str, str], ...]
+    """(name, value)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +159,7 @@ class Response:
     dtype: DType = DType.FLOAT32
     reduce_op: ReduceOp = ReduceOp.AVERAGE
     root_rank: int = -1
+    """Of a broadcast, where the values come from; of a join, the rank that joined last."""
     on_gpu: bool = False
     prescale: float = 1.0
     postscale: float = 1.0
@@ -165,6 +210,10 @@ class ResponseList:
 
     responses: tuple[Response, ...] = ()
     shutdown: bool = False
+    joined: bool = False
+    """Agreed while some rank had joined: nobody caches what is new here."""
+    explain: tuple[str, ...] = ()
+    """In a tree: names that have waited too long; the next lists say who is missing."""
 
 
 def respond_to(request: Request) -> Response:
@@ -173,3 +222,8 @@ def respond_to(request: Request) -> Response:
         request.op, (request.name,), (request.nbytes,), request.dtype, request.reduce_op, request.root_rank,
         request.device != CPU, request.prescale, request.postscale, request.group,
     )  # fmt: skip
+
+
+def everybody_joined(last: int) -> Response:
+    """The response that ends a join; ``last`` is the rank that joined last, which every rank is told."""
+    return Response(Op.JOIN, (JOIN_NAME,), (0,), root_rank=last)

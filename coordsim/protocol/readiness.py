@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from coordsim.protocol.messages import CPU, Op, Request, Response, respond_to
+from coordsim.protocol.messages import CPU, ZERO_FILLED, Op, Request, Response, respond_to
 
 
 class ProtocolError(RuntimeError):
@@ -74,12 +74,29 @@ class _Row:
 
 
 class ReadinessTable:
-    """Counts requests by name over ``voters`` (ascending ids)."""
+    """Counts requests by name over ``voters`` (ascending ids); a voter that has joined counts as having asked."""
 
     def __init__(self, voters: Sequence[int]) -> None:
         self.voters = voters
         self._index = {voter: index for index, voter in enumerate(voters)}
-        self._rows: dict[str, _Row] = {}
+        self._rows: dict[str, _Row] = {}  # in order of first request
+        self._joined = bytearray(len(voters))
+        self._joins = 0
+        self.last_joined = -1
+        """The rank that joined last, as far as this table knows."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names that wait, in order of first request."""
+        return tuple(self._rows)
+
+    @property
+    def anybody_joined(self) -> bool:
+        return self._joins > 0
+
+    @property
+    def everybody_joined(self) -> bool:
+        return self._joins == len(self.voters)
 
     def add(self, voter: int, request: Request) -> bool:
         """Count one request; True when it was the last one missing. Raises ProtocolError on a second one."""
@@ -98,35 +115,79 @@ class ReadinessTable:
             row.complaint = complaint
         return row.count == len(self.voters)
 
+    def join(self, voter: int) -> None:
+        """From now on ``voter`` asks for nothing. Raises ProtocolError when it has joined already."""
+        index = self._index[voter]
+        if self._joined[index]:
+            raise ProtocolError(f"voter {voter} joined twice")
+        self._joined[index] = 1
+        self._joins += 1
+
+    def completed_by_joins(self) -> list[str]:
+        """Names that only voters who have joined did not ask for, in order of first request.
+
+        Horovod re-scans its table in hash order.
+        """
+        if not self._joins:
+            return []
+        enough, all_voters = len(self.voters) - self._joins, len(self.voters)
+        return [
+            name for name, row in self._rows.items()
+            if enough <= row.count < all_voters and self._covered(row)
+        ]  # fmt: skip
+
+    def forget_joins(self) -> None:
+        """Everybody had joined and was told so: all have data again."""
+        self._joined = bytearray(len(self.voters))
+        self._joins = 0
+
     def take(self, name: str) -> Agreed:
         """Remove a complete name and say what was agreed."""
         row = self._rows.pop(name)
-        assert row.count == len(self.voters), f"{name!r} taken before every voter asked for it"
+        with_zeros = row.count < len(self.voters)
+        assert not with_zeros or self._covered(row), f"{name!r} taken before every voter asked for it"
         request = row.first
         if row.complaint is not None:
             return Agreed(request, row.complaint[2])
         if request.op in _SPLIT_BY_ROWS and not request.shape:
             return Agreed(request, f"{request.op.name.lower()} of {name!r} needs at least one dimension")
+        if with_zeros and request.op not in ZERO_FILLED:
+            return Agreed(
+                request, f"{request.op.name.lower()} of {name!r}: a rank that has joined has no data for it"
+            )
         if request.op is Op.ALLGATHER:
             request = replace(request, shape=(row.rows, *request.shape[1:]))
         return Agreed(request)
 
     def missing(self) -> dict[str, tuple[int, ...]]:
-        """Per name that waits: the voters that have not asked for it, ascending."""
-        return {
-            name: tuple(voter for voter, seen in zip(self.voters, row.seen, strict=True) if not seen)
-            for name, row in self._rows.items()
-        }
+        """Per name that waits: the voters with data that have not asked for it, ascending."""
+        return {name: self.missing_for(name) for name in self._rows}
+
+    def missing_for(self, name: str) -> tuple[int, ...]:
+        """The voters with data that have not asked for ``name``, ascending; all of them when nobody has."""
+        row = self._rows.get(name)
+        absent = bytes(map(max, row.seen, self._joined)) if row else bytes(self._joined)
+        found, at = [], absent.find(0)
+        while at >= 0:
+            found.append(self.voters[at])
+            at = absent.find(0, at + 1)
+        return tuple(found)
 
     def __len__(self) -> int:
         return len(self._rows)
 
+    def _covered(self, row: _Row) -> bool:
+        """Whether everybody has asked or joined."""
+        return all(map(max, row.seen, self._joined))
+
     def _row(self, voter: int, request: Request) -> _Row:
+        index = self._index[voter]
+        if self._joined[index]:
+            raise ProtocolError(f"voter {voter} asked for {request.name!r} after it had joined")
         row = self._rows.get(request.name)
         if row is None:
             row = _Row(request, voter, bytearray(len(self.voters)))
             self._rows[request.name] = row
-        index = self._index[voter]
         if row.seen[index]:
             raise ProtocolError(f"voter {voter} asked twice for {request.name!r} before it was answered")
         row.seen[index] = 1

@@ -5,5 +5,5 @@ from __future__ import annotations
 from tests.property.job_machine import JobMachine
 from tests.protocol.profile import profile
 
-JobMachine.TestCase.settings = profile(250, steps=40)
+JobMachine.TestCase.settings = profile(150, steps=30)
 TestRandomJobs = JobMachine.TestCase

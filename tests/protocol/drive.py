@@ -1,51 +1,49 @@
-"""All ranks of one job in lock-step, without a network or a clock.
-
-Every rank's negotiator is asked for its next exchange until none can be answered any more; exchanges that
-need everybody wait for everybody, a tree's are answered child by child.
-"""
+"""All ranks' sessions of one job in lock-step, with everything that tests want to know written down."""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import reduce
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from coordsim.protocol import wire
 from coordsim.protocol.fusion import fuse
 from coordsim.protocol.groups import GroupTable
 from coordsim.protocol.invariants import InvariantWatch
-from coordsim.protocol.messages import Op, Request, RequestList, Response, ResponseList, respond_to
+from coordsim.protocol.lockstep import Asked, Conversations
+from coordsim.protocol.messages import (
+    Bundle,
+    Claims,
+    Op,
+    Request,
+    RequestList,
+    Response,
+    ResponseList,
+    respond_to,
+)
 from coordsim.protocol.negotiator import (
     COORDINATOR,
     NEGOTIATORS,
     AndReduce,
-    BroadcastDownTree,
-    BroadcastList,
     CachedNegotiator,
-    CollectFromChildren,
-    Exchange,
-    GatherLists,
     OrReduce,
     Schedule,
-    SendToParent,
     Settings,
-    tree_children,
-    tree_parent,
 )
-from coordsim.protocol.queue import TensorQueue
+from coordsim.protocol.session import Session
+from coordsim.protocol.stall import StallLimits, StallReport
 
-KINDS = tuple(NEGOTIATORS)
+UNMERGED = "hierarchical, unmerged"
+KINDS = (*NEGOTIATORS, UNMERGED)
 SMALL = 1 << 20
 """A fusion threshold that most tests never reach, bytes."""
 
 
 def settings(
     ranks: int, *, threshold: int = SMALL, groups: Iterable[tuple[str, ...]] = (), strict: bool = False,
-    capacity: int = 1024, radix: int = 2,
+    capacity: int = 1024, radix: int = 2, merge: bool = True,
 ) -> Settings:  # fmt: skip
-    return Settings(ranks, threshold, GroupTable(tuple(groups), strict), capacity, radix)
+    return Settings(ranks, threshold, GroupTable(tuple(groups), strict), capacity, radix, merge)
 
 
 def tensor(name: str, elements: int = 4, **fields: Any) -> Request:
@@ -80,6 +78,7 @@ class Job:
     kind: str
     settings: Settings
     through_wire: bool = False
+    limits: StallLimits | None = None
     schedules: list[Schedule] = field(default_factory=list)
     ended: list[Ended] = field(default_factory=list)
     exchanges: list[list[str]] = field(default_factory=list)
@@ -89,20 +88,32 @@ class Job:
     vector_words: int = 0
     drained: list[tuple[str, ...]] = field(default_factory=list)
     """By rank, after a shutdown: what had to fail."""
+    reports: list[StallReport] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        if self.kind == UNMERGED:
+            self.kind, self.settings = "hierarchical", replace(self.settings, merge=False)
         self.ranks = range(self.settings.ranks)
-        self.negotiators: list[Any] = [NEGOTIATORS[self.kind](rank, self.settings) for rank in self.ranks]
-        self.queues = [TensorQueue() for _ in self.ranks]
+        self.sessions = [self.session(rank) for rank in self.ranks]
+        self.negotiators: list[Any] = [each.negotiator for each in self.sessions]
+        self.queues = [each.queue for each in self.sessions]
         self.watch = InvariantWatch(self.negotiators, self.queues)
+        JobConversations(self).outcomes([each.start() for each in self.sessions])
+
+    def session(self, rank: int) -> Session:
+        return Session(self.kind, rank, self.settings, self.limits)
 
     def submit(self, rank: int, *unit: Request) -> None:
-        self.queues[rank].submit(unit)
+        self.sessions[rank].submit(unit)
 
     def everybody(self, *unit: Request, but: Collection[int] = ()) -> None:
         for rank in self.ranks:
             if rank not in but:
                 self.submit(rank, *unit)
+
+    def join(self, *ranks: int) -> None:
+        for rank in ranks:
+            self.sessions[rank].join()
 
     def step(self, *units: Request, but: Collection[int] = ()) -> Schedule:
         """Every rank submits each tensor on its own; then one cycle."""
@@ -111,21 +122,23 @@ class Job:
         return self.cycle()
 
     def cycle(
-        self, *, shutdown: Collection[int] = (), stalled: Mapping[int, Collection[str]] | None = None
-    ) -> Schedule:
+        self, *, shutdown: Collection[int] = (), stalled: Mapping[int, Collection[str]] | None = None,
+        explain: Collection[str] = (),
+    ) -> Schedule:  # fmt: skip
         """One cycle on every rank. Raises InvariantBroken, or AssertionError when no rank can go on."""
-        self.exchanges.append([])
-        self.asked.append([() for _ in self.ranks])
-        conversations = []
-        for rank, negotiator in enumerate(self.negotiators):
-            more: dict[str, Any] = {"shutdown": rank in shutdown}
-            if stalled and rank in stalled:
-                more["stalled"] = frozenset(stalled[rank])
-            conversations.append(negotiator.cycle(self.queues[rank].pop(), **more))
-        schedules = self._converse(conversations)
-        self.watch.cycle_done(schedules)
-        self._execute(schedules[0])
-        return schedules[0]
+        return self._finish_cycle([
+            negotiator.cycle(
+                self.queues[rank].pop(), shutdown=rank in shutdown,
+                stalled=frozenset((stalled or {}).get(rank, ())), explain=explain,
+            )
+            for rank, negotiator in enumerate(self.negotiators)
+        ])  # fmt: skip
+
+    def turn(self, now_ns: int) -> Schedule:
+        """One cycle as a backend has it, with stall clocks; all clocks show the same."""
+        schedule = self._finish_cycle([each.turn(now_ns) for each in self.sessions])
+        self.reports += [each.report for each in self.sessions if each.report is not None]
+        return schedule
 
     def errors(self) -> dict[str, str]:
         """Names that ended in an error, with the text of the last one."""
@@ -135,79 +148,58 @@ class Job:
         """How many exchanges of ``kind`` there were so far."""
         return sum(each.count(kind) for each in self.exchanges)
 
-    def _execute(self, schedule: Schedule) -> None:
+    def _finish_cycle(self, conversations: list[Any]) -> Schedule:
+        self.exchanges.append([])
+        self.asked.append([() for _ in self.ranks])
+        schedules = JobConversations(self).outcomes(conversations)
+        self.watch.cycle_done(schedules)
+        schedule: Schedule = schedules[0]
         for response in schedule.responses:
-            for name in response.names:
-                for queue in self.queues:
-                    queue.finish(name)
-                assert (response.op is Op.ERROR) == bool(response.error)
-                self.ended.append(Ended(len(self.schedules), name, response.error))
+            assert (response.op is Op.ERROR) == bool(response.error)
+            self.ended += [Ended(len(self.schedules), name, response.error) for name in response.names]
+            self.execute(response)
         self.schedules.append(schedule)
         if schedule.shutdown:
-            self.drained = [queue.drain() for queue in self.queues]
+            self.drained = [each.end() for each in self.sessions]
+        return schedule
 
-    def _converse(self, conversations: list[Any]) -> list[Schedule]:
-        pending: dict[int, Exchange] = {}
-        schedules: dict[int, Schedule] = {}
-        sent: dict[int, RequestList] = {}
+    def execute(self, response: Response) -> None:
+        """No data moves here; :mod:`tests.protocol.data` moves some."""
+        for each in self.sessions:
+            each.finish(response)
 
-        def answer(rank: int, value: Any) -> None:
-            pending.pop(rank, None)
-            try:
-                pending[rank] = conversations[rank].send(value)
-            except StopIteration as stop:
-                schedules[rank] = stop.value
-                return
-            if rank == COORDINATOR:
-                self.exchanges[-1].append(type(pending[rank]).__name__)
 
-        for rank in self.ranks:
-            answer(rank, None)
-        while pending:
-            answers = self._answers(pending, sent)
-            assert answers, f"nobody can go on: {pending}"
-            for rank, value in answers.items():
-                answer(rank, value)
-        return [schedules[rank] for rank in self.ranks]
+class JobConversations(Conversations):
+    """Notes in ``job`` what passes; messages go through the wire form if the job wants it."""
 
-    def _answers(self, pending: Mapping[int, Exchange], sent: dict[int, RequestList]) -> dict[int, Any]:
-        """The exchanges that can be answered now, by rank."""
-        answers: dict[int, Any] = {}
-        for rank, exchange in pending.items():
-            if isinstance(exchange, SendToParent):
-                assert tree_parent(rank, self.settings.radix) in self.ranks
-                sent[rank] = self._carry(exchange.message)
-                answers[rank] = None
-            elif isinstance(exchange, CollectFromChildren):
-                children = tree_children(rank, self.settings.ranks, self.settings.radix)
-                if all(child in sent for child in children):
-                    answers[rank] = [sent[child] for child in children]
-        if answers or len(pending) < self.settings.ranks:
-            return answers
-        (kind,) = {type(exchange) for exchange in pending.values()}
-        exchanges: list[Any] = [pending[rank] for rank in self.ranks]
-        if kind is GatherLists:
-            lists = [self._carry(each.message) for each in exchanges]
-            return {rank: lists if rank == COORDINATOR else None for rank in self.ranks}
-        if kind in (BroadcastList, BroadcastDownTree):
-            assert [rank for rank in self.ranks if exchanges[rank].message is not None] == [COORDINATOR]
-            return dict.fromkeys(self.ranks, self._carry(exchanges[COORDINATOR].message))
-        (words,) = {each.words for each in exchanges}
-        assert all(0 <= each.value < 1 << 64 * words for each in exchanges), "a vector exceeds its words"
-        self.vector_words = words
-        combine = {AndReduce: operator.and_, OrReduce: operator.or_}[kind]
-        return dict.fromkeys(self.ranks, reduce(combine, [each.value for each in exchanges]))
+    def __init__(self, job: Job) -> None:
+        super().__init__(job.settings.ranks, job.settings.radix)
+        self._job = job
 
-    def _carry(self, message: Any) -> Any:
-        if isinstance(message, RequestList):
-            self.asked[-1][message.rank] = tuple(request.name for request in message.requests)
-        if not self.through_wire:
+    def asks(self, rank: int, exchange: Asked) -> None:
+        if rank == COORDINATOR and self._job.exchanges:
+            self._job.exchanges[-1].append(type(exchange).__name__)
+
+    def reduced(self, exchanges: Sequence[AndReduce | OrReduce], result: int) -> None:
+        self._job.vector_words = exchanges[COORDINATOR].words
+
+    def carry(self, message: wire.Message) -> wire.Message:
+        for each in message.lists if isinstance(message, Bundle) else [message]:
+            if isinstance(each, RequestList) and each.rank == getattr(message, "rank", None):
+                self._job.asked[-1][each.rank] = tuple(request.name for request in each.requests)
+        if not self._job.through_wire:
             return message
         data = wire.encode(message)
         assert len(data) == wire.list_bytes(message)
-        received = wire.decode_responses(data) if isinstance(message, ResponseList) else wire.decode_requests(data)
+        received = DECODERS[type(message)](data)
         assert received == message
         return received
+
+
+DECODERS: dict[type, Callable[[bytes], wire.Message]] = {
+    RequestList: wire.decode_requests, Bundle: wire.decode_bundle, ResponseList: wire.decode_responses,
+    Claims: wire.decode_claims,
+}  # fmt: skip
 
 
 def caches(job: Job) -> list[list[tuple[int, str]]]:

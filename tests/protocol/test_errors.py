@@ -1,4 +1,4 @@
-"""Behaviours 2 to 5, 10 and 11: what is wrong ends in an error on every rank, and the job goes on."""
+"""Behaviours 2 to 5 and 10: what is wrong ends in an error on every rank, and the job goes on."""
 
 from __future__ import annotations
 
@@ -184,28 +184,6 @@ def test_b10_after_an_error_the_same_name_succeeds_again_and_again(kind: str) ->
         job.step(tensor("x"))
         assert [bool(each.error) for each in job.ended] == [True, False] * (cycle + 1)
     job.watch.job_done()
-
-
-@every_kind
-@pytest.mark.parametrize("leaver", range(4))
-def test_b11_one_rank_shuts_down_and_what_is_pending_fails_on_every_rank(kind: str, leaver: int) -> None:
-    job = Job(kind, settings(4), through_wire=True)
-    job.step(tensor("cached"))
-    job.everybody(tensor("cached"), tensor("new"), but=[1])
-    job.cycle()
-    job.everybody(tensor("last"))
-    schedule = job.cycle(shutdown=[leaver])
-    assert schedule.shutdown
-    assert job.ended[-1] == Ended(2, "last"), "what is agreed in that cycle is still executed"
-    assert job.drained == [() if rank == 1 else ("cached", "new") for rank in job.ranks]
-    job.watch.job_done()
-
-
-@every_kind
-def test_shutdown_of_every_rank_at_once_is_one_shutdown(kind: str) -> None:
-    job = Job(kind, settings(3))
-    assert not job.cycle().shutdown
-    assert job.cycle(shutdown=job.ranks).shutdown
 
 
 def test_asking_twice_breaks_the_protocol() -> None:

@@ -14,10 +14,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordsim.cost.wire_sizes import WireSizes
-from coordsim.protocol.messages import DType, Op, ReduceOp, Request, RequestList, Response, ResponseList, respond_to
+from coordsim.protocol.messages import (
+    Bundle,
+    Claims,
+    DType,
+    Op,
+    ReduceOp,
+    Request,
+    RequestList,
+    Response,
+    ResponseList,
+    respond_to,
+)
+from coordsim.protocol.ranges import ranges
 from coordsim.protocol.wire import (
     HEADER_BYTES,
+    VERSION,
     MalformedMessage,
+    Message,
+    decode_bundle,
+    decode_claims,
     decode_requests,
     decode_responses,
     encode,
@@ -26,7 +42,7 @@ from coordsim.protocol.wire import (
     response_bytes,
 )
 from coordsim.scenario.model import Tensor
-from tests.protocol.drive import tensor
+from tests.protocol.drive import DECODERS, tensor
 from tests.protocol.profile import profile
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -44,35 +60,50 @@ RESPONSE = st.builds(
     root_rank=st.integers(-1, 2**31 - 1), on_gpu=st.booleans(), prescale=FACTOR, postscale=FACTOR,
     group=st.integers(0, 2**64 - 1), error=TEXT,
 )  # fmt: skip
+RANK = st.integers(0, 2**32 - 1)
+RANGES = st.lists(RANK, max_size=6, unique=True).map(ranges)
 REQUESTS = st.builds(
-    RequestList, rank=st.integers(0, 2**32 - 1), requests=st.lists(REQUEST, max_size=4).map(tuple),
-    shutdown=st.booleans(), joined=st.booleans(), errors=st.lists(st.tuples(TEXT, TEXT), max_size=3).map(tuple),
+    RequestList, rank=RANK, requests=st.lists(REQUEST, max_size=4).map(tuple),
+    shutdown=st.booleans(), joined=st.just(-1) | RANK,
+    errors=st.lists(st.tuples(TEXT, TEXT), max_size=3).map(tuple),
+    missing=st.lists(st.tuples(TEXT, RANGES), max_size=3).map(tuple),
 )  # fmt: skip
-RESPONSES = st.builds(ResponseList, responses=st.lists(RESPONSE, max_size=4).map(tuple), shutdown=st.booleans())
-MESSAGE = REQUESTS | RESPONSES
+BUNDLE = st.builds(
+    lambda rank, lists: Bundle(rank, tuple(sorted(lists, key=lambda each: each.rank))),
+    RANK, st.lists(REQUESTS, max_size=3, unique_by=lambda each: each.rank),
+)  # fmt: skip
+RESPONSES = st.builds(
+    ResponseList, responses=st.lists(RESPONSE, max_size=4).map(tuple), shutdown=st.booleans(), joined=st.booleans(),
+    explain=st.lists(TEXT, max_size=3).map(tuple),
+)  # fmt: skip
+CLAIMS = st.builds(Claims, rank=RANK, settings=st.lists(st.tuples(TEXT, TEXT), max_size=4).map(tuple))
+MESSAGE = REQUESTS | BUNDLE | RESPONSES | CLAIMS
 
 Decode = Callable[[bytes], Any]
+EVERY_DECODER = {kind: DECODERS[each] for kind, each in enumerate((RequestList, ResponseList, Bundle, Claims), start=1)}
 
 
 def decoder(message: object) -> Decode:
-    return decode_requests if isinstance(message, RequestList) else decode_responses
+    return DECODERS[type(message)]
 
 
 @given(MESSAGE)
 @profile(300)
-def test_what_is_encoded_is_decoded_and_its_size_was_known(message: RequestList | ResponseList) -> None:
+def test_what_is_encoded_is_decoded_and_its_size_was_known(message: Message) -> None:
     data = encode(message)
     assert decoder(message)(data) == message
     assert len(data) == list_bytes(message)
-    if isinstance(message, ResponseList):
+    if isinstance(message, ResponseList) and not message.explain:
         assert len(data) == HEADER_BYTES + sum(map(response_bytes, message.responses))
-    elif not message.errors:
+    elif isinstance(message, RequestList) and not (message.errors or message.missing or message.joined >= 0):
         assert len(data) == HEADER_BYTES + sum(map(request_bytes, message.requests))
+    elif isinstance(message, Bundle):
+        assert len(data) == HEADER_BYTES + sum(map(list_bytes, message.lists))
 
 
 @given(MESSAGE)
 @profile(40)
-def test_a_message_cut_anywhere_is_malformed(message: RequestList | ResponseList) -> None:
+def test_a_message_cut_anywhere_is_malformed(message: Message) -> None:
     data = encode(message)
     for length in range(len(data)):
         with pytest.raises(MalformedMessage):
@@ -89,7 +120,7 @@ def refused_or_read(decode: Decode, data: bytes) -> None:
 @given(MESSAGE, st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), min_size=1, max_size=6), st.booleans())
 @profile(500)
 def test_corruption_is_read_or_refused_and_nothing_else(
-    message: RequestList | ResponseList, changes: list[tuple[int, int]], keep_header: bool
+    message: Message, changes: list[tuple[int, int]], keep_header: bool
 ) -> None:
     data = bytearray(encode(message))
     for place, value in changes:
@@ -102,31 +133,42 @@ def test_corruption_is_read_or_refused_and_nothing_else(
 @given(st.binary(max_size=300))
 @profile(300)
 def test_noise_is_malformed(noise: bytes) -> None:
-    for decode, kind in ((decode_requests, 1), (decode_responses, 2)):
+    for kind, decode in EVERY_DECODER.items():
         refused_or_read(decode, noise)
-        refused_or_read(decode, struct.pack("<HBBB", 0xC0D5, 1, kind, 0) + noise)
+        for flags in (0, 7):
+            refused_or_read(decode, struct.pack("<HBBB", 0xC0D5, VERSION, kind, flags) + noise)
 
 
 COUNTS: dict[str, tuple[Decode, bytes]] = {
-    "requests": (decode_requests, struct.pack("<HBBBIII", 0xC0D5, 1, 1, 0, 0, 2**32 - 1, 0)),
-    "errors": (decode_requests, struct.pack("<HBBBIII", 0xC0D5, 1, 1, 0, 0, 0, 2**32 - 1)),
-    "responses": (decode_responses, struct.pack("<HBBBIII", 0xC0D5, 1, 2, 0, 0, 2**32 - 1, 0)),
+    "requests": (decode_requests, struct.pack("<HBBBIII", 0xC0D5, VERSION, 1, 0, 0, 2**32 - 1, 0)),
+    "errors": (decode_requests, struct.pack("<HBBBIII", 0xC0D5, VERSION, 1, 0, 0, 0, 2**32 - 1)),
+    "lists": (decode_bundle, struct.pack("<HBBBIII", 0xC0D5, VERSION, 3, 0, 0, 2**32 - 1, 0)),
+    "settings": (decode_claims, struct.pack("<HBBBIII", 0xC0D5, VERSION, 4, 0, 0, 2**32 - 1, 0)),
+    "missing": (decode_requests, struct.pack("<HBBBIIII", 0xC0D5, VERSION, 1, 4, 0, 0, 0, 2**32 - 1)),
+    "ranks": (decode_requests, struct.pack("<HBBBIIIIHI", 0xC0D5, VERSION, 1, 4, 0, 0, 0, 1, 0, 2**32 - 1)),
+    "explained": (decode_responses, struct.pack("<HBBBIIII", 0xC0D5, VERSION, 2, 4, 0, 0, 0, 2**32 - 1)),
+    "responses": (decode_responses, struct.pack("<HBBBIII", 0xC0D5, VERSION, 2, 0, 0, 2**32 - 1, 0)),
     "names": (
         decode_responses,
-        struct.pack("<HBBBIII", 0xC0D5, 1, 2, 0, 0, 1, 0)
+        struct.pack("<HBBBIII", 0xC0D5, VERSION, 2, 0, 0, 1, 0)
         + struct.pack("<BBBBiddQHI", 0, 0, 0, 0, 0, 1.0, 1.0, 0, 0, 2**32 - 1),
     ),
     "name": (
         decode_requests,
-        struct.pack("<HBBBIII", 0xC0D5, 1, 1, 0, 0, 1, 0)
+        struct.pack("<HBBBIII", 0xC0D5, VERSION, 1, 0, 0, 1, 0)
         + struct.pack("<BBBihddQH", 0, 0, 0, 0, 0, 1.0, 1.0, 0, 0xFFFF),
     ),
     "shape": (
         decode_requests,
-        struct.pack("<HBBBIII", 0xC0D5, 1, 1, 0, 0, 1, 0)
+        struct.pack("<HBBBIII", 0xC0D5, VERSION, 1, 0, 0, 1, 0)
         + struct.pack("<BBBihddQHB", 0, 0, 0, 0, 0, 1.0, 1.0, 0, 0, 255),
     ),
 }
+
+
+BELIEVED_NOTHING = dict.fromkeys(COUNTS, r"message ends at byte") | {
+    "lists": "message ends at byte|starts with 0x0000", "ranks": "message ends at byte|do not follow",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("field", COUNTS)
@@ -135,7 +177,7 @@ def test_no_count_is_believed(field: str, rest: bytes) -> None:
     decode, data = COUNTS[field]
     tracemalloc.start()
     try:
-        with pytest.raises(MalformedMessage, match=r"message ends at byte"):
+        with pytest.raises(MalformedMessage, match=BELIEVED_NOTHING[field]):
             decode(data + rest)
         assert tracemalloc.get_traced_memory()[1] < 100_000
     finally:
@@ -144,7 +186,7 @@ def test_no_count_is_believed(field: str, rest: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("place", "value", "story"),
-    [(0, 0, "starts with"), (2, 9, "wire version 9"), (3, 2, "list kind 2, expected 1"), (4, 8, "unknown flags")],
+    [(0, 0, "starts with"), (2, 9, "wire version 9"), (3, 2, "list kind 2, expected 1"), (4, 8, "unknown flags 0x08")],
 )
 def test_a_wrong_header_is_named(place: int, value: int, story: str) -> None:
     data = bytearray(encode(RequestList(0)))
@@ -245,13 +287,50 @@ def test_a_response_of_negative_size_is_refused():
         decode_responses(bytes(data))
 
 
-@pytest.mark.parametrize(("place", "value"), [(4, 2), (5, 1), (13, 9), (HEADER_BYTES + 3, 7)])
+@pytest.mark.parametrize(("place", "value"), [(4, 8), (5, 1), (13, 9), (HEADER_BYTES + 3, 7)])
 def test_a_response_list_says_nothing_that_it_cannot_mean(place, value):
-    """The joined flag, a rank, an error count, a device flag that is neither 0 nor 1."""
+    """An unknown flag, a rank, an error count, a device flag that is neither 0 nor 1."""
     data = bytearray(encode(ResponseList((respond_to(Request("t", shape=(1,))),))))
     data[place] = value
     with pytest.raises(MalformedMessage):
         decode_responses(bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("message", "place", "value", "story"),
+    [
+        (Bundle(0), 4, 1, "unknown flags"),
+        (Bundle(0), 13, 1, "no errors of its own"),
+        (Claims(0, ()), 4, 1, "unknown flags"),
+        (Claims(0, ()), 13, 1, "claims have no errors"),
+        (Bundle(0, (RequestList(1), RequestList(2))), HEADER_BYTES + 5, 2, r"do not ascend: \[2, 2\]"),
+        (Bundle(0, (RequestList(1),)), HEADER_BYTES + 3, 2, "list kind 2, expected 1"),
+        (ResponseList(explain=("x",)), HEADER_BYTES, 0, "a flag announces names, but there are none"),
+        (RequestList(0, missing=(("x", ((3, 5),)),)), -4, 2, "ranks 3-2 do not follow"),
+        (RequestList(0, missing=(("x", ((3, 5), (9, 9))),)), -8, 6, "ranks 6-9 do not follow"),
+    ],
+)
+def test_bundles_claims_and_rank_lists_say_nothing_that_they_cannot_mean(
+    message: Message, place: int, value: int, story: str
+) -> None:
+    data = bytearray(encode(message))
+    data[place] = value
+    with pytest.raises(MalformedMessage, match=story):
+        decoder(message)(bytes(data))
+
+
+def test_claims_of_another_version_are_read() -> None:
+    """Or ranks of different versions could not find out that they are."""
+    claims = Claims(3, (("wire version", "9"),))
+    data = bytearray(encode(claims))
+    data[2] = 9
+    assert decode_claims(bytes(data)) == claims
+
+
+def test_a_list_that_says_nothing_new_is_as_long_as_in_version_1() -> None:
+    """The cost model's sizes: 17 bytes a list, whoever else may have joined."""
+    assert len(encode(RequestList(7))) == len(encode(ResponseList(joined=True))) == HEADER_BYTES == 17
+    assert len(encode(RequestList(7, joined=7))) == HEADER_BYTES + 4
 
 
 @pytest.mark.parametrize("request_", [Request("t", shape=(1,) * 300), Request("t", device=40_000), Request("\ud800")])

@@ -1,0 +1,104 @@
+"""One rank's share of a job, from init to shutdown: what its background thread does, turn by turn.
+
+Pure like the rest: the driver performs the exchanges, moves the data and passes the time in. Like this::
+
+    session = Session("cached", rank, settings)
+    drive(session.start())
+    while True:
+        schedule = drive(session.turn(now_ns))
+        if session.report is not None:
+            print(session.report.text())
+        for response in schedule.responses:
+            ...                                   # the collective (coordsim.protocol.execution), then
+            session.finish(response)              # whose submissions have ended
+        if schedule.shutdown:
+            session.end()                         # whose submissions have failed with SHUT_DOWN
+            break
+
+The caller serializes calls from framework threads (:meth:`Session.submit`) and from the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping
+from typing import Any
+
+from coordsim.protocol.messages import Request, Response, join_request
+from coordsim.protocol.negotiator import NEGOTIATORS, Cycle, Negotiator, Settings
+from coordsim.protocol.queue import SHUT_DOWN, NotRunning, TensorQueue
+from coordsim.protocol.stall import StallClock, StallLimits, StallReport, stall_report
+from coordsim.protocol.startup import StartExchange, agree_on_settings, claims
+
+
+class Session:
+    """Between one init and one shutdown; to start again, make another. Raises KeyError for an unknown plane."""
+
+    def __init__(
+        self, kind: str, rank: int, settings: Settings, limits: StallLimits | None = None,
+        more: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """``kind``: control plane. ``more``: the driver's own settings that all ranks must share."""
+        self.rank = rank
+        self.settings = settings
+        self.negotiator: Negotiator = NEGOTIATORS[kind](rank, settings)
+        self.queue = TensorQueue()
+        self.report: StallReport | None = None
+        """Of the last turn, on the deciding rank: a stall to be told."""
+        self._claims = claims(rank, kind, settings, more)
+        self._running = False
+        self._leaving = False
+        limits = limits or StallLimits()
+        self._hits_clock, self._table_clock = StallClock(limits), StallClock(limits)
+
+    def start(self) -> Generator[StartExchange, Any, None]:
+        """Agree with all ranks on the settings. Raises SettingsDiffer on every rank."""
+        yield from agree_on_settings(self._claims)
+        self._running = True
+
+    def submit(self, unit: Iterable[Request]) -> None:
+        """Queue a tensor or a whole group. Raises NotRunning, and what :meth:`TensorQueue.submit` raises."""
+        if not self._running:
+            raise NotRunning("initialize first")
+        self.queue.submit(unit)
+
+    def join(self) -> None:
+        """No more data from here; ends with a JOIN response that names the last rank. Raises as :meth:`submit`."""
+        self.submit([join_request()])
+
+    def shut_down(self) -> None:
+        """This rank wants to stop: the next turn ends all ranks' loops."""
+        self._leaving = True
+
+    def turn(self, now_ns: int) -> Cycle:
+        """One cycle; returns the schedule. ``now_ns``: any clock of this rank that never goes back.
+
+        Afterwards :attr:`report` holds what is to be told of a stall. A stall that ends the job is told first;
+        the next turn then ends all loops.
+        """
+        leaving = self._leaving
+        stalled = self._hits_clock.due(self.negotiator.waiting, now_ns)
+        explain = self._table_clock.due(self.negotiator.pending, now_ns)
+        fatal = frozenset() if leaving else self._table_clock.fatal(now_ns)
+        schedule = yield from self.negotiator.cycle(
+            self.queue.pop(), shutdown=leaving, stalled=stalled, explain=explain | fatal
+        )
+        explained = {} if leaving else self.negotiator.explained
+        deadly = not fatal.isdisjoint(explained)
+        if deadly:
+            self._leaving = True
+        self.report = stall_report(explained, self._table_clock.waited_ns(explained, now_ns), deadly)
+        return schedule
+
+    def finish(self, response: Response) -> list[Request]:
+        """``response`` was executed, or is an error: this rank's submissions that it ends.
+
+        Without those that a joined rank never made.
+        """
+        return [self.queue.finish(name) for name in response.names if name in self.queue]
+
+    def end(self) -> tuple[str, ...]:
+        """After a schedule with ``shutdown``: names that fail, with :data:`SHUT_DOWN`; nothing is taken any more."""
+        return self.queue.drain()
+
+
+__all__ = ["SHUT_DOWN", "Session"]
