@@ -53,6 +53,19 @@ _FLOPS: Mapping[str, int] = {f"{unit}/s": scale for unit, scale in _FLOP.items()
 _POWER: Mapping[str, int] = {"mW": 1, "W": 10**3, "kW": 10**6, "MW": 10**9}
 _SHARE: Mapping[str, int] = {"": 10**6, "%": 10**4, "ppm": 1}
 
+UNITS: Mapping[str, tuple[str, ...]] = {
+    "time": tuple(_TIME_NS),
+    "short time": tuple(_TIME_PS),
+    "size": tuple(_BYTES),
+    "rate": tuple(_RATE),
+    "FLOP rate": tuple(_FLOPS),
+    "number of FLOP": tuple(_FLOP),
+    "power": tuple(_POWER),
+    "share": tuple(_SHARE),
+    "ratio": ("", "%"),
+}
+"""What each kind of quantity is written in; ``""``: also a bare number."""
+
 
 def parse_time(value: Quantity) -> int:
     """Nanoseconds from ``"3.5us"``; ns, us (or µs), ms, s, min, h. Rounded half up to whole ns."""

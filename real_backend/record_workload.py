@@ -2,11 +2,12 @@
 
     python -m real_backend.record_workload resnet50 [--out FILE.csv]
 
-The order is observed: one backward pass on the CPU, at a reduced image size, with a
-``post_accumulate_grad`` hook on each parameter (Horovod's unit). The FLOPs are counted from the real shapes
-of a forward pass at the nominal size, without arithmetic (torch's meta device). The time between two
-gradients is not measured: the backward time of the reference device is divided by FLOPs, by the rule of
-:mod:`coordsim.scenario.generators.backward`. The output is the same bytes each time.
+The order is observed: one backward pass on the CPU, with small inputs and, where the network is too large for
+that, thin layers (same depth, same names), and a ``post_accumulate_grad`` hook on each parameter (Horovod's
+unit). Shapes and FLOPs are those of the real network on one sample of nominal size, without arithmetic (torch's
+meta device). The time between two gradients is not measured: the backward time of the reference device is
+divided by FLOPs, by the rule of :mod:`coordsim.scenario.generators.backward`. The output is the same bytes each
+time.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -23,12 +24,20 @@ from typing import TextIO
 import torch
 from torch import nn
 
+from coordsim.record.files import whole_file
 from coordsim.scenario import generators
-from coordsim.scenario.generators.backward import ModuleWork, ready_times_ns
+from coordsim.scenario.generators.backward import V100_HALF, Balance, ModuleWork, ready_times_ns
 from real_backend.zoo import MODELS
+from real_backend.zoo.parts import AttentionCore, BareBias
 
 CATALOG = Path(generators.__file__).parents[1] / "catalog" / "workloads"
 COLUMNS = ("name", "shape", "dtype", "layer", "registration", "ready")
+
+
+P100_FP32 = Balance(5_600_000_000_000, 732_000_000_000, 4)
+"""A P100 in FP32: what ResNet-101 sustains at Horovod's published rate, and the board's memory (NVIDIA)."""
+H100_BF16 = Balance(400_000_000_000_000, 3_350_000_000_000, 2)
+"""An H100 SXM5 in BF16: about what Llama 3 8B sustains at torchtitan's published rate, and its memory (NVIDIA)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +45,38 @@ class Recipe:
     """How one model is recorded."""
 
     nominal: tuple[int, ...]
-    """Input of one sample, (1, channels, height, width), whose FLOPs count."""
+    """Input of one sample whose FLOPs count: (1, channels, height, width), or (1, tokens)."""
     small: tuple[int, ...]
     """Input at which the backward pass is really run."""
     backward_ns: int
     """Backward pass of one batch on the reference device; its source is in the workload's TOML."""
+    balance: Balance = V100_HALF
+    """Of the reference device."""
+    dtype: str = "float32"
+    """Of the gradients, as they are reduced."""
+    thin: dict[str, int] = field(default_factory=dict)
+    """Arguments that make the network small for the backward pass; its depth and names stay."""
 
 
-RECIPES = {"resnet50": Recipe(nominal=(1, 3, 224, 224), small=(2, 3, 64, 64), backward_ns=60_000_000)}
+IMAGE, SMALL_IMAGE = (1, 3, 224, 224), (2, 3, 64, 64)
+RECIPES = {
+    "resnet50": Recipe(IMAGE, SMALL_IMAGE, backward_ns=60_000_000, thin={"thin": 16}),
+    "resnet101": Recipe(IMAGE, SMALL_IMAGE, backward_ns=355_500_000, balance=P100_FP32, thin={"thin": 16}),
+    "inception_v3": Recipe((1, 3, 299, 299), (2, 3, 75, 75), backward_ns=316_200_000, balance=P100_FP32),
+    "vgg16": Recipe(IMAGE, (2, 3, 32, 32), backward_ns=324_400_000, balance=P100_FP32, thin={"thin": 32}),
+    "bert_large": Recipe(
+        (1, 128), (2, 8), backward_ns=73_050_000, dtype="float16",
+        thin={"hidden": 16, "heads": 2, "vocabulary": 30},
+    ),
+    "gpt2": Recipe(
+        (1, 1024), (2, 8), backward_ns=93_360_000, balance=H100_BF16, dtype="bfloat16",
+        thin={"hidden": 16, "heads": 2, "vocabulary": 30},
+    ),
+    "llama3_8b": Recipe(
+        (1, 8192), (2, 8), backward_ns=1_631_600_000, balance=H100_BF16, dtype="bfloat16",
+        thin={"hidden": 32, "heads": 4, "key_heads": 1, "wide": 48, "vocabulary": 30},
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,29 +101,43 @@ def ready_order(model: nn.Module, input_shape: tuple[int, ...]) -> list[str]:
         )
         for name, parameter in model.named_parameters()
     ]
-    model.train()
-    model(torch.zeros(input_shape)).sum().backward()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # small tensors: more threads only wait for each other
+    try:
+        model.train()
+        model(torch.zeros(input_shape)).sum().backward()
+    finally:
+        torch.set_num_threads(threads)
     for handle in handles:
         handle.remove()
     return order
 
 
 def module_work(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, ModuleWork]:
-    """What one forward pass costs in each module that owns parameters.
+    """What one forward pass costs in each module that owns gradients.
 
+    FLOPs without a gradient of their own (attention, a tied layer) are added to the module that ran before.
     The model's parameters should be on the meta device: then nothing is computed, whatever the size.
+    Raises TypeError for a kind of module that no rule counts.
     """
     work: dict[str, ModuleWork] = {}
+    owners = {name.rpartition(".")[0] for name, _ in model.named_parameters()}
 
     def count(name: str, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        work[name] = _work(module, inputs[0], output)
+        found = _work(module, inputs, output)
+        if name in owners:
+            work[name] = found
+        else:
+            before = next(reversed(work))
+            flops = work[before].forward_flops + found.forward_flops
+            work[before] = replace(work[before], forward_flops=flops)
 
-    owners = [
+    working = [
         (name, module)
         for name, module in model.named_modules()
-        if next(module.parameters(recurse=False), None) is not None
+        if isinstance(module, AttentionCore) or next(module.parameters(recurse=False), None) is not None
     ]
-    handles = [module.register_forward_hook(partial(count, name)) for name, module in owners]
+    handles = [module.register_forward_hook(partial(count, name)) for name, module in working]
     with torch.no_grad():
         model(torch.zeros(input_shape, device=next(model.parameters()).device))
     for handle in handles:
@@ -98,12 +145,16 @@ def module_work(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, Mod
     return work
 
 
-def _work(module: nn.Module, features: torch.Tensor, output: torch.Tensor) -> ModuleWork:
-    """A weight is used once per pixel of the output; of a transposed convolution, of the input."""
-    if isinstance(module, nn.BatchNorm2d):
+def _work(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> ModuleWork:
+    """A weight is used once per pixel or token of the output; of a transposed convolution, of the input."""
+    if isinstance(module, (nn.BatchNorm2d, nn.LayerNorm, nn.RMSNorm, nn.Embedding)):
         return ModuleWork(0, output.numel(), norm=True)
+    if isinstance(module, AttentionCore):
+        return ModuleWork(module.forward_flops(inputs[0], inputs[1]), output.numel())
+    if isinstance(module, BareBias):
+        return ModuleWork(0, output.numel())
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-        pixels = features if isinstance(module, nn.ConvTranspose2d) else output
+        pixels = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
         uses = pixels.numel() // pixels.shape[-1 if isinstance(module, nn.Linear) else 1]
         return ModuleWork(2 * module.weight.numel() * uses, output.numel())
     raise TypeError(f"no rule counts the FLOPs of a {type(module).__name__}")
@@ -112,19 +163,19 @@ def _work(module: nn.Module, features: torch.Tensor, output: torch.Tensor) -> Mo
 def record(name: str) -> list[Row]:
     """The gradients of model ``name``, in ready order."""
     recipe = RECIPES[name]
-    order = ready_order(MODELS[name](), recipe.small)
+    order = ready_order(MODELS[name](**recipe.thin), recipe.small)
     with torch.device("meta"):
         shapes_only = MODELS[name]()
     work = module_work(shapes_only, recipe.nominal)
     owners = [parameter.rpartition(".")[0] for parameter in order]
-    times_ns = ready_times_ns(owners, work, recipe.backward_ns)
+    times_ns = ready_times_ns(owners, work, recipe.backward_ns, recipe.balance)
     parameters = dict(shapes_only.named_parameters())
     registration = {parameter: position for position, parameter in enumerate(parameters)}
     return [
         Row(
             name=parameter,
             shape=tuple(parameters[parameter].shape),
-            dtype=str(parameters[parameter].dtype).removeprefix("torch."),
+            dtype=recipe.dtype,
             layer=owner,
             registration=registration[parameter],
             ready_ns=time_ns,
@@ -150,7 +201,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     path: Path = options.out or CATALOG / f"{options.model}.tensors.csv"
     rows = record(options.model)
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with whole_file(path) as fresh, fresh.open("w", encoding="utf-8", newline="") as file:
         write(rows, file)
     values = sum(prod(row.shape) for row in rows)
     print(f"{path}: {len(rows)} gradients, {values:,} values", file=sys.stderr)

@@ -14,9 +14,21 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @app.callback()
-def catalog(ctx: typer.Context, as_json: Json = False) -> None:
+def catalog(
+    ctx: typer.Context,
+    as_json: Json = False,
+    as_schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of a scenario file.")
+    ] = False,
+) -> None:
     """List clusters and workloads, or show one."""
     if ctx.invoked_subcommand is not None:
+        return
+    if as_schema:
+        from coordsim.scenario.json_schema import scenario_schema
+
+        console.data_json(scenario_schema())
+        console.next_command("coordsim catalog")
         return
     from coordsim.report.catalog import catalog_facts, catalog_table
 
@@ -41,5 +53,5 @@ def show(
         console.data_json(facts)
     else:
         console.data(entry_table(facts, console.page()))
-    any_workload = " --workload resnet50" if facts["kind"] == "cluster" else ""  # STEMDL's is for big machines
-    console.next_command(f"coordsim simulate --{facts['kind']} {name}{any_workload}")
+    cluster, workload = (name, "resnet50") if facts["kind"] == "cluster" else (facts["timed_on"], name)
+    console.next_command(f"coordsim simulate --cluster {cluster} --workload {workload}")

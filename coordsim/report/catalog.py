@@ -14,9 +14,10 @@ from coordsim.scenario.resolved import resolved
 SCHEMA = "coordsim.catalog/1"
 ENTRY_SCHEMA = "coordsim.catalog_entry/1"
 TIMED_ON = "summit"
-"""Cluster for which a generated workload's times are shown."""
+"""Cluster for which a workload's times are shown where no cluster has the GPU that they are stated for."""
 _ANY_WORKLOAD = "resnet50"
 _SUFFIXES = ("_ns", "_ps", "_bytes", "_Bps", "_mW", "_permille", "_percent", "_ppm")
+_NOT_VALUES = ("name", "sources", "tensors", "timing")
 _KEY_WIDTH, _VALUE_WIDTH = 19, 18
 
 
@@ -62,7 +63,7 @@ def catalog_table(facts: dict[str, Any], page: Page) -> str:
     lines += ["", page.bold("workloads")]
     for each in facts["workloads"]:
         sizes = (
-            f"{each['tensors']} tensors, {text.size(each['gradient_bytes'])} of gradients; "
+            f"{each['tensors']} tensors, {text.size(each['gradient_bytes'])}; "
             f"batch {each['batch']}, {text.si(each['flops_per_sample'], 'FLOP')} a sample"
         )
         lines += _entry(each, sizes, page)
@@ -84,17 +85,21 @@ def entry_facts(name: str) -> dict[str, Any]:
     raw = catalog.read(kind, name)
     scenario = _scenario(kind, name)
     data = resolved(scenario)
-    tree = {key: value for key, value in data[kind].items() if key not in ("name", "sources", "tensors")}
+    tree = {key: value for key, value in data[kind].items() if key not in _NOT_VALUES}
     sources = dict(getattr(scenario, kind).sources)
     if kind == "cluster":
         tree["default_ranks"] = scenario.ranks
         if "noise" in raw:
             tree["noise"] = {axis: data["noise"][axis] for axis in raw["noise"] if axis in data["noise"]}
+    else:
+        tree["rates"] = {gpu: float(rate) for gpu, rate in raw.get("rates", {}).items()}
     tree["parameters"] = {key: each for key, each in tree.get("parameters", {}).items() if key not in tree}
     values = []
     for field, value in _leaves(tree):
         key = _key(field, sources)
         written = _written(raw, key)
+        if written is None and isinstance(value, str) and _source(key, sources) is None:
+            continue  # a word that nobody wrote: the default
         values.append(
             {
                 "key": key,
@@ -114,7 +119,7 @@ def entry_facts(name: str) -> dict[str, Any]:
         "source": sources.get("tensors"),
         **data["workload"]["tensors"],
     }
-    return entry | {"timed_on": TIMED_ON, "values": values, "tensors": tensors}
+    return entry | {"timed_on": scenario.cluster.name, "values": values, "tensors": tensors}
 
 
 def entry_table(facts: dict[str, Any], page: Page) -> str:
@@ -161,7 +166,14 @@ def _shown(each: dict[str, Any]) -> str:
 def _scenario(kind: catalog.Kind, name: str) -> Scenario:
     if kind == "cluster":
         return load_scenario(cluster=name, workload=_ANY_WORKLOAD)
-    return load_scenario(cluster=TIMED_ON, workload=name, ranks=1)
+    return load_scenario(cluster=_own_cluster(name), workload=name, ranks=1)
+
+
+def _own_cluster(workload: str) -> str:
+    """A cluster of the GPUs that the workload's times are stated for."""
+    gpu = catalog.read("workload", workload).get("gpu")
+    same = [name for name in catalog.names("cluster") if catalog.read("cluster", name)["machine"]["gpu"] == gpu]
+    return TIMED_ON if not same or TIMED_ON in same else same[0]
 
 
 def _leaves(tree: dict[str, Any], at: str = "") -> list[tuple[str, Any]]:

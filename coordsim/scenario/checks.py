@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from coordsim.errors import Problem, nearest
 from coordsim.scenario.layers import Overlay
@@ -20,6 +21,45 @@ def check_control_plane(plane: ControlPlane, overlay: Overlay) -> Iterator[Probl
     if plane.name == "cached" and plane.cache_capacity == 0:
         message = "must be at least 1 for cached; Horovod with capacity 0 is the control plane coordinator"
         yield overlay.problem(("control_plane", "cache_capacity"), message)
+
+
+def clashes(plane: ControlPlane, workload: Workload) -> Iterator[tuple[tuple[str, str], str, tuple[str, ...]]]:
+    """(key, message, allowed) of what no engine can do; also asked of scenarios that are made in code."""
+    key = ("control_plane", "wait_for_data")
+    early = next((tensor for tensor in workload.tensors if tensor.submit_ns != tensor.ready_ns), None)
+    if plane.wait_for_data == "none" and early is not None:
+        message = (
+            f"none, but {early.name} is submitted {early.ready_ns - early.submit_ns} ns before it exists: either the"
+            " host waits for it (Horovod up to 0.22) or the stream does (0.23 and later)"
+        )
+        yield key, message, ("host", "stream")
+    if plane.wait_for_data == "stream" and plane.data_plane == "blocking" and plane.name not in ("ideal", "ddp"):
+        message = "stream, but a blocking data plane (MPI, gloo) has no stream that could wait"
+        yield key, message, ("none", "host")
+
+
+def check_clashes(plane: ControlPlane, workload: Workload, overlay: Overlay) -> Iterator[Problem]:
+    """What no engine can do, placed where it was written, or in the user's file when a default stands against it."""
+    for key, message, allowed in clashes(plane, workload):
+        found = overlay.problem(key, message, allowed)
+        yield replace(found, where=overlay.origin(()).label) if overlay.origin(key).ours else found
+
+
+def check_control_network(cluster: Cluster, overlay: Overlay) -> Iterator[Problem]:
+    """An AND in the network needs its time: no default would be right for another network."""
+    if cluster.control.and_reduce == "in-network" and not cluster.control.in_network_ns:
+        message = (
+            "is needed, and at least 1ns, for and_reduce = in-network: an AND's time after the last rank"
+            " (SHARP: 2.83 us for 8 bytes on 128 hosts)"
+        )
+        yield overlay.problem(("cluster", "control", "in_network"), message)
+
+
+def check_data_network(cluster: Cluster, overlay: Overlay) -> Iterator[Problem]:
+    """NCCL had no tree before 2.4."""
+    if cluster.data.nccl == "2.2.12" and cluster.data.allreduce == "nccl-tree":
+        message = "nccl-tree, but NCCL 2.2.12 (cluster.data.nccl) has rings alone"
+        yield overlay.problem(("cluster", "data", "allreduce"), message, ("ring", "nccl", "hierarchical"))
 
 
 def check_groups(plane: ControlPlane, workload: Workload, overlay: Overlay) -> Iterator[Problem]:
@@ -59,6 +99,21 @@ def check_ranks(ranks: int, cluster: Cluster, overlay: Overlay) -> Iterator[Prob
         yield overlay.problem(("ranks",), message)
 
 
+def check_power(cluster: Cluster, overlay: Overlay) -> Iterator[Problem]:
+    """A GPU draws no more when it does less."""
+    machine = cluster.machine
+    known: tuple[str, int] | None = None
+    for key in ("gpu_power", "gpu_wait_power", "gpu_idle_power"):
+        power_mw = getattr(machine, f"{key}_mW")
+        if power_mw is None:
+            continue
+        if known is not None and power_mw > known[1]:
+            more = f"{power_mw / 1000:g} W is more than {known[0]}, {known[1] / 1000:g} W"
+            message = f"{more}; a GPU computes, waits or idles at ever less power"
+            yield overlay.problem(("cluster", "machine", key), message)
+        known = (key, power_mw)
+
+
 def check_length(
     steps: int,
     ranks: int,
@@ -76,7 +131,19 @@ def check_length(
         + tensors * (host.per_response_ns + host.local_response_ns + host.launch_ns)
         + tensors * ranks * host.device_entry_ps // 1000
     )
-    step_ns = NOISE_HEADROOM * (compute_ns + plane.cycle_time_ns + noise.stall_ns) + work_ns
+    input_ns = _slowest_input_ns(ranks, workload, cluster)
+    step_ns = NOISE_HEADROOM * (compute_ns + plane.cycle_time_ns + noise.stall_ns) + work_ns + input_ns
     if step_ns * (steps + 1) >= LONGEST_RUN_NS:
         message = f"{steps} steps of up to {step_ns / 1e9:.3g} s do not fit a clock of 64-bit nanoseconds"
         yield overlay.problem(("steps",), message)
+
+
+def _slowest_input_ns(ranks: int, workload: Workload, cluster: Cluster) -> int:
+    """At least the time in which one step's samples are read."""
+    machine = cluster.machine
+    local = min(ranks, machine.ranks_per_node)
+    readers = [(local, machine.node_read_Bps)]
+    if machine.storage == "parallel":
+        readers = [(ranks, machine.parallel_read_Bps), (local, machine.node_injection_Bps)]
+    sample_ns = workload.sample_bytes * workload.batch * 10**9
+    return max((sample_ns * each // rate + each * workload.batch for each, rate in readers if rate), default=0)

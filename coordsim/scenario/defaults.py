@@ -13,10 +13,12 @@ _COMMON: Tree = {
     "radix": 4,  # used by hierarchical only
     "wire": "horovod",
     "data_plane": "async",  # NCCL
+    "wait_for_data": "none",  # gradients are submitted when they exist
     "bucket": "25MiB",  # PyTorch DDP: bucket_cap_mb = 25, times 1024 * 1024
     "first_bucket": "1MiB",  # PyTorch DDP: dist._DEFAULT_FIRST_BUCKET_BYTES
     "groups": "none",
     "strict_groups": False,  # Horovod: groups are submitted together, not fused together
+    "merge": True,  # used by hierarchical only
 }
 _HOROVOD_0_13: Tree = {"cycle_time": "5ms", "fusion_threshold": "64MiB"}  # Horovod up to 0.20
 _HOROVOD_0_21: Tree = {"cycle_time": "1ms", "fusion_threshold": "128MiB"}  # Horovod 0.21 and later
@@ -38,6 +40,7 @@ def control_plane(name: str) -> Tree:
 
 
 def noise() -> Tree:
-    """No noise: every spread normal with sigma 0, no stalls, no screening."""
+    """No noise: every spread normal with sigma 0, no stalls, no screening, no detours."""
     spreads = {axis: {"distribution": "normal", "sigma": 0} for axis in ("rank", "node", "step", "tensor")}
-    return spreads | {"stall_probability": 0, "stall_length": 0, "screen": 0}
+    stalls = {"stall_probability": 0, "stall_length": 0, "screen": 0}
+    return spreads | stalls | {"detour_probability": 0, "detour_length": 0}

@@ -1,9 +1,9 @@
 """From files, names and flags to a :class:`~coordsim.scenario.model.Scenario`.
 
 Layers, later ones winning key by key: built-in defaults, catalog entries, the TOML file, named arguments,
-``--set key=value``. A workload or cluster *named* by an argument or ``--set`` replaces the file's whole
-table if that table describes another one; settings that the file adds to the same one, or to none by name,
-stay.
+``--set key=value``. A file's ``include = ["other.toml", ...]`` puts those files, in order, just below it. A
+workload or cluster *named* by a layer replaces the whole table of a file below if that table describes another
+one; settings that the file adds to the same one, or to none by name, stay.
 Every mistake is collected and reported at once.
 """
 
@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coordsim.errors import InputError, Problem
 from coordsim.scenario import catalog, defaults
+from coordsim.scenario.files import is_list, unreadable
 from coordsim.scenario.layers import Layer, Origin, Overlay, Tree, parse_overrides
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 _DEFAULTS = Origin("built-in defaults", ours=True)
 _SECTIONS: tuple[catalog.Kind, ...] = ("workload", "cluster")
+_MOST_FILES = 64
+"""Files that one scenario may be made of."""
 _SELF_CONTAINED = {
     "workload": ({"tensors"}, {"generator"}),
     "cluster": ({"machine", "control", "host", "data"},),
@@ -45,14 +49,15 @@ def load_scenario(
 ) -> Scenario:
     """The scenario in the TOML file ``path``, changed by the named arguments and ``overrides``.
 
-    ``workload`` and ``cluster`` are names of catalog entries or of ``.toml`` files like them. ``groups`` is
-    ``"none"``, ``"layer"``, a count, or lists of tensor names. ``overrides`` are ``key=value`` texts with
-    dotted keys, such as ``"cluster.host.per_request=0.3us"``. Raises
+    ``workload`` and ``cluster`` are names of catalog entries or of ``.toml`` files like them; a workload may
+    also be a ``.csv`` file of tensors. ``groups`` is ``"none"``, ``"layer"``, a count, or lists of tensor names.
+    ``overrides`` are ``key=value`` texts with dotted keys, such as ``"cluster.host.per_request=0.3us"``. Raises
     :class:`~coordsim.errors.InputError` with every mistake.
     """
     from coordsim.scenario.resolving import resolve
 
-    file, problems = _read_file(Path(path)) if path is not None else (None, [])
+    files, problems = _read_files(Path(path)) if path is not None else ([], [])
+    incomplete = bool(problems)
     named = {
         "--workload": ("workload", "base", workload),
         "--cluster": ("cluster", "base", cluster),
@@ -70,12 +75,13 @@ def load_scenario(
     changes, found = parse_overrides(overrides)
     problems += found
     above = [_normal(layer) for layer in (*flags, *changes)]
-    fallback = file.origin if file is not None else Origin(str(path) if path is not None else "scenario")
-    layers = ([_without_replaced(_normal(file), above)] if file is not None else []) + above
+    fallback = files[-1].origin if files else Origin(str(path) if path is not None else "scenario")
+    layers = above
+    for file in reversed(files):
+        layers = [_without_replaced(_normal(file), layers), *layers]
     overlay, unknown, found = _stack(layers, fallback)
     scenario, more = resolve(overlay, unknown)
-    unreadable = path is not None and file is None
-    problems += _unless_missing(found + more) if unreadable else found + more
+    problems += _unless_missing(found + more) if incomplete else found + more
     if problems or scenario is None:
         raise InputError(problems)
     return scenario
@@ -102,8 +108,8 @@ def _stack(layers: Sequence[Layer], fallback: Origin) -> tuple[Overlay, frozense
     unknown: set[str] = set()
     problems: list[Problem] = []
     for section in _SECTIONS:
-        base, wrong = _base(section, user)
-        if base is not None:
+        bases, wrong = _base(section, user)
+        for base in bases:
             overlay.apply(base)
         if wrong:
             unknown.add(section)
@@ -116,27 +122,29 @@ def _stack(layers: Sequence[Layer], fallback: Origin) -> tuple[Overlay, frozense
     return overlay, frozenset(unknown), problems
 
 
-def _base(section: catalog.Kind, user: Overlay) -> tuple[Layer | None, list[Problem]]:
+def _base(section: catalog.Kind, user: Overlay) -> tuple[list[Layer], list[Problem]]:
     """The catalog entry or file that the section builds on."""
     key = (section, "base")
     name, known = user.get(*key), catalog.names(section)
     if name is None:
         if section in user.values:
-            return None, []
+            return [], []
         message = f"is missing: name one with --{section}, or describe one in a file"
-        return None, [user.problem((section,), message, known, value="")]
+        return [], [user.problem((section,), message, known, value="")]
+    folder = user.origin(key).folder
+    path = (folder if isinstance(folder, Path) else Path()) / str(name)
     if isinstance(name, str) and name.endswith(".toml"):
-        folder = user.origin(key).folder
-        path = (folder if isinstance(folder, Path) else Path()) / name
-        file, problems = _read_file(path)
-        if file is None:
-            return None, problems
-        return _as_base(section, path.stem, file.tree, file.origin), []
+        files, problems = _read_files(path)
+        return [_as_base(section, path.stem, file.tree, file.origin) for file in files], problems
+    if section == "workload" and is_list(name):
+        tree = {"tensors": path.name}
+        return [_as_base(section, path.stem, tree, Origin(str(path), path.parent))], []
     if not isinstance(name, str) or name not in known:
-        text = f"{name!r} is not a {section} of the catalog, nor a .toml file"
-        return None, [user.problem(key if section in user.values else (section,), text, known)]
+        kinds = "a .toml or .csv file" if section == "workload" else "a .toml file"
+        text = f"{name!r} is not a {section} of the catalog, nor {kinds}"
+        return [], [user.problem(key if section in user.values else (section,), text, known)]
     origin = Origin(f"catalog {section} {name}", catalog.folder(section), ours=True)
-    return _as_base(section, name, catalog.read(section, name), origin), []
+    return [_as_base(section, name, catalog.read(section, name), origin)], []
 
 
 def _as_base(section: catalog.Kind, name: str, tree: Tree, origin: Origin) -> Layer:
@@ -145,18 +153,40 @@ def _as_base(section: catalog.Kind, name: str, tree: Tree, origin: Origin) -> La
     return _normal(Layer({section: {"name": name} | own, **noise}, origin))
 
 
-def _read_file(path: Path) -> tuple[Layer | None, list[Problem]]:
-    label = str(path)
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-        tree: dict[str, Any] = tomllib.loads(text, parse_float=Decimal)
-    except OSError as error:
-        return None, [Problem(label, "", label, f"cannot be read: {error.strerror}")]
-    except UnicodeDecodeError:
-        return None, [Problem(label, "", label, "cannot be read: is not UTF-8 text")]
-    except (ValueError, RecursionError) as error:
-        return None, [Problem(label, "", label, f"is not TOML: {error}")]
-    return Layer(tree, Origin(label, path.parent)), []
+def _read_files(path: Path) -> tuple[list[Layer], list[Problem]]:
+    """The files that ``path`` includes, in order, and then itself; mistakes name who includes whom."""
+    read = 0
+
+    def one(path: Path, chain: tuple[Path, ...]) -> tuple[list[Layer], list[Problem]]:
+        nonlocal read
+        read += 1
+        label, places = str(path), (*chain, path)
+        by = f" ({' includes '.join(map(str, places))})" if chain else ""
+        if path.resolve() in (each.resolve() for each in chain):
+            return [], [Problem(str(chain[-1]), "include", label, f"goes in a circle{by}")]
+        if read > _MOST_FILES:
+            return [], [Problem(str(chain[-1]), "include", label, f"leads to more than {_MOST_FILES} files{by}")]
+        try:
+            text = path.read_bytes().decode("utf-8-sig")
+            tree: dict[str, Any] = tomllib.loads(text, parse_float=Decimal)
+        except (OSError, UnicodeDecodeError) as error:
+            found = unreadable(path, label, error)
+            return [], [replace(found, message=found.message + by)]
+        except (ValueError, RecursionError) as error:
+            return [], [Problem(label, "", label, f"is not TOML: {error}{by}")]
+        included = tree.pop("include", [])
+        if not isinstance(included, list) or not all(isinstance(name, str) for name in included):
+            message = f'{included!r} is not a list of files, such as ["base.toml"]'
+            return [], [Problem(label, "include", included, message)]
+        layers: list[Layer] = []
+        for name in included:
+            below, problems = one(path.parent / name, places)
+            if problems:  # the first is enough: what is below a broken include means little
+                return [], problems
+            layers += below
+        return [*layers, Layer(tree, Origin(label, path.parent))], []
+
+    return one(path, ())
 
 
 def _normal(layer: Layer) -> Layer:

@@ -17,6 +17,11 @@ DTYPE_BYTES = {
     "uint8": 1, "int8": 1, "int16": 2, "int32": 4, "int64": 8, "bool": 1,
 }  # fmt: skip
 
+Timing = Literal["stated", "native", "rate", "flops", "generated"]
+"""How a workload's compute times came to fit the cluster's GPU: taken as they are stated (somebody does not say
+the GPU), stated for that very GPU, scaled by both GPUs' samples/s, scaled by FLOPs at the machine's
+``device_flops``, or computed from FLOPs by the workload's generator."""
+
 ControlPlaneName = Literal["ideal", "ddp", "point-to-point", "coordinator", "hierarchical", "cached"]
 CONTROL_PLANES: tuple[ControlPlaneName, ...] = (
     "ideal", "ddp", "point-to-point", "coordinator", "hierarchical", "cached",
@@ -28,16 +33,20 @@ class Tensor:
     """One named gradient."""
 
     name: str
+    """Unique in the model; ranks agree on it by name."""
     shape: tuple[int, ...]
+    """Sizes of the gradient."""
     dtype: str
+    """Data type in which it is reduced."""
     layer: str
     """Layer scope it belongs to; ``groups = "layer"`` makes one group of each."""
     registration: int
     """Position in the model's parameter list (0-based). Tensors of a workload are listed in *ready* order."""
     submit_ns: int
-    """When the hook submits it, after the start of backward, on a noise-free median GPU."""
+    """When its hook submits it, after the start of backward, on a noise-free median GPU; at most ``ready_ns``."""
     ready_ns: int
-    """When the gradient exists, same clock. Equal to ``submit_ns`` for now (docs/semantics.md 13: one clock)."""
+    """When the gradient exists, after the start of backward; later than ``submit_ns`` where hooks fire as kernels
+    are enqueued (docs/semantics.md 2.3)."""
 
     @property
     def nbytes(self) -> int:
@@ -50,19 +59,31 @@ class Workload:
 
     name: str
     tensors: tuple[Tensor, ...]
-    """In ready order, the same on every rank."""
+    """In ready order."""
     forward_ns: int
+    """Forward pass of one batch."""
     optimizer_ns: int
+    """Update of the parameters, after the last gradient is reduced."""
     batch: int
     """Samples per rank and step."""
     flops_per_sample: int
     """Training FLOPs (forward and backward) of one sample, as the workload's source counts them."""
     sample_bytes: int
-    """Bytes read from node-local storage for one sample; 0 switches the input floor off."""
+    """Bytes read from storage for one sample; 0 switches the input floor off."""
     parameters: dict[str, int | str] = field(default_factory=dict)
     """What the workload was generated from (growth, kernel, input...), for the record."""
     sources: dict[str, str] = field(default_factory=dict)
     """Where each number comes from, by key."""
+    dataset_bytes: int = 0
+    """The whole data set, staged before the first step where storage is node-local; 0: staging is not counted."""
+    replicas: int = 1
+    """Copies of the data set that the job's nodes hold together, at most one a node; 0: one on every node."""
+    gpu: str = ""
+    """Whose times the workload's source states, as ``Machine.gpu`` names it; empty: not said."""
+    timing: Timing = "stated"
+    """How the times here followed from those."""
+    order: Literal["same", "shuffled"] = "same"
+    """``shuffled``: in every step each rank has a random ready order of its own (docs/semantics.md 2.6)."""
 
     @property
     def backward_ns(self) -> int:
@@ -82,16 +103,23 @@ class ControlNetwork:
     overhead_ns: int
     """o: CPU time to send or to receive one message; >= 0."""
     bandwidth_Bps: int
+    """Of one message between nodes."""
     local_latency_ns: int
     """L between ranks of one node; >= 1."""
     local_bandwidth_Bps: int
+    """Of one message inside a node."""
     root_nic_Bps: int
     """Rate at which rank 0 can take messages in; bounds a gather's total bytes."""
     eager_limit_bytes: int
     """Gather messages above it first ask the root (rendezvous); 0 or less: everything is eager."""
     gather: Literal["linear", "binomial", "node-leaders"]
+    """How lists reach rank 0: each by itself, up a tree, or one message a node."""
     broadcast: Literal["binomial"]
-    and_reduce: Literal["recursive-doubling"]
+    """How rank 0's answer reaches everybody: down a tree."""
+    and_reduce: Literal["recursive-doubling", "ring", "in-network"]
+    """The AND and the OR of ``cached``: by recursive doubling (MPI), round a ring (gloo), by the switches (SHARP)."""
+    in_network_ns: int = 0
+    """What an AND in the network takes from the last rank's arrival on; used by ``in-network`` only, and >= 1 there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +147,7 @@ class DataNetwork:
 
     allreduce: Literal["ring", "nccl-tree", "nccl", "hierarchical", "free"]
     """``nccl`` = the faster of ring and tree, as NCCL's own tuner would choose. ``free`` = 1 ns: a what-if."""
-    nccl: Literal["2.4.8", "2.5.6", "2.7.8"]
+    nccl: Literal["2.2.12", "2.4.8", "2.5.6", "2.7.8"]
     """Whose latency tables (docs/published.md 5)."""
     bus_bandwidth_Bps: int
     """Bus bandwidth of a ring over all GPUs, as nccl-tests defines it."""
@@ -134,6 +162,11 @@ class DataNetwork:
     copy_launch_ns: int
     """Launch of one copy kernel; one kernel takes ``copy_batch`` tensors."""
     copy_batch: int
+    """Tensors that one copy kernel takes."""
+    backward_slowdown_ppm: int = 0
+    """How much longer backward takes while a response holds the stream, in parts per million; 0: not at all."""
+    hop_latency_percent: int = 100
+    """Latency of each hop of a collective over several nodes, as a share of NCCL's table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +174,38 @@ class Machine:
     """Facts of the machine that no exchange depends on."""
 
     ranks_per_node: int
+    """GPUs of one node; each has one rank."""
     max_nodes: int
+    """Nodes that there are; larger jobs are what-ifs."""
     device_flops: int
     """FLOP/s one GPU sustains alone, on the workload that the catalog entry names."""
     node_read_Bps: int
-    """Node-local storage read rate; 0 switches the input floor off."""
-    gpu_power_mW: int
-    host_power_mW: int
-    """The node without its GPUs."""
+    """Node-local storage read rate; 0 switches the input floor of node-local storage off."""
+    gpu_power_mW: int | None
+    """One GPU while it computes. None: not known, so energy is left out; 0: no GPU."""
+    host_power_mW: int | None
+    """The node without its GPUs, and without its network adapters where ``nic_power_mW`` has them. None: as above."""
     pue_permille: int
+    """Facility over machine power."""
+    storage: Literal["node-local", "parallel"] = "node-local"
+    """Where samples are read during training."""
+    node_write_Bps: int = 0
+    """Node-local storage write rate; 0: not known, so staging is not counted."""
+    node_storage_bytes: int = 0
+    """Capacity of a node's storage; 0: not known, so everything is taken to fit."""
+    parallel_read_Bps: int = 0
+    """Read rate of the whole parallel file system, shared by the job's nodes; 0: not known, so neither staging
+    nor the input floor of parallel storage is counted."""
+    node_injection_Bps: int = 0
+    """Rate at which a node takes file data in from the network; 0: no bound."""
+    gpu_wait_power_mW: int | None = None
+    """One GPU inside a collective or waiting for one. None: charged like a computing one."""
+    gpu_idle_power_mW: int | None = None
+    """One GPU with nothing to do: no input, or no rank on it. None: charged like a computing one."""
+    nic_power_mW: int = 0
+    """All network adapters of a node; 0: part of ``host_power_mW``."""
+    gpu: str = ""
+    """Name of the GPU, by which a workload finds its times (``P100-PCIe``, ``V100-SXM2``); empty: not said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +252,11 @@ class ControlPlane:
     first_bucket_bytes: int = 1024 * 1024
     """``ddp`` only."""
     groups: Groups = field(default_factory=Groups)
+    merge: bool = True
+    """``hierarchical`` only: inner nodes pass on what their whole subtree asked for; else everything, at once."""
+    wait_for_data: Literal["none", "host", "stream"] = "none"
+    """Who waits for a gradient that was submitted before it exists: the background thread before it launches
+    (Horovod up to 0.22), or the stream (0.23 and later). ``none``: nobody, submission and existence are one."""
 
 
 Distribution = Literal["half-normal", "normal", "exponential", "uniform"]
@@ -210,12 +271,14 @@ class Spread:
     """
 
     distribution: Distribution = "normal"
+    """What z is drawn from."""
     sigma_ppm: int = 0
+    """Scale of z."""
 
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """Noise acts on compute only. Factors apply in this order: rank, node, step, tensor."""
+    """Noise on compute; factors apply in this order: rank, node, step, tensor. And detours, on control exchanges."""
 
     rank: Spread = field(default_factory=Spread)
     """Persistent, one draw per GPU."""
@@ -231,9 +294,19 @@ class Noise:
     """Mean length of such a stall (exponential)."""
     screen_ppm: int = 0
     """Share of nodes, the slowest by persistent factors, that the site leaves out of the job."""
+    detour_ppm: int = 0
+    """Probability, per rank and cycle, that the operating system takes the control CPU away, in parts per million."""
+    detour_ns: int = 0
+    """Mean length of such a detour (exponential)."""
+
+    @property
+    def detours(self) -> bool:
+        """Whether control exchanges are disturbed."""
+        return self.detour_ppm > 0 and self.detour_ns > 0
 
     @property
     def silent(self) -> bool:
+        """Whether every GPU takes exactly the median time."""
         spreads = (self.rank, self.node, self.step, self.tensor)
         return all(s.sigma_ppm == 0 for s in spreads) and (self.stall_ppm == 0 or self.stall_ns == 0)
 
@@ -245,9 +318,11 @@ class Scenario:
     control_plane: ControlPlane
     noise: Noise
     ranks: int
+    """GPUs of the job, one rank each."""
     steps: int
     """Steps that count; one cold step is simulated before them."""
     seed: int
+    """Of the noise; the same seed gives the same trace."""
 
     @classmethod
     def load(cls, path: Path | str | None = None, **changes: Any) -> Scenario:

@@ -7,11 +7,21 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from coordsim.errors import Problem
-from coordsim.scenario.checks import check_control_plane, check_groups, check_length, check_ranks
+from coordsim.scenario.checks import (
+    check_clashes,
+    check_control_network,
+    check_control_plane,
+    check_data_network,
+    check_groups,
+    check_length,
+    check_power,
+    check_ranks,
+)
 from coordsim.scenario.layers import Overlay, Tree
 from coordsim.scenario.mistakes import shown, validate
 from coordsim.scenario.model import Scenario
 from coordsim.scenario.schema import ClusterTable, ControlPlaneTable, NoiseTable, RunTable
+from coordsim.scenario.timing import Device
 from coordsim.scenario.workloads import build_workload
 
 T = TypeVar("T", bound=BaseModel)
@@ -40,16 +50,21 @@ def resolve(overlay: Overlay, unknown: frozenset[str]) -> tuple[Scenario | None,
         return found
 
     top: Tree = {key: value for key, value in overlay.values.items() if key not in _SECTIONS}
-    run, mistakes = validate(RunTable, top, overlay, (), more_keys=_SECTIONS, partial="cluster" in unknown)
+    if top.pop("include", None) is not None:
+        problems.append(overlay.problem(("include",), "belongs in a scenario file"))
+    more_keys = (*_SECTIONS, "include")
+    run, mistakes = validate(RunTable, top, overlay, (), more_keys=more_keys, partial="cluster" in unknown)
     problems += mistakes
     cluster_table = section(ClusterTable, "cluster")
     plane_table = section(ControlPlaneTable, "control_plane")
     noise_table = section(NoiseTable, "noise")
-    rate = cluster_table.machine.device_flops if cluster_table is not None else None
+    device = None
+    if cluster_table is not None:
+        device = Device(cluster_table.machine.gpu, cluster_table.machine.device_flops)
     workload = None
     if "workload" in overlay.values:
         workload, mistakes = build_workload(
-            overlay, rate, _sources(overlay, "workload"), partial="workload" in unknown
+            overlay, device, _sources(overlay, "workload"), partial="workload" in unknown
         )
         problems += mistakes
 
@@ -59,10 +74,14 @@ def resolve(overlay: Overlay, unknown: frozenset[str]) -> tuple[Scenario | None,
     if cluster_table is not None:
         sourced = cluster_table.model_copy(update={"sources": _sources(overlay, "cluster")})
         cluster = sourced.build()
+        problems += check_control_network(cluster, overlay)
+        problems += check_data_network(cluster, overlay)
+        problems += check_power(cluster, overlay)
     if plane is not None:
         problems += check_control_plane(plane, overlay)
         if workload is not None:
             problems += check_groups(plane, workload, overlay)
+            problems += check_clashes(plane, workload, overlay)
     if run is not None and cluster is not None:
         problems += check_ranks(run.ranks, cluster, overlay)
     if run is None or cluster is None or plane is None or noise is None or workload is None:

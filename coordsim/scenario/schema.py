@@ -10,13 +10,14 @@ Bounds that concern one value are here; those between values are in :mod:`coords
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from coordsim import units
 from coordsim.scenario import model
+from coordsim.scenario.annotations import at_least, at_most, one_of, refuse, written
 from coordsim.scenario.model import CONTROL_PLANES, DTYPE_BYTES, ControlPlaneName, Distribution, Groups
 
 NOT_YET = ("static", "parameter-server")
@@ -24,30 +25,8 @@ NOT_YET = ("static", "parameter-server")
 LARGEST_RANKS = 16_777_216
 """2^24: beyond it the engines' arrays and products are out of reach."""
 LARGEST_STEPS = 1_000_000
+LARGEST_SAMPLE_RATE = 10**9
 PPM = 1_000_000
-
-
-def refuse(message: str, allowed: tuple[str, ...] = ()) -> PydanticCustomError:
-    """A mistake in one value; ``message`` continues a sentence that begins with the value."""
-    return PydanticCustomError("refused", "{message}", {"message": message, "allowed": allowed})
-
-
-def _at_least(lowest: int, shown: str) -> AfterValidator:
-    def check(value: int) -> int:
-        if value < lowest:
-            raise refuse(f"must be at least {shown}")
-        return value
-
-    return AfterValidator(check)
-
-
-def _at_most(highest: int, shown: str) -> AfterValidator:
-    def check(value: int) -> int:
-        if value > highest:
-            raise refuse(f"must be at most {shown}")
-        return value
-
-    return AfterValidator(check)
 
 
 def _choice(allowed: tuple[str, ...]) -> Callable[[Any], Any]:
@@ -82,6 +61,30 @@ def _groups(value: Any) -> Groups:
     )
 
 
+def _replicas(value: Any) -> Any:
+    """``"all"``: one on every node, 0 in the model."""
+    if value == "all":
+        return 0
+    if value == 0 and not isinstance(value, bool):
+        raise refuse('must be at least 1, or "all"')
+    return value
+
+
+def _sample_rate(value: Any) -> int:
+    """Samples a second, a bare number, in millionths."""
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        number = Decimal(str(value))
+        if number.is_finite() and number <= LARGEST_SAMPLE_RATE and round(number * PPM) > 0:
+            return round(number * PPM)
+    raise refuse(f"is not a number of samples a second, above 0 and at most {LARGEST_SAMPLE_RATE}")
+
+
+def _gradient_bytes(value: Any) -> int:
+    """A size with its unit, or a bare number of bytes."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if whole else units.parse_bytes(value)
+
+
 def _is_names(value: object) -> bool:
     return isinstance(value, list | tuple) and len(value) > 0 and all(isinstance(name, str) for name in value)
 
@@ -99,22 +102,68 @@ def _shape(value: Any) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-Time = Annotated[int, BeforeValidator(units.parse_time)]
-TickTime = Annotated[Time, _at_least(1, "1ns")]
-Forward = Annotated[TickTime, _at_most(3600 * 10**9, "1h")]  # so that noise (x 2^19) stays inside int64
-Picoseconds = Annotated[int, BeforeValidator(units.parse_picoseconds)]
-Bytes = Annotated[int, BeforeValidator(units.parse_bytes)]
-Rate = Annotated[int, BeforeValidator(units.parse_rate)]
-Bandwidth = Annotated[Rate, _at_least(1, "1B/s")]
-FlopRate = Annotated[int, BeforeValidator(units.parse_flops), _at_least(1, "1FLOP/s")]
-FlopCount = Annotated[int, BeforeValidator(units.parse_count_flops)]
-Power = Annotated[int, BeforeValidator(units.parse_power)]
-Share = Annotated[int, BeforeValidator(units.parse_share), _at_most(PPM, "100%")]
-Count = Annotated[int, _at_least(1, "1"), _at_most(2**31 - 1, "2147483647")]
-Natural = Annotated[int, _at_least(0, "0"), _at_most(2**31 - 1, "2147483647")]
-Radix = Annotated[int, _at_least(2, "2"), _at_most(2**31 - 1, "2147483647")]
-Dtype = Annotated[str, BeforeValidator(_choice(tuple(DTYPE_BYTES)))]
+Time = Annotated[int, BeforeValidator(units.parse_time), written("time", "5ms")]
+TickTime = Annotated[Time, at_least(1, "1ns")]
+Forward = Annotated[TickTime, at_most(3600 * 10**9, "1h")]  # so that noise (x 2^19) stays inside int64
+Picoseconds = Annotated[int, BeforeValidator(units.parse_picoseconds), written("short time", "4.28ns")]
+Bytes = Annotated[int, BeforeValidator(units.parse_bytes), written("size", "64MiB")]
+Rate = Annotated[int, BeforeValidator(units.parse_rate), written("rate", "25GB/s")]
+Bandwidth = Annotated[Rate, at_least(1, "1B/s")]
+FlopRate = Annotated[
+    int, BeforeValidator(units.parse_flops), at_least(1, "1FLOP/s"), written("FLOP rate", "60TF/s")
+]
+FlopCount = Annotated[int, BeforeValidator(units.parse_count_flops), written("number of FLOP", "24.5GFLOP")]
+Power = Annotated[int, BeforeValidator(units.parse_power), written("power", "300W")]
+Share = Annotated[int, BeforeValidator(units.parse_share), at_most(PPM, "100%"), written("share", "8%")]
+Count = Annotated[int, at_least(1, "1"), at_most(2**31 - 1, "2147483647")]
+Natural = Annotated[int, at_least(0, "0"), at_most(2**31 - 1, "2147483647")]
+Radix = Annotated[int, at_least(2, "2"), at_most(2**31 - 1, "2147483647")]
+SampleRate = Annotated[
+    int, BeforeValidator(_sample_rate), one_of("samples a second", {"type": "number", "exclusiveMinimum": 0})
+]
+Values = Annotated[int, at_least(1, "1"), at_most(10**18, "10^18")]
+GradientBytes = Annotated[
+    int, BeforeValidator(_gradient_bytes), at_least(1, "1"),
+    one_of('bytes, or a size such as "64MiB"', {"type": "integer", "minimum": 1}, {"type": "string"}),
+]  # fmt: skip
+Shape = Annotated[
+    tuple[int, ...],
+    BeforeValidator(_shape),
+    one_of(
+        'sizes, such as "64x3x7x7" or [64, 3, 7, 7]; a scalar is 1',
+        {"type": "string", "pattern": "^[0-9]+(x[0-9]+)*$"},
+        {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1},
+    ),
+]
+GroupsOf = Annotated[
+    Groups,
+    BeforeValidator(_groups),
+    one_of(
+        '"none", "layer", a number of equal parts, or lists of tensor names',
+        {"enum": ["none", "layer"]},
+        {"type": "integer", "minimum": 1},
+        {"type": "array", "items": {"type": "array", "items": {"type": "string"}, "minItems": 1}, "minItems": 1},
+    ),
+]
+Pue = Annotated[int, BeforeValidator(units.parse_permille), at_least(1000, "1"), written("ratio", "1.1")]
+TreeShare = Annotated[
+    int, BeforeValidator(units.parse_percent), at_least(1, "1%"), at_most(100, "100%"), written("ratio", "75%")
+]
+HopShare = Annotated[
+    int, BeforeValidator(units.parse_percent), at_least(1, "1%"), at_most(10_000, "10000%"), written("ratio", "150%")
+]
+Dtype = Annotated[
+    str, BeforeValidator(_choice(tuple(DTYPE_BYTES))), one_of("a data type", {"enum": list(DTYPE_BYTES)})
+]
 SpreadName = Annotated[Distribution, BeforeValidator(_choice(get_args(Distribution)))]
+Samples = Annotated[int, at_least(0, "0"), at_most(10**15, "10^15")]
+Replicas = Annotated[
+    int,
+    BeforeValidator(_replicas),
+    at_least(0, '1, or "all"'),
+    at_most(2**31 - 1, "2147483647"),
+    one_of('a number of at least 1, or "all"', {"type": "integer", "minimum": 1}, {"const": "all"}),
+]
 PlaneName = Annotated[ControlPlaneName, BeforeValidator(_control_plane)]
 
 
@@ -129,28 +178,36 @@ class RunTable(Table):
 
     ranks: Annotated[
         int,
-        _at_least(1, "1"),
-        _at_most(LARGEST_RANKS, f"{LARGEST_RANKS}: more is out of this version's reach"),
+        at_least(1, "1"),
+        at_most(LARGEST_RANKS, f"{LARGEST_RANKS}: more is out of this version's reach"),
     ]
-    steps: Annotated[int, _at_least(1, "1"), _at_most(LARGEST_STEPS, str(LARGEST_STEPS))]
-    seed: Annotated[int, _at_least(0, "0"), _at_most(2**63 - 1, "2^63 - 1")]
+    steps: Annotated[int, at_least(1, "1"), at_most(LARGEST_STEPS, str(LARGEST_STEPS))]
+    seed: Annotated[int, at_least(0, "0"), at_most(2**63 - 1, "2^63 - 1")]
 
 
 class TensorTable(Table):
     """One row of a tensor list: ``[[workload.tensors]]``, or a line of its CSV file."""
 
     name: Annotated[str, Field(min_length=1)]
-    shape: Annotated[tuple[int, ...], BeforeValidator(_shape)]
-    dtype: Dtype
+    shape: Shape | None = None
+    numel: Values | None = None
+    """Instead of ``shape``: the number of values."""
+    bytes: GradientBytes | None = None
+    """Instead of ``shape``: the gradient's size."""
+    dtype: Dtype = "float32"
     layer: str
     registration: Natural
     ready: Time
     submit: Time | None = None
 
     def build(self) -> model.Tensor:
+        """The tensor; one of shape, numel and bytes is there, and bytes are whole values of the dtype."""
+        shape = self.shape
+        if shape is None:
+            shape = (self.numel or (self.bytes or 0) // DTYPE_BYTES[self.dtype],)
         submit = self.ready if self.submit is None else self.submit
         return model.Tensor(
-            self.name, self.shape, self.dtype, self.layer, self.registration, submit, self.ready
+            self.name, shape, self.dtype, self.layer, self.registration, submit, self.ready
         )
 
 
@@ -165,17 +222,37 @@ class WorkloadTable(Table):
     batch: Count | None = None
     flops_per_sample: FlopCount | None = None
     sample_bytes: Bytes | None = None
+    dataset_bytes: Bytes | None = None
+    dataset_samples: Samples | None = None
+    replicas: Replicas = 1
+    enqueue: Share | None = None
+    """Hooks fire at this share of each gradient's ready time; replaces the column ``submit``."""
+    order: Literal["same", "shuffled"] = "same"
+    backward: Forward | None = None
+    """Time of the whole backward pass, spread over a tensor list that has no ready times by its bytes."""
+    gpu: str = ""
+    rates: dict[str, SampleRate] = {}
+    """Samples a second of a lone GPU, by its name; that of ``gpu`` is among them. Used on other GPUs."""
     sources: dict[str, str] = {}
 
 
 class MachineTable(Table):
-    ranks_per_node: Annotated[Count, _at_most(1 << 16, "65,536")]
+    ranks_per_node: Annotated[Count, at_most(1 << 16, "65,536")]
     max_nodes: Count
     device_flops: FlopRate
     node_read: Rate
-    gpu_power: Power
-    host_power: Power
-    pue: Annotated[int, BeforeValidator(units.parse_permille), _at_least(1000, "1")]
+    gpu_power: Power | None = None
+    host_power: Power | None = None
+    pue: Pue
+    storage: Literal["node-local", "parallel"] = "node-local"
+    node_write: Rate = 0
+    node_storage: Bytes = 0
+    parallel_read: Rate = 0
+    node_injection: Rate = 0
+    gpu_wait_power: Power | None = None
+    gpu_idle_power: Power | None = None
+    nic_power: Power = 0
+    gpu: str = ""
 
     def build(self) -> model.Machine:
         return model.Machine(
@@ -186,6 +263,15 @@ class MachineTable(Table):
             gpu_power_mW=self.gpu_power,
             host_power_mW=self.host_power,
             pue_permille=self.pue,
+            storage=self.storage,
+            node_write_Bps=self.node_write,
+            node_storage_bytes=self.node_storage,
+            parallel_read_Bps=self.parallel_read,
+            node_injection_Bps=self.node_injection,
+            gpu_wait_power_mW=self.gpu_wait_power,
+            gpu_idle_power_mW=self.gpu_idle_power,
+            nic_power_mW=self.nic_power,
+            gpu=self.gpu,
         )
 
 
@@ -199,7 +285,8 @@ class ControlTable(Table):
     eager_limit: Bytes
     gather: Literal["linear", "binomial", "node-leaders"]
     broadcast: Literal["binomial"]
-    and_reduce: Literal["recursive-doubling"]
+    and_reduce: Literal["recursive-doubling", "ring", "in-network"]
+    in_network: Time = 0
 
     def build(self) -> model.ControlNetwork:
         return model.ControlNetwork(
@@ -213,6 +300,7 @@ class ControlTable(Table):
             gather=self.gather,
             broadcast=self.broadcast,
             and_reduce=self.and_reduce,
+            in_network_ns=self.in_network,
         )
 
 
@@ -237,16 +325,16 @@ class HostTable(Table):
 
 class DataTable(Table):
     allreduce: Literal["ring", "nccl-tree", "nccl", "hierarchical"]
-    nccl: Literal["2.4.8", "2.5.6", "2.7.8"]
+    nccl: Literal["2.2.12", "2.4.8", "2.5.6", "2.7.8"]
     bus_bandwidth: Bandwidth
-    tree_bandwidth: Annotated[
-        int, BeforeValidator(units.parse_percent), _at_least(1, "1%"), _at_most(100, "100%")
-    ]
+    tree_bandwidth: TreeShare
     nvlink_bandwidth: Bandwidth
     network_bandwidth: Bandwidth
     copy_bandwidth: Bandwidth
     copy_launch: Time
     copy_batch: Count
+    backward_slowdown: Share = 0
+    hop_latency: HopShare = 100
 
     def build(self) -> model.DataNetwork:
         return model.DataNetwork(
@@ -259,6 +347,8 @@ class DataTable(Table):
             copy_bandwidth_Bps=self.copy_bandwidth,
             copy_launch_ns=self.copy_launch,
             copy_batch=self.copy_batch,
+            backward_slowdown_ppm=self.backward_slowdown,
+            hop_latency_percent=self.hop_latency,
         )
 
 
@@ -293,10 +383,12 @@ class ControlPlaneTable(Table):
     radix: Radix
     wire: Literal["horovod", "coordsim"]
     data_plane: Literal["async", "blocking"]
-    bucket: Annotated[Bytes, _at_least(1, "1B")]
-    first_bucket: Annotated[Bytes, _at_least(1, "1B")]
-    groups: Annotated[Groups, BeforeValidator(_groups)]
+    wait_for_data: Literal["none", "host", "stream"]
+    bucket: Annotated[Bytes, at_least(1, "1B")]
+    first_bucket: Annotated[Bytes, at_least(1, "1B")]
+    groups: GroupsOf
     strict_groups: bool
+    merge: bool
 
     def build(self) -> model.ControlPlane:
         groups = self.groups
@@ -308,9 +400,11 @@ class ControlPlaneTable(Table):
             radix=self.radix,
             wire=self.wire,
             data_plane=self.data_plane,
+            wait_for_data=self.wait_for_data,
             bucket_bytes=self.bucket,
             first_bucket_bytes=self.first_bucket,
             groups=Groups(groups.mode, groups.count, groups.members, self.strict_groups),
+            merge=self.merge,
         )
 
 
@@ -329,7 +423,9 @@ class NoiseTable(Table):
     tensor: SpreadTable
     stall_probability: Share
     stall_length: Time
-    screen: Annotated[Share, _at_most(PPM // 2, "50%")]
+    screen: Annotated[Share, at_most(PPM // 2, "50%")]
+    detour_probability: Share
+    detour_length: Annotated[Time, at_most(3600 * 10**9, "1h")]
 
     def build(self) -> model.Noise:
         return model.Noise(
@@ -340,4 +436,6 @@ class NoiseTable(Table):
             stall_ppm=self.stall_probability,
             stall_ns=self.stall_length,
             screen_ppm=self.screen,
+            detour_ppm=self.detour_probability,
+            detour_ns=self.detour_length,
         )

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from coordsim.errors import InputError, Problem
+from coordsim.scenario.files import is_list
 from coordsim.scenario.generators import GENERATORS, Generated
 from coordsim.scenario.layers import Overlay
 from coordsim.scenario.mistakes import shown, validate
-from coordsim.scenario.model import Workload
-from coordsim.scenario.schema import WorkloadTable
-from coordsim.scenario.tensors import TensorList, check_all, read_csv, read_inline
+from coordsim.scenario.model import Tensor, Workload
+from coordsim.scenario.schema import PPM, WorkloadTable
+from coordsim.scenario.tensors import TensorList, check_all, read_csv, read_inline, spread, too_long_ns
+from coordsim.scenario.timing import LONGEST_FORWARD_NS, Assumed, Device, Fit, assume, fit, stated_beside_rates
 
 _AT = ("workload",)
 _TENSORS = ("workload", "tensors")
@@ -30,11 +32,11 @@ class _Parts:
 
 
 def build_workload(
-    overlay: Overlay, device_flops: int | None, sources: dict[str, str], *, partial: bool = False
+    overlay: Overlay, device: Device | None, sources: dict[str, str], *, partial: bool = False
 ) -> tuple[Workload | None, list[Problem]]:
     """The workload that ``overlay`` describes, or None and every mistake in it.
 
-    ``device_flops`` (FLOP/s of one GPU of the cluster) feeds generators; None where the cluster is not known.
+    Times are those of ``device``, one GPU of the cluster; None where the cluster is not known.
     ``partial``: the base is unknown and reported, so what is missing is not.
     """
     values = overlay.get(*_AT)
@@ -50,7 +52,7 @@ def build_workload(
     )
     problems += found
     if generator is not None:
-        parts = _generate(generator, parameters, overlay, device_flops)
+        parts = _generate(generator, parameters, overlay, device.device_flops if device else None)
     elif tensors is not None:
         parts = _Parts(check_all(_read(tensors, overlay)))
     else:
@@ -59,7 +61,7 @@ def build_workload(
     problems += parts.found.problems
     if table is None or problems:
         return None, problems
-    return _assemble(table, parts, parameters, overlay, sources, partial=partial)
+    return _assemble(table, parts, parameters, overlay, device, sources, partial=partial)
 
 
 def parameter_names(generator: object) -> tuple[str, ...]:
@@ -124,6 +126,7 @@ def _assemble(
     parts: _Parts,
     parameters: dict[str, Any],
     overlay: Overlay,
+    device: Device | None,
     sources: dict[str, str],
     *,
     partial: bool,
@@ -131,29 +134,133 @@ def _assemble(
     if not parts.found.tensors:
         message = "has no tensors"
         return None, [] if partial else [overlay.problem(_TENSORS, message)]
-    problems: list[Problem] = []
+    assumed, problems = _timed(table, parts, overlay, device, sources, partial=partial)
+    fitted = Fit("generated")
+    if parts.generated is None:
+        fitted, wrong = fit(table, device, overlay)
+        problems += wrong
+
+    def scaled(key: str, stated_ns: int) -> int:
+        """A time on the cluster's GPU."""
+        if not fitted.told or not stated_beside_rates(overlay, key):
+            return stated_ns
+        sources[key] = f"{fitted.told}: {sources[key]}" if key in sources else fitted.told
+        return fitted.time_ns(stated_ns)
 
     def number(key: str, field: str, default: int | None = None) -> int:
         """What the file says, else what the generator computed, else the default."""
         for value in (getattr(table, key), getattr(parts.generated, field, None), default):
             if value is not None:
                 return int(value)
+        if assumed is not None:
+            sources[key] = assumed.sources[key]
+            return int(getattr(assumed, field))
         if not partial:
             problems.append(overlay.problem((*_AT, key), "is missing", value=""))
         return 0
 
+    sample_bytes = number("sample_bytes", "sample_bytes", 0)
     workload = Workload(
         name=table.name,
-        tensors=tuple(parts.found.tensors),
-        forward_ns=number("forward", "forward_ns"),
-        optimizer_ns=number("optimizer", "optimizer_ns"),
+        tensors=_enqueued(_scaled_tensors(parts.found, fitted, overlay, sources), table.enqueue),
+        forward_ns=scaled("forward", number("forward", "forward_ns")),
+        optimizer_ns=scaled("optimizer", number("optimizer", "optimizer_ns")),
         batch=number("batch", "batch"),
         flops_per_sample=number("flops_per_sample", "flops_per_sample", 0),
-        sample_bytes=number("sample_bytes", "sample_bytes", 0),
+        sample_bytes=sample_bytes,
+        dataset_bytes=_dataset_bytes(table, sample_bytes, overlay, problems),
+        replicas=table.replicas,
+        order=table.order,
+        gpu=table.gpu,
+        timing=fitted.timing,
         parameters={key: _recorded(value) for key, value in parameters.items()},
         sources=sources,
     )
+    problems += _too_slow(workload, fitted, device, overlay)
     return (None, problems) if problems or partial else (workload, [])
+
+
+def _timed(
+    table: WorkloadTable,
+    parts: _Parts,
+    overlay: Overlay,
+    device: Device | None,
+    sources: dict[str, str],
+    *,
+    partial: bool,
+) -> tuple[Assumed | None, list[Problem]]:
+    """Times for a list without any, and what is assumed where a CSV file is all there is."""
+    found, at = parts.found, (*_AT, "backward")
+    if parts.generated is not None or found.timed:
+        if table.backward is not None:
+            message = "is for a list without ready times; here the last ready time is the end of backward"
+            return None, [overlay.problem(at, message)]
+        last_ns = found.tensors[-1].ready_ns
+        return (assume(table, found.tensors, last_ns, device) if is_list(overlay.get(*_AT, "base")) else None), []
+    assumed = None
+    backward_ns = table.backward
+    if is_list(overlay.get(*_AT, "base")):
+        assumed = assume(table, found.tensors, backward_ns, device)
+        backward_ns = assumed.backward_ns
+        if "backward" in assumed.sources:
+            sources["backward"] = assumed.sources["backward"]
+    if backward_ns is None:
+        return None, [] if partial else [overlay.problem(at, "is missing: the tensors have no ready times", value="")]
+    spread(found, backward_ns)
+    longest_ns = too_long_ns(found.tensors)
+    if longest_ns is not None:
+        return assumed, [overlay.problem(at, f"gives one tensor {longest_ns} ns, beyond 4.29 s, the longest")]
+    return assumed, []
+
+
+def _scaled_tensors(
+    found: TensorList, fitted: Fit, overlay: Overlay, sources: dict[str, str]
+) -> Sequence[Tensor]:
+    key = "tensors" if found.timed else "backward"
+    if not fitted.told or not stated_beside_rates(overlay, key):
+        return found.tensors
+    sources["tensors"] = f"{fitted.told}: {sources.get('tensors', '')}".removesuffix(": ")
+    return fitted.tensors(found.tensors)
+
+
+def _too_slow(
+    workload: Workload, fitted: Fit, device: Device | None, overlay: Overlay
+) -> list[Problem]:
+    """Scaled times that noise could not be applied to."""
+    if not fitted.told or device is None:
+        return []
+    longest_ns = too_long_ns(workload.tensors)
+    if longest_ns is not None:
+        slow = f"backward of one tensor would take {longest_ns / 1e9:.3g} s, beyond 4.29 s, the longest"
+    elif workload.forward_ns > LONGEST_FORWARD_NS:
+        slow = f"forward would take {workload.forward_ns / 1e9:.3g} s, beyond 1 h, the longest"
+    else:
+        return []
+    key = "gpu" if fitted.timing == "rate" else "device_flops"
+    return [overlay.problem(("cluster", "machine", key), f"is too slow for {workload.name}: {slow}")]
+
+
+def _enqueued(tensors: Sequence[Tensor], share_ppm: int | None) -> tuple[Tensor, ...]:
+    """The gradients, submitted at a share of their ready times where one is given."""
+    if share_ppm is None:
+        return tuple(tensors)
+    return tuple(replace(tensor, submit_ns=tensor.ready_ns * share_ppm // PPM) for tensor in tensors)
+
+
+def _dataset_bytes(
+    table: WorkloadTable, sample_bytes: int, overlay: Overlay, problems: list[Problem]
+) -> int:
+    """Told as a size or as a number of samples; one written by the user replaces the catalog's other one."""
+    size, samples = table.dataset_bytes, table.dataset_samples
+    at_size, at_samples = (*_AT, "dataset_bytes"), (*_AT, "dataset_samples")
+    if size is not None and samples is not None:
+        if overlay.origin(at_size).ours == overlay.origin(at_samples).ours:
+            problems.append(overlay.problem(at_samples, "excludes dataset_bytes: say one or the other"))
+            return 0
+        size, samples = (None, samples) if overlay.origin(at_size).ours else (size, None)
+    if samples and not sample_bytes:
+        problems.append(overlay.problem(at_samples, "needs sample_bytes, the size of one of them"))
+    return samples * sample_bytes if samples is not None else size or 0
 
 
 def _recorded(value: object) -> int | str:

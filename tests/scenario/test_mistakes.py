@@ -133,7 +133,7 @@ def test_nothing_at_all_asks_for_workload_and_cluster(refused):
     workload, cluster = refused()
     assert "--workload" in workload.message
     assert "stemdl" in workload.allowed
-    assert cluster.allowed == ("localhost", "summit")
+    assert {"localhost", "pascal-25g", "summit"} <= set(cluster.allowed)
 
 
 def test_ranks_are_required_where_the_cluster_has_no_default(small, refused):
@@ -191,6 +191,19 @@ def test_a_generators_complaint_is_placed_at_the_key(small, refused):
 def test_an_unknown_cluster_blames_no_generator(small, refused):
     (problem,) = refused(small, workload="stemdl", cluster="sumit")
     assert problem.where == "--cluster"
+
+
+def test_an_and_in_the_network_needs_its_time(small, refused):
+    """Summit's network has one; another has none until somebody says it."""
+    from coordsim.scenario import load_scenario
+
+    ask = "cluster.control.and_reduce=in-network"
+    assert load_scenario(small, overrides=[ask]).cluster.control.in_network_ns == 3000
+    (problem,) = refused(small, overrides=[ask, "cluster.control.in_network=0"])
+    assert problem.key == "cluster.control.in_network"
+    assert "needed, and at least 1ns" in problem.message
+    (problem,) = refused(small, overrides=["cluster.control.and_reduce=rings"])
+    assert "in-network" in str(problem)
 
 
 def test_a_run_beyond_the_clock_is_refused(small, refused):

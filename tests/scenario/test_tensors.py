@@ -28,9 +28,17 @@ GOOD = "a,4,float32,l,1,10"
         ([HEADER, GOOD, "b,4,float32,l,0,9"], "line 3", "before that of the tensor above"),
         ([HEADER, "a,2300000001,float32,l,0,10"], "line 2", "exceeds 9200000000 B"),
         ([HEADER, "a,4,float32,l,0,4294967296"], "line 2", "beyond 4.29 s"),
-        ([HEADER + ",submit", GOOD + ",9"], "line 2", "submit must equal ready"),
+        ([HEADER + ",submit", GOOD + ",11"], "line 2", "submit 11 ns is after ready 10 ns"),
+        (
+            [HEADER + ",submit", GOOD + ",8", "b,4,float32,l,0,20,7"],
+            "line 3", "submit 7 ns is before that of the tensor above",
+        ),
+        (
+            [HEADER + ",submit", GOOD + ",8"] + [f"b{i},4,float32,l,{1 + i},{i * 3_000_000_000},8" for i in (1, 2)]
+            + ["c,4,float32,l,0,9000000000,4294967304"], "line 5", "submit is 4294967296 ns after",
+        ),
         (["name,shape,dtype,layer,regstration,ready"], "line 1", "did you mean 'registration'?"),
-        (["name,shape,dtype"], "line 1", "column 'ready' is missing"),
+        (["name,dtype,ready"], "line 1", "column 'shape' is missing (or 'numel', or 'bytes')"),
         ([HEADER, '"a,4'], "line 2", "is not CSV"),
     ],
 )
@@ -75,3 +83,31 @@ def test_the_edges_are_accepted(small):
 def test_submit_may_be_written_when_equal(small):
     (small.parent / "small.csv").write_text(f"{HEADER},submit\n{GOOD},10\n")
     assert load_scenario(small).workload.tensors[0].submit_ns == 10
+
+
+def test_submit_before_ready_needs_somebody_who_waits(small, refused):
+    (small.parent / "small.csv").write_text(f"{HEADER},submit\n{GOOD},9\n")
+    (problem,) = refused(small)
+    assert (problem.where, problem.key) == (str(small), "control_plane.wait_for_data")
+    assert "a is submitted 1 ns before it exists" in problem.message
+    assert problem.allowed == ("host", "stream")
+    tensor = load_scenario(small, overrides=["control_plane.wait_for_data=host"]).workload.tensors[0]
+    assert (tensor.submit_ns, tensor.ready_ns) == (9, 10)
+
+
+def test_a_blocking_data_plane_has_no_stream(small, refused):
+    waits = ["control_plane.wait_for_data=stream", "control_plane.data_plane=blocking"]
+    (problem,) = refused(small, overrides=waits)
+    assert (problem.where, problem.key) == ("--set", "control_plane.wait_for_data")
+    assert "no stream that could wait" in problem.message
+    for plane in ("ideal", "ddp"):  # they have a stream whatever data_plane says
+        assert load_scenario(small, overrides=waits, control_plane=plane).control_plane.wait_for_data == "stream"
+
+
+def test_enqueue_is_a_share_of_ready_and_replaces_the_column(small):
+    (small.parent / "small.csv").write_text(f"{HEADER},submit\n{GOOD},10\nb,4,float32,l,0,30,20\n")
+    waits = ["control_plane.wait_for_data=stream", "workload.enqueue=25%"]
+    tensors = load_scenario(small, overrides=waits).workload.tensors
+    assert [(tensor.submit_ns, tensor.ready_ns) for tensor in tensors] == [(2, 10), (7, 30)]
+    whole = load_scenario(small, overrides=["workload.enqueue=100%"]).workload.tensors
+    assert [(tensor.submit_ns, tensor.ready_ns) for tensor in whole] == [(10, 10), (30, 30)]

@@ -179,11 +179,12 @@ class TestCatalogEntries:
     @pytest.mark.parametrize("path", sorted(CATALOG.glob("*.toml")), ids=lambda path: path.stem)
     def test_every_number_has_a_source(self, path: Path) -> None:
         entry = tomllib.loads(path.read_text(encoding="utf-8"))
-        words = {"description", "generator", "parameters", "sources"}
-        numbers = {*entry, *entry.get("parameters", {})} - words
+        words = {"description", "generator", "parameters", "rates", "sources"}
+        rates = {f"rates.{gpu}" for gpu in entry.get("rates", {})}
+        numbers = {*entry, *entry.get("parameters", {}), *rates} - words
         assert numbers
         assert numbers <= set(entry["sources"])
-        kinds = ("READ:", "RECORDED:", "DERIVED:", "ASSUMED:")
+        kinds = ("READ:", "RECORDED:", "DERIVED:", "ASSUMED:", "RECALL:")
         assert all(text.startswith(kinds) for text in entry["sources"].values())
 
     def test_what_is_unknown_of_production_says_so(self) -> None:

@@ -1,30 +1,36 @@
-"""ResNet-50 v1.5 (He et al. 2015, stride in the 3x3 convolution), with torchvision's parameter names.
+"""ResNet v1.5 (He et al. 2015, stride in the 3x3 convolution), with torchvision's parameter names.
 
-161 parameters, 25,557,032 values at 1,000 classes.
+At 1,000 classes ResNet-50 has 161 parameters of 25,557,032 values, ResNet-101 314 of 44,549,160.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-BLOCKS = (3, 4, 6, 3)
 EXPANSION = 4
 
 
-class ResNet50(nn.Module):
-    """For a batch x 3 x H x W input, nominally 224 x 224; the output is batch x ``classes``."""
+class ResNet(nn.Module):
+    """Bottleneck blocks, ``blocks`` of them in each of four stages, for a batch x 3 x H x W input.
 
-    def __init__(self, classes: int = 1000) -> None:
+    H and W are nominally 224; the output is batch x ``classes``. ``thin`` divides every width, for runs in which
+    only the order of gradients counts.
+    """
+
+    def __init__(self, blocks: Sequence[int], classes: int = 1000, *, thin: int = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        channels = 64
-        for stage, blocks in enumerate(BLOCKS):
-            width = 64 * 2**stage
+        self.stages = len(blocks)
+        channels = narrowest = 64 // thin
+        self.conv1 = nn.Conv2d(3, channels, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        for stage, depth in enumerate(blocks):
+            width = narrowest * 2**stage
             bottlenecks: list[Bottleneck] = []
-            for block in range(blocks):
+            for block in range(depth):
                 stride = 2 if stage > 0 and block == 0 else 1
                 bottlenecks.append(Bottleneck(channels, width, stride))
                 channels = width * EXPANSION
@@ -33,10 +39,24 @@ class ResNet50(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         features = F.max_pool2d(F.relu(self.bn1(self.conv1(images))), 3, stride=2, padding=1)
-        for stage in range(len(BLOCKS)):
+        for stage in range(self.stages):
             features = self.get_submodule(f"layer{stage + 1}")(features)
         scores: Tensor = self.fc(torch.flatten(F.adaptive_avg_pool2d(features, 1), 1))
         return scores
+
+
+class ResNet50(ResNet):
+    """161 parameters, 25,557,032 values at 1,000 classes."""
+
+    def __init__(self, classes: int = 1000, *, thin: int = 1) -> None:
+        super().__init__((3, 4, 6, 3), classes, thin=thin)
+
+
+class ResNet101(ResNet):
+    """314 parameters, 44,549,160 values at 1,000 classes."""
+
+    def __init__(self, classes: int = 1000, *, thin: int = 1) -> None:
+        super().__init__((3, 4, 23, 3), classes, thin=thin)
 
 
 class Bottleneck(nn.Module):
