@@ -131,3 +131,76 @@ def small_cache_scenario(seed: int) -> Scenario:
     )
     job = workload(tensors=tensors([dice.choice([100_000, 300_000, 500_000]) for _ in range(count)]))
     return scenario(ranks, steps=5, seed=seed, control_plane=plane, noise=noise, workload=job)
+
+
+def exchange_scenario(seed: int) -> Scenario:
+    """A random scenario that negotiates, with any AND, a tree that merges or not, and detours or none."""
+    dice = random.Random(seed)
+    base = small_cache_scenario(seed) if seed % 4 == 0 else random_scenario(seed)
+    plane = replace(base.control_plane, merge=dice.random() < 0.3)
+    if plane.name not in NEGOTIATED:
+        plane = replace(plane, name=dice.choice(["hierarchical", "cached"]))
+    short = plane.cycle_time_ns <= 1000  # so that the event engine does not turn a million idle cycles
+    control = replace(
+        base.cluster.control, and_reduce=dice.choice(["ring", "ring", "in-network", "recursive-doubling"]),
+        in_network_ns=dice.choice([20_000] if short else [1, 700, 3000, 200_000]),
+    )  # fmt: skip
+    noise = replace(
+        base.noise, detour_ppm=dice.choice([0, 1000, 50_000, 300_000, 1_000_000]),
+        detour_ns=dice.choice([1, 500, 5000 if short else 300_000, 20_000 if short else 3_000_000]),
+    )  # fmt: skip
+    return replace(base, control_plane=plane, cluster=replace(base.cluster, control=control), noise=noise)
+
+
+def two_clock_scenario(seed: int) -> Scenario:
+    """Submissions run ahead of existence by a share or by a list, and somebody waits. Even seeds: any corner; odd ones
+    are made so that the wait matters."""
+    dice = random.Random(seed ^ 0x2C10C)
+    described = dice.choice([random_scenario, exchange_scenario])(seed) if seed % 2 == 0 else _long_backward(dice)
+    job, plane = described.workload, described.control_plane
+    share, submitted_ns, made = dice.choice([0, 100, 250, 500, 900, 1000, None]), 0, []
+    for each in job.tensors:
+        submitted_ns = dice.randint(submitted_ns, each.ready_ns) if share is None else each.ready_ns * share // 1000
+        made.append(replace(each, submit_ns=submitted_ns))
+    wait = dice.choice(["host", "host", "stream"])
+    if wait == "stream":
+        plane = replace(plane, data_plane="async")
+    return replace(
+        described, workload=replace(job, tensors=tuple(made)), control_plane=replace(plane, wait_for_data=wait)
+    )
+
+
+def _long_backward(dice: random.Random) -> Scenario:
+    """Backward takes many cycles, on ranks that are far apart."""
+    count = dice.choice([3, 5, 8, 12])
+    groups = dice.choice([Groups(), Groups(), Groups("layer"), Groups("count", 2), Groups("layer", strict=True)])
+    plane = replace(
+        PLANE, name=dice.choice([*NEGOTIATED, *NEGOTIATED, "ddp", "ideal"]), groups=groups,
+        cycle_time_ns=dice.choice([50_000, 300_000, 700_000, 2_000_000]),
+        fusion_threshold_bytes=dice.choice([0, 6000, 128 << 20]),
+        cache_capacity=dice.choice([1024, 1024, count, dice.randint(1, count)]),
+        data_plane=dice.choice(["async", "async", "blocking"]), bucket_bytes=8000, first_bucket_bytes=4000,
+    )  # fmt: skip
+    noise = Noise(
+        rank=Spread("normal", dice.choice([0, 100_000, 300_000])),
+        tensor=Spread("exponential", dice.choice([0, 200_000, 900_000])),
+    )
+    made = tensors(
+        [dice.choice([1000, 100_000, 300_000, 900_000]) for _ in range(count)],
+        [dice.choice([1000, 1000, 3_000_000]) for _ in range(count)],
+    )
+    job = workload(tensors=made, forward_ns=dice.choice([1000, 500_000]))
+    ranks = dice.choice([2, 3, 4, 7, 12])
+    return scenario(ranks, 2, dice.randrange(2**40), workload=job, control_plane=plane, noise=noise)
+
+
+def shuffled_scenario(seed: int) -> Scenario:
+    """Any corner that the vector engine can do with an order by rank; half of them with two clocks."""
+    dice = random.Random(seed ^ 0x5EED)
+    described = dice.choice([random_scenario, two_clock_scenario])(seed)
+    job, plane = described.workload, described.control_plane
+    if plane.name == "hierarchical":
+        plane = replace(plane, name=dice.choice(["point-to-point", "coordinator", "cached"]))
+    if plane.name == "cached":
+        plane = replace(plane, cache_capacity=dice.choice([len(job.tensors), 1024]))
+    return replace(described, workload=replace(job, order="shuffled"), control_plane=plane)

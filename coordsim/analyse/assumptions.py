@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from coordsim.scenario.model import Scenario
+from coordsim.cost.storage import staging, step_input_ns
+from coordsim.scenario.model import Machine, Scenario
+from coordsim.simulate.vector.refusals import vector_refusals
 
 LARGEST_RUN_SEEN = 4
 """Ranks of the largest recorded run of real Horovod that anything here was compared with."""
@@ -11,7 +13,7 @@ LARGEST_RUN_SEEN = 4
 def assumptions(scenario: Scenario) -> list[str]:
     """One sentence each, the weightiest first."""
     plane, noise = scenario.control_plane, scenario.noise
-    found = []
+    found = _unsaid(scenario)
     machine, cluster = scenario.cluster.machine, scenario.cluster.name
     nodes = -(-scenario.ranks // machine.ranks_per_node)
     if nodes > machine.max_nodes:
@@ -26,10 +28,7 @@ def assumptions(scenario: Scenario) -> list[str]:
             f"request cost {scenario.cluster.host.per_request_ns} ns is the most uncertain number here: "
             "0.3-3 us is plausible (cluster.host.per_request)"
         )
-    if not scenario.workload.parameters:
-        found.append(
-            f"compute times of {scenario.workload.name} are those of its source, whatever GPUs {cluster} has"
-        )
+    found += _compute(scenario)
     if plane.wire == "horovod" and plane.name in ("coordinator", "hierarchical", "cached", "point-to-point"):
         found.append("every response carries one int32 a rank, as Horovod's do (control_plane.wire)")
     if noise.silent:
@@ -39,14 +38,125 @@ def assumptions(scenario: Scenario) -> list[str]:
     if plane.name == "ddp":
         found.append("buckets follow ready order, as after DDP's first iteration; the cold step has them too")
     found += [
-        "a gradient is submitted when it exists (one clock), in the same order on every rank",
-        "no noise on control messages and collectives; backward is not slowed by a running collective",
+        *_gradients(scenario),
+        *_exchanges(scenario),
+        "no noise on collectives",
         "control and data traffic do not share links",
     ]
-    if scenario.workload.sample_bytes == 0:
-        found.append("input is never late (sample_bytes = 0)")
-    elif scenario.cluster.machine.node_read_Bps == 0:
-        found.append("input is never late (the machine has no node-local read rate)")
+    found += [f"simulated event by event: {each.because} ({each.key})" for each in vector_refusals(scenario)]
+    return found + _input(scenario) + _energy(machine)
+
+
+def _compute(scenario: Scenario) -> list[str]:
+    """How compute times came to fit the cluster's GPUs."""
+    workload, machine, cluster = scenario.workload, scenario.cluster.machine, scenario.cluster.name
+    times = f"compute times of {workload.name}"
+    found = {
+        "stated": f"{times} are those of its source, whatever GPUs {cluster} has",
+        "native": f"{times} are those of one {workload.gpu}, from its source",
+        "rate": f"{times} are those of one {workload.gpu}, all scaled to a {machine.gpu} by their samples/s"
+        " (workload.rates)",
+        "flops": f"{times} are those of one {workload.gpu}, all scaled by FLOPs to the"
+        f" {machine.device_flops / 1e12:.4g} TFLOP/s that {cluster} sustains on another workload: no samples/s of a"
+        f" {machine.gpu} are known (workload.rates)",
+    }
+    return [found[workload.timing]] if workload.timing in found else []
+
+
+def _unsaid(scenario: Scenario) -> list[str]:
+    """Compute times that a bare list of tensors does not say."""
+    workload = scenario.workload
+    for key in ("backward", "forward"):
+        kind, _, what = workload.sources.get(key, "").partition(": ")
+        if kind == "ASSUMED" and workload.timing == "stated":
+            return [f"{workload.name} says no {key} time; assumed: {what} (workload.{key})"]
+    return []
+
+
+def _gradients(scenario: Scenario) -> list[str]:
+    """When gradients are submitted and exist, in which order, and what disturbs them."""
+    plane, workload = scenario.control_plane, scenario.workload
+    early = any(tensor.submit_ns < tensor.ready_ns for tensor in workload.tensors)
+    slower = scenario.cluster.data.backward_slowdown_ppm
+    if plane.wait_for_data == "none":
+        found = ["a gradient is submitted when it exists: one clock (workload.enqueue, control_plane.wait_for_data)"]
+    elif plane.name == "ideal" or scenario.ranks == 1:
+        found = ["gradients go by when they exist, not by when they are submitted"]
+    elif not early and not slower:
+        found = ["hooks fire when gradients exist, so nobody waits for data (workload.enqueue)"]
     else:
-        found.append("input is read from node-local storage one batch ahead; staging is not part of a step")
+        found = ["hooks and gradients have two clocks, which start with backward and have their noise in common"]
+        if plane.name == "ddp" or plane.wait_for_data == "stream":
+            found.append("launches do not wait for data; copies and collective begin when it exists on all ranks")
+        else:
+            found.append("the background thread sees at once that its data exists: polling has no interval")
+    if workload.order == "same":
+        found.append("all ranks have the same ready order (workload.order)")
+    else:
+        found.append(
+            "every rank's ready order is random, as if no gradient depended on another; times stay where they are"
+            " and names move (workload.order)"
+        )
+    if not slower:
+        return [*found, "backward is not slowed by a running collective (cluster.data.backward_slowdown)"]
+    pace = "" if plane.wait_for_data == "none" else "; hooks keep their pace"
+    when = "while a collective or its copies run, on every rank alike"
+    return [*found, f"backward takes {slower / 10_000:g} % longer {when}{pace}"]
+
+
+def _exchanges(scenario: Scenario) -> list[str]:
+    """How control messages travel, and what disturbs them."""
+    plane, control, noise = scenario.control_plane, scenario.cluster.control, scenario.noise
+    if plane.name in ("ideal", "ddp") or scenario.ranks == 1:
+        return []
+    if noise.detours:
+        found = ["the operating system takes a control CPU away at most once per rank and cycle, at its wake"]
+    else:
+        found = ["no operating-system noise on control exchanges (noise.detour_probability)"]
+    if plane.name == "hierarchical" and not plane.merge:
+        found.append("inner nodes of the tree pass on every list as it came (control_plane.merge)")
+    if plane.name == "cached" and control.and_reduce == "in-network":
+        found.append(
+            f"an AND in the network takes {control.in_network_ns / 1000:g} us after the last rank, however many there"
+            " are (cluster.control.in_network)"
+        )
+    elif plane.name == "cached":
+        how = "round a ring, as gloo's" if control.and_reduce == "ring" else "by recursive doubling"
+        found.append(f"the AND runs in software, {how}; in the network it would be cluster.control.and_reduce")
     return found
+
+
+def _input(scenario: Scenario) -> list[str]:
+    """Where samples come from, and what staging them takes."""
+    workload, machine = scenario.workload, scenario.cluster.machine
+    local = machine.storage == "node-local"
+    if workload.sample_bytes == 0:
+        found = ["input is never late (sample_bytes = 0)"]
+    elif step_input_ns(scenario) == 0:
+        which = "no node-local read rate" if local else "no read rate of a parallel file system"
+        found = [f"input is never late (the machine has {which})"]
+    elif local:
+        found = ["input is read from node-local storage one batch ahead; staging is not part of a step"]
+    else:
+        found = ["input is read one batch ahead from a parallel file system that this job has to itself"]
+    if not local:
+        return found
+    staged = staging(scenario)
+    if staged is None:
+        return [*found, "staging is not counted: the data set's size is not given (workload.dataset_bytes)"]
+    if staged.fits is False:
+        does_not = "a node's share of the data set does not fit its storage"
+        return [*found, f"{does_not}: staging is not counted, and input is timed as if it did"]
+    if staged.time_ns is None:
+        return [*found, "staging is not counted: a rate is not given (cluster.machine.parallel_read, node_write)"]
+    return [*found, "staging has the parallel file system to itself, and every copy is read from there"]
+
+
+def _energy(machine: Machine) -> list[str]:
+    """Whose power is known."""
+    if machine.gpu_power_mW is None or machine.host_power_mW is None:
+        return ["energy is not counted: power is not given (cluster.machine.gpu_power, host_power)"]
+    if machine.gpu_power_mW and (machine.gpu_wait_power_mW is None or machine.gpu_idle_power_mW is None):
+        keys = "cluster.machine.gpu_wait_power, gpu_idle_power"
+        return [f"energy is an upper bound: GPUs that wait or idle are charged like computing ones ({keys})"]
+    return ["energy: every GPU is charged like the median one; CPUs and adapters draw the same in all phases"]

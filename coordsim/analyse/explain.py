@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from coordsim.analyse.allocation import energy_of
+from coordsim.cost.storage import step_input_ns
 from coordsim.scenario.model import Noise, Scenario
 from coordsim.simulate.engine import Simulation, simulate
 
@@ -22,6 +24,8 @@ class Counterfactual:
     step_time_s: float
     saves: float
     """Share of the step time that goes with the cause, 0..1; negative when it gets slower without."""
+    saves_kwh_per_1000_steps: float | None = None
+    """Energy at the meter, by the phases of either run; None when the machine's power is not known."""
 
 
 def counterfactuals(scenario: Scenario) -> Iterator[tuple[str, str, Scenario]]:
@@ -31,13 +35,14 @@ def counterfactuals(scenario: Scenario) -> Iterator[tuple[str, str, Scenario]]:
         ideal = replace(scenario, control_plane=replace(plane, name="ideal", data_plane="async"))
         yield "control_plane", "everybody knows at once (control plane 'ideal')", ideal
     if not scenario.noise.silent:
-        yield "jitter", "every GPU a median GPU, no noise", replace(scenario, noise=Noise())
+        quiet = Noise(detour_ppm=scenario.noise.detour_ppm, detour_ns=scenario.noise.detour_ns)  # those of exchanges
+        yield "jitter", "every GPU a median GPU, no noise", replace(scenario, noise=quiet)
     if scenario.ranks > 1:
         free = replace(cluster, data=replace(cluster.data, allreduce="free"))
         yield "collectives", "collectives take 1 ns", replace(scenario, cluster=free)
         free = replace(cluster, data=replace(cluster.data, copy_bandwidth_Bps=0))
         yield "fusion_copies", "no copies into and out of the fusion buffer", replace(scenario, cluster=free)
-    if scenario.workload.sample_bytes and cluster.machine.node_read_Bps:
+    if step_input_ns(scenario):
         unfed = replace(scenario.workload, sample_bytes=0)
         yield "input", "samples are always there", replace(scenario, workload=unfed)
 
@@ -46,12 +51,14 @@ def explain(
     simulation: Simulation, progress: Callable[[int, int], None] | None = None
 ) -> list[Counterfactual]:
     """Run every counterfactual of ``simulation``'s scenario with the same seed."""
-    measured = simulation.step_time_s
+    measured, used = simulation.step_time_s, energy_of(simulation)
     cases = list(counterfactuals(simulation.scenario))
     found = []
     for index, (cause, what, scenario) in enumerate(cases):
-        without = simulate(scenario).step_time_s
-        found.append(Counterfactual(cause, what, without, (measured - without) / measured))
+        again = simulate(scenario)
+        without, left = again.step_time_s, energy_of(again)
+        saves_kwh = None if used is None or left is None else used.kwh - left.kwh
+        found.append(Counterfactual(cause, what, without, (measured - without) / measured, saves_kwh))
         if progress is not None:
             progress(index + 1, len(cases))
     return found

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from coordsim.analyse.allocation import allocation
 from coordsim.analyse.assumptions import assumptions
 from coordsim.analyse.control import counters
 from coordsim.analyse.explain import Counterfactual
 from coordsim.analyse.scaling import BASELINE_RANKS, scaling
-from coordsim.cost.power import energy_kwh, node_hours
 from coordsim.scenario.resolved import resolved
 from coordsim.simulate.engine import Simulation
 
@@ -32,18 +32,6 @@ def step_statistics(simulation: Simulation) -> dict[str, float]:
     }
 
 
-def allocation(simulation: Simulation) -> dict[str, float]:
-    """Node-hours and energy of this job."""
-    scenario, machine = simulation.scenario, simulation.scenario.cluster.machine
-    step_ns = simulation.step_time_s * 1e9
-    per_step = node_hours(step_ns, scenario.ranks, machine.ranks_per_node, 1)
-    return {
-        "node_hours_per_1000_steps": per_step * 1000,
-        "node_hours_per_million_samples": per_step * 1e6 / (scenario.ranks * scenario.workload.batch),
-        "kwh_per_1000_steps": energy_kwh(step_ns, scenario.ranks, 1000, machine),
-    }
-
-
 def summary(simulation: Simulation, explained: list[Counterfactual] | None = None) -> dict[str, Any]:
     """Everything a script needs to know of one simulation."""
     scenario, scaled = simulation.scenario, scaling(simulation)
@@ -61,11 +49,17 @@ def summary(simulation: Simulation, explained: list[Counterfactual] | None = Non
         "samples_per_s": scaled.samples_per_s,
         "sustained_flops": scaled.sustained_flops,
         "breakdown_s": simulation.breakdown(),
-        "explain": None
-        if explained is None
-        else {each.cause: {"step_time_s": each.step_time_s, "saves": each.saves} for each in explained},
+        "explain": None if explained is None else {each.cause: _saved(each) for each in explained},
         "assumptions": assumptions(scenario),
         "control": counters(simulation),
         "allocation": allocation(simulation),
         "engine_wall_s": simulation.wall_s,
+    }
+
+
+def _saved(without: Counterfactual) -> dict[str, float | None]:
+    return {
+        "step_time_s": without.step_time_s,
+        "saves": without.saves,
+        "saves_kwh_per_1000_steps": without.saves_kwh_per_1000_steps,
     }

@@ -64,9 +64,9 @@ def demo(
 
 def _compare(sizes: tuple[int, ...], steps: int) -> Demo:
     """Simulate every case."""
+    from coordsim.analyse.allocation import allocation
     from coordsim.analyse.control import control_share
     from coordsim.analyse.scaling import scaling
-    from coordsim.analyse.summary import allocation
     from coordsim.report.demo import Case, Demo
     from coordsim.scenario.loading import load_scenario
     from coordsim.simulate.engine import simulate
@@ -87,7 +87,10 @@ def _compare(sizes: tuple[int, ...], steps: int) -> Demo:
                         Case(
                             workload, plane, groups, ranks, found.step_time_s, scaled.baseline_step_s,
                             scaled.efficiency, control_share(found), node_hours,
+                            0.0 if plane in ("ideal", "ddp") else scenario.control_plane.cycle_time_ns / 1e9,
                         )
                     )  # fmt: skip
                     bar.update(len(cases), count)
-    return Demo(CLUSTER, steps, scenario.seed, tuple(cases))
+    noise = scenario.noise
+    varies = noise.step.sigma_ppm or noise.tensor.sigma_ppm or (noise.stall_ppm and noise.stall_ns) or noise.detours
+    return Demo(CLUSTER, steps, scenario.seed, tuple(cases), not varies)

@@ -31,7 +31,8 @@ def simulate(
         str | None, typer.Option(metavar="NAME", help="Catalog name or .toml file.", show_default=False)
     ] = None,
     workload: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Catalog name or .toml file.", show_default=False)
+        str | None,
+        typer.Option(metavar="NAME", help="Catalog name, .toml file, or .csv of tensors.", show_default=False),
     ] = None,
     ranks: Annotated[
         int | None, typer.Option(metavar="N", help="GPUs; else the cluster's own number.", show_default=False)

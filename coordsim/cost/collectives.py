@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from coordsim.cost.nccl import PROTOCOLS, Algorithm, floor_log2, selection_248
+from coordsim.cost.nccl import Algorithm, Protocol, floor_log2, protocols, selection_248
 from coordsim.scenario.model import DataNetwork
 
 _NS = 1_000_000_000
@@ -24,6 +24,8 @@ def allreduce_ns(nbytes: int, ranks: int, data: DataNetwork, ranks_per_node: int
     - ``nccl-tree``: base + 2((ranks a node - 1) NVLink hops + floor(log2(nodes)) network hops)
       + 2 x bytes / (``tree_bandwidth_percent`` of the bus bandwidth).
     - ``nccl``: the one that :func:`nccl_choice` names.
+    - ``hop_latency_percent`` scales every hop of a job over several nodes, but not those inside the node of
+      ``hierarchical``.
     - ``hierarchical``: reduce-scatter and allgather inside the node (a ring over NVLink), between them an
       allreduce across nodes: the volume of a ring at the node's bandwidth with a tree's latency (Horovod's
       NCCLHierarchicalAllreduce; its copies to and from the host are not modelled). On one node there is no
@@ -42,8 +44,10 @@ def nccl_choice(nbytes: int, ranks: int, data: DataNetwork, ranks_per_node: int)
 
     2.5.6 and 2.7.8: the faster by their own tables (ring on a tie). 2.4.8: its threshold, which knows
     other latencies than the 2.5.6 table that times it; so with 2.4.8 a message just above the threshold
-    can be faster than one below.
+    can be faster than one below. 2.2.12: the ring, there was nothing else.
     """
+    if data.nccl == "2.2.12":
+        return "ring"
     job = _Job.of(ranks, ranks_per_node)
     if data.nccl == "2.4.8":
         return selection_248(nbytes, ranks, job.nodes, data.bus_bandwidth_Bps, _tree_Bps(data))
@@ -79,6 +83,10 @@ def _allreduce_ns(nbytes: int, ranks: int, data: DataNetwork, ranks_per_node: in
     return max(1, _tree_ns(nbytes, job, data) if tree else _ring_ns(nbytes, job, data))
 
 
+def _rows(data: DataNetwork, algorithm: Algorithm) -> tuple[Protocol, ...]:
+    return protocols(data.nccl, algorithm, data.hop_latency_percent)
+
+
 def _xfer_ns(numerator: int, denominator: int) -> int:
     """ceil(numerator / denominator s), in ns; the one rounding of a message."""
     return -(-numerator * _NS // denominator)
@@ -96,7 +104,7 @@ def _ring_ns(nbytes: int, job: _Job, data: DataNetwork) -> int:
         + (hops - across) * p.local_hop_ns(job.nodes)
         + across * p.network_ns
         + _xfer_ns(volume * p.share[1], bandwidth * p.share[0])
-        for p in PROTOCOLS[data.nccl, "ring"]
+        for p in _rows(data, "ring")
     )
 
 
@@ -106,7 +114,7 @@ def _tree_ns(nbytes: int, job: _Job, data: DataNetwork) -> int:
         p.base_ns
         + 2 * ((job.local - 1) * p.local_hop_ns(job.nodes) + floor_log2(job.nodes) * p.network_ns)
         + _xfer_ns(2 * nbytes * 100 * p.share[1], bandwidth * p.share[0])
-        for p in PROTOCOLS[data.nccl, "tree"]
+        for p in _rows(data, "tree")
     )
 
 
@@ -122,7 +130,7 @@ def _half_ring_ns(nbytes: int, local: int, data: DataNetwork) -> int:
         p.base_ns
         + (local - 1) * p.nvlink_ns
         + _xfer_ns((local - 1) * nbytes * p.share[1], local * data.nvlink_bandwidth_Bps * p.share[0])
-        for p in PROTOCOLS[data.nccl, "ring"]
+        for p in _rows(data, "ring")
     )
 
 
@@ -131,10 +139,10 @@ def _across_nodes_ns(nbytes: int, nodes: int, data: DataNetwork) -> int:
     if nodes == 1:
         return 0
     volume, bandwidth = 2 * (nodes - 1) * nbytes, nodes * data.network_bandwidth_Bps
-    rings = PROTOCOLS[data.nccl, "ring"]
+    rings = _rows(data, "ring")
     return min(
         tree.base_ns
         + 2 * floor_log2(nodes) * tree.network_ns
         + _xfer_ns(volume * ring.share[1], bandwidth * ring.share[0])
-        for tree, ring in zip(PROTOCOLS[data.nccl, "tree"], rings, strict=True)
+        for tree, ring in zip(_rows(data, "tree"), rings, strict=True)
     )

@@ -5,17 +5,20 @@ network rows are those of docs/published.md 5, its NVLink rows and the base of R
 listed there), and ``ncclTreeThreshold`` in ``src/init.cu`` of 2.4. Left out, because they would
 make a larger message or job *faster*: 2.7's ``treeCorrectionFactor``, the ring's 1.9x plateau, LL128's
 other factors for one node (tree) and for one rank a node (ring). Left out, because a
-:class:`~coordsim.scenario.model.DataNetwork` states its bandwidths itself: all caps in GB/s. GPUs without
-NVLink (rows "PCI") are not tabulated.
+:class:`~coordsim.scenario.model.DataNetwork` states its bandwidths itself: all caps in GB/s.
+
+LL128 is for Volta on NVLink alone ("Other cases are not tested", 2.5.6's tuner). 2.2.12 stands for 2.0 to 2.3, whose
+source is not public: rings alone, LL and Simple, and for times 2.5.6's rows of GPUs on PCI.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 Algorithm = Literal["ring", "tree"]
-Version = Literal["2.4.8", "2.5.6", "2.7.8"]
+Version = Literal["2.2.12", "2.4.8", "2.5.6", "2.7.8"]
 
 TREE_HOP_NS = 15_000
 """2.4's ``treelatinter``: one level of the tree between nodes."""
@@ -45,6 +48,14 @@ class Protocol:
         return self.nvlink_ns if nodes == 1 else self.nvlink_among_nodes_ns
 
 
+_RING_PCI = (  # 2.5.6's, without LL128
+    Protocol("LL", 3_600, 1_000, 900, 900, (1, 4)),
+    Protocol("Simple", 8_400, 5_700, 6_600, 6_600, (1, 1)),
+)
+_TREE_PCI = (  # NCCL of that age had none: for what else crosses nodes as a tree does (hierarchical)
+    Protocol("LL", 4_400, 1_000, 1_000, 5_000, (1, 3)),
+    Protocol("Simple", 0, 28_000, 28_000, 50_000, (1, 1)),
+)
 _RING_256 = (  # every one of the 2(n-1) hops counts as the slowest (``nsteps*lat``): among nodes = network
     Protocol("LL", 3_600, 400, 900, 900, (1, 4)),
     Protocol("LL128", 3_600, 2_500, 2_500, 2_500, (120, 128)),
@@ -67,6 +78,8 @@ _TREE_278 = (
 )
 
 PROTOCOLS: dict[tuple[Version, Algorithm], tuple[Protocol, ...]] = {
+    ("2.2.12", "ring"): _RING_PCI,
+    ("2.2.12", "tree"): _TREE_PCI,
     ("2.4.8", "ring"): _RING_256,  # 2.4 has no table of times: 2.5.6's, the nearest
     ("2.4.8", "tree"): _TREE_256,
     ("2.5.6", "ring"): _RING_256,
@@ -74,6 +87,19 @@ PROTOCOLS: dict[tuple[Version, Algorithm], tuple[Protocol, ...]] = {
     ("2.7.8", "ring"): _RING_278,
     ("2.7.8", "tree"): _TREE_278,
 }
+
+
+@lru_cache
+def protocols(version: Version, algorithm: Algorithm, hop_percent: int = 100) -> tuple[Protocol, ...]:
+    """The rows of ``version``; hops of jobs over several nodes take ``hop_percent`` % of the table, rounded down."""
+    return tuple(
+        replace(
+            row,
+            nvlink_among_nodes_ns=row.nvlink_among_nodes_ns * hop_percent // 100,
+            network_ns=row.network_ns * hop_percent // 100,
+        )
+        for row in PROTOCOLS[version, algorithm]
+    )
 
 
 def floor_log2(n: int) -> int:

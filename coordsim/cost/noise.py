@@ -21,6 +21,8 @@ ONE_Q16 = 1 << 16
 PPM = 1_000_000
 
 STREAM_RANK, STREAM_NODE, STREAM_STEP, STREAM_TENSOR, STREAM_STALL, STREAM_STALL_LENGTH = range(1, 7)
+STREAM_DETOUR, STREAM_DETOUR_LENGTH = 7, 8
+"""Of these two the step's place in the counter is the cycle."""
 
 UInt32 = npt.NDArray[np.uint32]
 UInt64 = npt.NDArray[np.uint64]
@@ -156,14 +158,34 @@ class NoiseModel:
         """Rare stalls of a step, shape [rank]; None when they are switched off."""
         if not (self.noise.stall_ppm and self.noise.stall_ns):
             return None
-        threshold = self.noise.stall_ppm * (1 << 32) // PPM
-        hit = draw(keys(self.seed, STREAM_STALL, step, self._indices)).astype(np.int64) < threshold
-        stalls = np.zeros(self.ranks, dtype=np.int64)
-        if hit.any():
-            length = Quantiles.of(Spread("exponential", PPM))
-            u32 = draw(keys(self.seed, STREAM_STALL_LENGTH, step, self._indices[hit]))
-            stalls[hit] = scaled_ns(self.noise.stall_ns, length(u32))
-        return stalls
+        streams = STREAM_STALL, STREAM_STALL_LENGTH
+        stalls = self._rare_ns(streams, step, self.noise.stall_ppm, self.noise.stall_ns)
+        return np.zeros(self.ranks, dtype=np.int64) if stalls is None else stalls
+
+    def detour_ns(self, cycle: int) -> Int64 | None:
+        """What each rank's control CPU loses to the operating system in a cycle, shape [rank]; None: nothing.
+
+        One chance per rank and cycle, of an exponential length (docs/semantics.md 4.6).
+        """
+        if not self.noise.detours:
+            return None
+        streams = STREAM_DETOUR, STREAM_DETOUR_LENGTH
+        return self._rare_ns(streams, cycle, self.noise.detour_ppm, self.noise.detour_ns)
+
+    def _rare_ns(self, streams: tuple[int, int], counter: int, ppm: int, mean_ns: int) -> Int64 | None:
+        """Lengths where the first stream's draw falls below ``ppm``, else 0, shape [rank]; None where none does."""
+        threshold = ppm * (1 << 32) // PPM
+        hit = draw(keys(self.seed, streams[0], counter, self._indices)).astype(np.int64) < threshold
+        if not hit.any():
+            return None
+        lengths = np.zeros(self.ranks, dtype=np.int64)
+        u32 = draw(keys(self.seed, streams[1], counter, self._indices[hit]))
+        lengths[hit] = scaled_ns(mean_ns, self._unit_exponential(u32))
+        return lengths
+
+    @cached_property
+    def _unit_exponential(self) -> Quantiles:
+        return Quantiles.of(Spread("exponential", PPM))
 
     def forward_ns(self, step: int, forward_ns: int) -> Int64:
         """Forward pass of each rank, stalls included; shape [rank], at least 1 ns."""

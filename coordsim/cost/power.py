@@ -2,10 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
 from coordsim.scenario.model import Machine
 
+Phase = Literal["compute", "wait", "idle"]
+PHASES: tuple[Phase, ...] = ("compute", "wait", "idle")
+COMPONENTS = ("gpus", "hosts", "nics", "facility")
+"""Who draws it; ``facility`` is what PUE adds to the other three."""
+PHASE_OF: dict[str, Phase] = {
+    "input_stall": "idle", "forward": "compute", "backward": "compute", "straggler_wait": "wait",
+    "cycle_wait": "wait", "control_exchange": "wait", "control_work": "wait", "fusion_copy": "wait",
+    "exposed_collective": "wait", "optimizer": "compute",
+}  # fmt: skip
+"""What the job's GPUs do in each part of the breakdown. The parts are those of the median GPU up to its last
+gradient and of the last one after it: a fast GPU waits longer than is charged, a slow one shorter."""
+
+_S_PER_HOUR = 3600
 _NS_PER_HOUR = 3.6e12
 _MW_PER_KW = 1e6  # milliwatts
+
+
+@dataclass(frozen=True, slots=True)
+class Energy:
+    """kWh at the meter, split in two ways; either sums to the whole."""
+
+    by_phase: dict[str, float]
+    """By :data:`PHASES`: what the whole nodes draw while the job's GPUs are in that phase."""
+    by_component: dict[str, float]
+    """By :data:`COMPONENTS`."""
+
+    @property
+    def kwh(self) -> float:
+        return sum(self.by_phase.values())
 
 
 def node_hours(step_time_ns: float, ranks: int, ranks_per_node: int, steps: int) -> float:
@@ -13,18 +44,45 @@ def node_hours(step_time_ns: float, ranks: int, ranks_per_node: int, steps: int)
     return _nodes(ranks, ranks_per_node) * step_time_ns * steps / _NS_PER_HOUR
 
 
-def power_kw(ranks: int, machine: Machine) -> float:
-    """Draw in kW at the meter: whole nodes, every GPU and host at the machine's stated power, times PUE.
+def power_kw(phase: Phase, ranks: int, machine: Machine) -> dict[str, float] | None:
+    """Draw in kW by component while the job's GPUs are in ``phase``; None when the machine's power is not known.
 
-    An upper bound: a GPU that waits for a collective draws less, which nothing published quantifies.
+    Whole nodes: GPUs of the last node that have no rank idle. A phase whose power is not given is charged as
+    computing, which is an upper bound.
     """
-    node_mw = machine.ranks_per_node * machine.gpu_power_mW + machine.host_power_mW
-    return _nodes(ranks, machine.ranks_per_node) * node_mw / _MW_PER_KW * machine.pue_permille / 1000
+    computing, host = machine.gpu_power_mW, machine.host_power_mW
+    if computing is None or host is None:
+        return None
+    waiting, idle = (
+        computing if told is None else told for told in (machine.gpu_wait_power_mW, machine.gpu_idle_power_mW)
+    )
+    busy = {"compute": computing, "wait": waiting, "idle": idle}[phase]
+    nodes = _nodes(ranks, machine.ranks_per_node)
+    unused = nodes * machine.ranks_per_node - ranks
+    drawn = {
+        "gpus": (ranks * busy + unused * idle) / _MW_PER_KW,
+        "hosts": nodes * host / _MW_PER_KW,
+        "nics": nodes * machine.nic_power_mW / _MW_PER_KW,
+    }
+    return drawn | {"facility": sum(drawn.values()) * (machine.pue_permille - 1000) / 1000}
 
 
-def energy_kwh(step_time_ns: float, ranks: int, steps: int, machine: Machine) -> float:
-    """Energy in kWh of ``steps`` steps of ``step_time_ns`` each, at :func:`power_kw`."""
-    return power_kw(ranks, machine) * step_time_ns * steps / _NS_PER_HOUR
+def energy(parts_s: Mapping[str, float], ranks: int, steps: int, machine: Machine) -> Energy | None:
+    """Energy of ``steps`` steps whose breakdown (part name -> seconds) is ``parts_s``, each part at its phase's power.
+
+    None when the machine's power is not known.
+    """
+    by_phase: dict[str, float] = dict.fromkeys(PHASES, 0.0)
+    by_component = dict.fromkeys(COMPONENTS, 0.0)
+    for phase in PHASES:
+        drawn = power_kw(phase, ranks, machine)
+        if drawn is None:
+            return None
+        hours = steps * sum(value for name, value in parts_s.items() if PHASE_OF[name] == phase) / _S_PER_HOUR
+        for name, kw in drawn.items():
+            by_phase[phase] += kw * hours
+            by_component[name] += kw * hours
+    return Energy(by_phase, by_component)
 
 
 def _nodes(ranks: int, ranks_per_node: int) -> int:

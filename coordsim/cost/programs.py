@@ -1,8 +1,8 @@
 """Every control exchange as one straight-line program per rank (docs/semantics.md 4).
 
-A program is a generator over :class:`Send`, :class:`Recv`, :class:`RecvAll` and :class:`Work`; receives are
-sent the payloads. The program *is* the definition of the exchange: the event engine interprets it message
-by message, and the vector engine's closed forms are tested against that.
+A program is a generator over :class:`Send`, :class:`Recv`, :class:`RecvAll`, :class:`Work` and :class:`Combine`;
+receives are sent the payloads. The program *is* the definition of the exchange: the event engine interprets it
+message by message, and the vector engine's closed forms are tested against that.
 """
 
 from __future__ import annotations
@@ -49,7 +49,20 @@ class Work:
     ns: int
 
 
-Op: TypeAlias = Send | Recv | RecvAll | Work
+@dataclass(frozen=True, slots=True)
+class Combine:
+    """Hands ``value`` to the switches. Is sent what all ``ranks`` handed in, combined, ``ns`` after the last did.
+
+    The CPU waits and is not charged: SHARP's host adapter works alone.
+    """
+
+    ranks: int
+    value: Any
+    combine: Callable[[Any, Any], Any]
+    ns: int
+
+
+Op: TypeAlias = Send | Recv | RecvAll | Work | Combine
 Program: TypeAlias = Generator[Op, Any, Any]
 
 
@@ -151,6 +164,29 @@ def reduce_recursive_doubling(
     if rank < extra:
         yield Send(rank + core, nbytes, value)
     return value
+
+
+def reduce_ring(rank: int, ranks: int, nbytes: int, value: int, combine: Callable[[int, int], int]) -> Program:
+    """All-reduce round a ring: 2 (ranks - 1) messages, each of which waits for the one before.
+
+    The vector goes down from the last rank to rank 0, which then has all of it, and from there round once more.
+    That is what gloo's ring does with one or two words, whose other chunks are empty and not sent
+    (docs/horovod.md 3.6).
+    """
+    above, below = (rank + 1) % ranks, (rank - 1) % ranks
+    if rank < ranks - 1:
+        value = combine(value, (yield Recv(above)))
+    if rank:
+        yield Send(below, nbytes, value)
+        value = yield Recv(above)
+    if rank != 1:
+        yield Send(below, nbytes, value)
+    return value
+
+
+def reduce_in_network(ranks: int, value: int, combine: Callable[[int, int], int], cost_ns: int) -> Program:
+    """All-reduce by the switches: everybody has the result ``cost_ns`` after the last rank handed in its part."""
+    return (yield Combine(ranks, value, combine, cost_ns))
 
 
 def star_gather(

@@ -64,7 +64,10 @@ class _Tail:
         self.parts[part] += max(end_ns - max(begin_ns, self.ready_ns), 0)
 
     def add_control(self, begin_ns: int, end_ns: int, work_ns: int) -> None:
-        """A control phase, of which ``work_ns`` is serial work; R may cut it, and then cuts both alike."""
+        """A control phase, of which ``work_ns`` is serial work; R may cut it, and then cuts both alike.
+
+        One that a wait for data has made later is work as a whole: the wait ends by R, and exchanges before it.
+        """
         whole = end_ns - begin_ns
         remaining = max(end_ns - max(begin_ns, self.ready_ns), 0)
         work = work_ns * remaining // whole if whole else 0

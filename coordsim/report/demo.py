@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 from coordsim.report import tables, text
@@ -13,6 +15,8 @@ SCHEMA = "coordsim.demo/1"
 TITLES = {"stemdl": "STEMDL", "resnet50": "ResNet-50"}
 CLOSE = 0.001
 """A smaller share of a step is called nothing."""
+ON_CYCLE = 0.05
+"""A step this close to a whole number of cycles, in cycles, ended on one."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class Case:
     scaling_efficiency: float
     control_share: float
     node_hours_per_1000_steps: float
+    cycle_time_s: float
+    """0 for control planes that know no cycles."""
 
     @property
     def label(self) -> str:
@@ -40,6 +46,8 @@ class Demo:
     steps: int
     seed: int
     cases: tuple[Case, ...]
+    steady: bool
+    """All jitter is persistent: every step is drawn alike."""
 
     @property
     def workloads(self) -> list[str]:
@@ -104,13 +112,33 @@ def _table(demo: Demo, workload: str, page: Page) -> list[str]:
     for case in demo.of(workload):
         by_label.setdefault(case.label, []).append(case)
     rows = [["efficiency at", *(f"{size:,}" for size in demo.sizes), "GPUs", "control"]]
+    snapped = {label: cases[0].cycle_time_s for label, cases in by_label.items() if _snaps(demo, cases)}
     for label, cases in by_label.items():
         shares = [text.percent(case.scaling_efficiency) for case in cases]
-        rows.append([label, *shares, "", text.percent(cases[-1].control_share)])
+        rows.append([f"{label} *" if label in snapped else label, *shares, "", text.percent(cases[-1].control_share)])
     lines = tables.columns(rows, "l" + "r" * len(demo.sizes) + "lr", indent=2)
     title = f"{_title(workload)} on {demo.cluster.capitalize()}"
     note = f"; control: share of the step at {demo.sizes[-1]:,} GPUs"
+    if snapped:
+        cycles = ", ".join(text.seconds(each) for each in dict.fromkeys(snapped.values()))
+        footnote = f"  * steps snap to whole cycles ({cycles}): all jitter here is persistent"
+        lines.append(page.dim(footnote))
     return [page.bold(title) + page.dim(note), page.dim(lines[0]), *lines[1:]]
+
+
+def _snaps(demo: Demo, cases: Sequence[Case]) -> bool:
+    """Whether two sizes take the same whole number of cycles though the jitter of one is larger: where every step
+    is drawn alike, its last gradient meets the same cycle every time, and more of it shows in no mean."""
+    if not demo.steady or not cases[0].cycle_time_s:
+        return False
+    drawn = {case.ranks: case.step_time_s for case in demo.of(cases[0].workload) if case.control_plane == "ideal"}
+    for one, other in pairwise(cases):
+        cycles = [case.step_time_s / case.cycle_time_s for case in (one, other)]
+        ends_on_one = all(abs(each - round(each)) < ON_CYCLE for each in cycles)
+        jitter_grows = drawn[other.ranks] - drawn[one.ranks] > CLOSE * drawn[one.ranks]
+        if ends_on_one and round(cycles[0]) == round(cycles[1]) and jitter_grows:
+            return True
+    return False
 
 
 def findings(demo: Demo) -> list[str]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+from coordsim.record.files import whole_file
 
 INK, FAINT = "#222222", "#d9d9d9"
 COLOURS = {
@@ -146,13 +146,6 @@ def save(figure: Any, paths: Sequence[Path]) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file beside its final name, then rename: nobody ever sees half of it."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    """Write a file, all of it or nothing."""
+    with whole_file(path) as fresh:
+        fresh.write_bytes(content)

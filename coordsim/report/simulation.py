@@ -25,8 +25,10 @@ PARTS_OF = {
 """Cause -> the parts of a step beside which it is printed."""
 SHOWN_ASSUMPTIONS = 3
 _BAR_CELLS = 12
-_SHORT_BAR_CELLS = 5
+_SHORT_BAR_CELLS = (5, 3, 0)
+"""Beside counterfactuals: the longest with which the table fits the page."""
 _LABEL = 14
+_SMALLEST_SAVING = 1e-4
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ def simulation_report(
     lines += ["", *tables.facts(_results(simulation, facts), page, label=_LABEL)]
     lines += ["", *_breakdown(facts, explained, page)]
     rows = [("last to come", late_ranks(simulation)), ("control", control_line(facts)), ("cost", cost_line(facts))]
+    found = {"energy": energy_line(facts), "staging": staging_line(simulation.scenario, facts)}
+    rows += [(label, line) for label, line in found.items() if line]
     lines += ["", *tables.facts(rows, page, label=_LABEL)]
     if changes is not None:
         lines += ["", *page.wrap(recommendation(changes, explained or (), facts), page.bold("change:") + " ", "  ")]
@@ -110,37 +114,46 @@ def _results(simulation: Simulation, facts: dict[str, Any]) -> list[tuple[str, s
 def _breakdown(facts: dict[str, Any], explained: Sequence[Counterfactual] | None, page: Page) -> list[str]:
     """The ten parts; with ``explained``, what each would save when its cause is removed."""
     parts, whole = facts["breakdown_s"], facts["step_time_s"]["mean"]
-    header, align, cells = ["where it goes", "time", "share", ""], "lrrl", _BAR_CELLS
+    header, align = ["where it goes", "time", "share", ""], "lrrl"
+    bars: tuple[int, ...] = (_BAR_CELLS,)
     beside: dict[str, list[str]] = {}
     if explained is not None:
         beside = _beside(explained, facts, page)
-        header, align, cells = [*header, "without it", "saves", "node-h"], align + "rrr", _SHORT_BAR_CELLS
-    rows = [header]
-    for name, value in parts.items():
-        share = value / whole
-        mark, *right = beside.get(name, [""] * 4) if explained is not None else [""]
-        bar = f"{page.bar(share, cells):<{cells}} {mark}".rstrip()
-        rows.append([name.replace("_", " "), text.seconds(value), text.percent(share), bar, *right])
-    lines = tables.columns(rows, align, indent=2)
-    legend = [] if explained is None else ["  without it: simulated again; node-h: node-hours saved in 1,000 steps"]
+        header, align = [*header, "without", "saves", "node-h", "kWh"], align + "rrrr"
+        bars = _SHORT_BAR_CELLS
+    for cells in bars:
+        rows = [header]
+        for name, value in parts.items():
+            share = value / whole
+            mark, *right = beside.get(name, [""] * 5) if explained is not None else [""]
+            bar = f"{page.bar(share, cells):<{cells}} {mark}".rstrip() if cells else mark
+            rows.append([name.replace("_", " "), text.seconds(value), text.percent(share), bar, *right])
+        lines = tables.columns(rows, align, indent=2)
+        if max(map(len, lines)) <= page.width:
+            break
+    legend = [] if explained is None else ["  without: simulated again without it; node-h, kWh: saved in 1,000 steps"]
     return [page.dim(lines[0]), *lines[1:], *map(page.dim, legend)]
 
 
 def _beside(explained: Sequence[Counterfactual], facts: dict[str, Any], page: Page) -> dict[str, list[str]]:
-    """Part -> a bracket and the three cells to its right; a cause of several parts is bracketed."""
+    """Part -> a bracket and the four cells to its right; a cause of several parts is bracketed."""
     node_hours = facts["allocation"]["node_hours_per_1000_steps"]
     cells = {}
     for cause in explained:
-        parts = PARTS_OF[cause.cause]
-        values = [
-            text.seconds(cause.step_time_s), text.percent(cause.saves), text.number(cause.saves * node_hours),
-        ]  # fmt: skip
+        parts, kwh = PARTS_OF[cause.cause], cause.saves_kwh_per_1000_steps
+        saved = ["-" if each is None else _saved(each) for each in (cause.saves * node_hours, kwh)]
+        values = [text.seconds(cause.step_time_s), text.percent(cause.saves), *saved]
         marks = ["┐", "├", "┘"] if page.unicode else ["\\", "+", "/"]
         for place, part in enumerate(parts):
             told = place == len(parts) // 2
             mark = marks[place] if len(parts) > 1 else ""
-            cells[part] = [mark, *(values if told else [""] * 3)]
+            cells[part] = [mark, *(values if told else [""] * 4)]
     return cells
+
+
+def _saved(amount: float) -> str:
+    """What no table has room for is nothing."""
+    return text.number(amount) if abs(amount) >= _SMALLEST_SAVING else "0"
 
 
 def late_ranks(simulation: Simulation) -> str:
@@ -177,10 +190,37 @@ def control_line(facts: dict[str, Any]) -> str:
 def cost_line(facts: dict[str, Any]) -> str:
     """What the allocation pays."""
     paid = facts["allocation"]
+    used = "energy not known"
+    if paid["kwh_per_1000_steps"] is not None:
+        used = f"{text.number(paid['kwh_per_1000_steps'])} kWh"
     return (
-        f"{text.number(paid['node_hours_per_1000_steps'])} node-hours and "
-        f"{text.number(paid['kwh_per_1000_steps'])} kWh for 1,000 steps; "
+        f"{text.number(paid['node_hours_per_1000_steps'])} node-hours and {used} for 1,000 steps; "
         f"{text.number(paid['node_hours_per_million_samples'])} node-hours a million samples"
+    )
+
+
+def energy_line(facts: dict[str, Any]) -> str:
+    """Mean draw, and in which phases it goes; nothing when the power is not known, or nothing is drawn."""
+    paid = facts["allocation"]
+    used, by_phase = paid["kwh_per_1000_steps"], paid["kwh_by_phase_per_1000_steps"]
+    if not used:
+        return ""
+    told = {"compute": "computing", "wait": "waiting", "idle": "without input"}
+    shares = [f"{text.percent(by_phase[phase] / used)} {words}" for phase, words in told.items() if by_phase[phase]]
+    return f"{text.si(paid['mean_power_kw'] * 1000, 'W')} at the meter; {', '.join(shares)}"
+
+
+def staging_line(scenario: Scenario, facts: dict[str, Any]) -> str:
+    """What comes before the first step; nothing when it is not counted, or nothing is staged."""
+    paid, machine = facts["allocation"], scenario.cluster.machine
+    size = text.si(paid["staged_bytes_per_node"] or 0, "B")
+    if paid["staging_fits"] is False:
+        return f"not possible: {size} a node, whose storage holds {text.si(machine.node_storage_bytes, 'B')}"
+    if not paid["staging_s"]:
+        return ""
+    return (
+        f"{size} a node in {text.seconds(paid['staging_s'])} before the first step: "
+        f"{text.number(paid['staging_node_hours'])} node-hours"
     )
 
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from coordsim.errors import InputError, Refused
+from coordsim.errors import Problem as Mistake
 from coordsim.record.breakdown import breakdown, step_times
 from coordsim.record.trace import Int64, Trace
 from coordsim.scenario.model import Scenario
 from coordsim.simulate.problem import Problem, Progress
+from coordsim.simulate.vector.refusals import vector_refusals
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,11 +80,11 @@ def simulate(
 ) -> Simulation:
     """Simulate ``scenario``.
 
-    ``engine``: "vector" (arrays, exact), "event" (SimPy, the oracle) or "auto": vector, which can do every
-    scenario that can be described today, unless ``debug`` asks for the protocol's invariants to be checked in
-    each cycle, which only the event engine can. ``progress`` is called with (steps done, steps in all).
+    ``engine``: "vector" (arrays, exact), "event" (SimPy, the oracle) or "auto": vector, unless it refuses the
+    scenario (:mod:`coordsim.simulate.vector.refusals`) or ``debug`` asks for the protocol's invariants to be
+    checked in each cycle, which only the event engine can. ``progress`` is called with (steps done, steps in all).
     Raises InputError for an unknown engine, or vector with ``debug``, and Refused, with the reason, when a
-    run would not end or not fit.
+    run would not end or not fit, or when the vector engine was asked for what it cannot do.
     """
     if not isinstance(scenario, Scenario):
         message = f"a {type(scenario).__name__} is no scenario; Scenario.load reads one from a file"
@@ -94,7 +96,10 @@ def simulate(
         raise InputError.one("--engine", "", engine, f"no engine {engine!r}", ENGINES)
     if engine == "vector" and debug:
         raise InputError.one("--engine", "", engine, "the vector engine has no debug mode", ("auto", "event"))
-    chosen = "event" if engine == "event" or debug else "vector"
+    refusals = vector_refusals(scenario)
+    if engine == "vector" and refusals:
+        raise Refused([Mistake("--engine", each.key, each.value, each.because) for each in refusals])
+    chosen = "event" if engine == "event" or debug or refusals else "vector"
     _within_reach(scenario, chosen)
     began = time.perf_counter()
     problem = Problem(scenario)
@@ -115,14 +120,19 @@ def _within_reach(scenario: Scenario, engine: str) -> None:
     size = ranks * tensors * (scenario.steps + 1)
     if engine == "event":
         where, value, limit = "--engine", "event", EVENT_LIMIT
-        needed, memory_limit = ranks * ((16 << 10) + 64 * tensors), EVENT_BYTES_LIMIT
+        each = 64 if scenario.control_plane.wait_for_data == "none" else 256  # hooks too, and sets of what exists
+        needed, memory_limit = ranks * ((16 << 10) + each * tensors), EVENT_BYTES_LIMIT
     else:
         where, value, limit = "--ranks", str(ranks), VECTOR_LIMIT
         compute_ns = scenario.workload.forward_ns + scenario.workload.backward_ns
         offset_bytes = 4 if 2 * compute_ns < 1 << 32 else 8
-        needed, memory_limit = offset_bytes * ranks * tensors, VECTOR_BYTES_LIMIT
+        matrices = 1 if scenario.control_plane.wait_for_data == "none" else 2
+        if scenario.workload.order != "same":
+            matrices = 2 * matrices + 2
+        needed, memory_limit = matrices * offset_bytes * ranks * tensors, VECTOR_BYTES_LIMIT
     if size > limit:
-        hint = "; use the vector engine" if engine == "event" else "; simulate fewer steps"
+        simpler = engine == "vector" or vector_refusals(scenario)
+        hint = "; simulate fewer steps" if simpler else "; use the vector engine"
         message = f"{ranks:,} ranks x {tensors} tensors x {scenario.steps + 1:,} steps are {size:.1e} gradients, "
         raise Refused.one(where, "", value, f"{message}beyond the {engine} engine's {limit:.0e}{hint}")
     if needed > memory_limit:

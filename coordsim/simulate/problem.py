@@ -7,19 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from coordsim.cost.data_plane import DataPlane
-from coordsim.cost.network import NS_PER_S, LogGP
+from coordsim.cost.network import LogGP
 from coordsim.cost.noise import NoiseModel
+from coordsim.cost.orders import shuffled_places
+from coordsim.cost.storage import step_input_ns
 from coordsim.cost.wire_sizes import WireSizes
+from coordsim.errors import Refused
 from coordsim.protocol.fusion import rounded_threshold
 from coordsim.protocol.groups import GroupTable, by_layer, equal_parts
-from coordsim.protocol.messages import DType, Request, RequestList, Response, ResponseList
+from coordsim.protocol.messages import Bundle, DType, Request, RequestList, Response, ResponseList
 from coordsim.protocol.negotiator import Settings
+from coordsim.scenario.checks import clashes
 from coordsim.scenario.model import Groups, Scenario, Tensor
 
 Int64 = npt.NDArray[np.int64]
@@ -58,6 +62,10 @@ class Problem:
             [max(position[name] for name in unit) for unit in self.units], dtype=np.int64
         )
         """Shape [unit]: index in ready order of the tensor that completes the unit."""
+        self.wait = self._wait()
+        """Who waits for data in this run (docs/semantics.md 6.7); none: submission and existence are one."""
+        self.shuffled = scenario.workload.order == "shuffled"
+        """Whether each rank has a ready order of its own (docs/semantics.md 2.6)."""
         self.wire = WireSizes.of(self.plane.wire, self.ranks)
         self.network = LogGP.of(scenario.cluster)
         self.host = scenario.cluster.host
@@ -71,6 +79,7 @@ class Problem:
             self.groups,
             max(self.plane.cache_capacity, 1),
             max(self.plane.radix, 2),
+            self.plane.merge,
         )
         self.request_size = {name: self.wire.request(tensor) for name, tensor in self.tensors.items()}
         self._name_size = {name: self.wire.response_name(tensor) for name, tensor in self.tensors.items()}
@@ -81,14 +90,49 @@ class Problem:
         ready = np.array([tensor.ready_ns for tensor in self.scenario.workload.tensors], dtype=np.int64)
         return np.diff(ready, prepend=0)
 
+    @cached_property
+    def submit_gap_ns(self) -> Int64:
+        """From one submission to the next, ready order; shape [tensor]. Differs from ``backward_ns`` only where hooks
+        fire before gradients exist."""
+        submit = np.array([tensor.submit_ns for tensor in self.scenario.workload.tensors], dtype=np.int64)
+        return np.diff(submit, prepend=0)
+
+    @cached_property
+    def unit_of(self) -> dict[str, int]:
+        """Tensor name -> index of its unit of submission."""
+        return {name: index for index, unit in enumerate(self.units) for name in unit}
+
+    def completing(self, step: int, first: int, last: int) -> Int64:
+        """Which gradient in time completes each unit: shape [rank, unit] for ranks first..last-1, counted from 0."""
+        if not self.shuffled:
+            return np.broadcast_to(self.last_member, (last - first, self.last_member.size))
+        places = shuffled_places(self.scenario.seed, step, first, last, len(self.tensors))
+        members, starts = self._members
+        return np.maximum.reduceat(places[:, members], starts, axis=1)
+
+    @cached_property
+    def _members(self) -> tuple[Int64, Int64]:
+        """Indices (in listed order) of all units' members, unit after unit, and where each unit begins."""
+        position = {name: index for index, name in enumerate(self.tensors)}
+        members = np.array([position[name] for unit in self.units for name in unit], dtype=np.int64)
+        sizes = np.array([len(unit) for unit in self.units], dtype=np.int64)
+        return members, np.cumsum(sizes) - sizes
+
+    def _wait(self) -> Literal["none", "host", "stream"]:
+        """Who waits for data in this run; raises Refused for what no engine can do.
+
+        One rank and ``ideal`` go by existence alone; DDP launches on a stream of its own (docs/semantics.md 6.7).
+        """
+        for key, message, allowed in clashes(self.plane, self.scenario.workload):
+            raise Refused.one("scenario", ".".join(key), self.plane.wait_for_data, message, allowed)
+        if self.plane.wait_for_data == "none" or self.plane.name == "ideal" or self.ranks == 1:
+            return "none"
+        return "stream" if self.plane.name == "ddp" else self.plane.wait_for_data
+
     @property
     def input_ns(self) -> int:
-        """The node's pipeline needs this long for the next step's samples; 0: no floor."""
-        workload, machine = self.scenario.workload, self.scenario.cluster.machine
-        if not (workload.sample_bytes and machine.node_read_Bps):
-            return 0
-        ranks = min(self.ranks, machine.ranks_per_node)
-        return -(-workload.sample_bytes * NS_PER_S // machine.node_read_Bps) * workload.batch * ranks
+        """Reading the next step's samples takes this long on the slowest node; 0: no floor."""
+        return step_input_ns(self.scenario)
 
     def next_start_ns(self, start_ns: int, end_ns: int) -> int:
         """S of the next step: after this one's end, and not before its samples are there.
@@ -97,8 +141,10 @@ class Problem:
         """
         return max(end_ns, start_ns + self.input_ns)
 
-    def request_list_bytes(self, message: RequestList) -> int:
-        """Size on the wire of one rank's list."""
+    def request_list_bytes(self, message: RequestList | Bundle) -> int:
+        """Size on the wire of one rank's list, or of a subtree's lists with a header around them."""
+        if isinstance(message, Bundle):
+            return self.wire.request_header + sum(self.request_list_bytes(each) for each in message.lists)
         return self.wire.request_header + sum(self.request_size[each.name] for each in message.requests)
 
     def response_list_bytes(self, message: ResponseList) -> int:

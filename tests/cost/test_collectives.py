@@ -86,7 +86,9 @@ def test_nccl_takes_what_it_names(version: str, nbytes: int, ranks: int) -> None
     choice = nccl_choice(nbytes, ranks, network("nccl", version), 6)
     named = "ring" if choice == "ring" else "nccl-tree"
     assert allreduce("nccl", nbytes, ranks, version) == allreduce(named, nbytes, ranks, version)
-    if version != "2.4.8":
+    if version == "2.2.12":
+        assert choice == "ring"
+    elif version != "2.4.8":
         both = [allreduce(a, nbytes, ranks, version) for a in ("ring", "nccl-tree")]
         assert allreduce("nccl", nbytes, ranks, version) == min(both)
 
@@ -100,6 +102,7 @@ def test_248_can_choose_the_slower_because_it_selects_by_other_numbers() -> None
 @pytest.mark.parametrize(
     ("version", "hops_ns"),
     [  # LL of 0 bytes at 12 ranks on 2 nodes, from the tables: 22 hops, 2 of them between nodes
+        ("2.2.12", 22 * 900),
         ("2.4.8", 22 * 900),
         ("2.5.6", 22 * 900),
         ("2.7.8", 20 * 846 + 2 * 2_700),
@@ -107,6 +110,21 @@ def test_248_can_choose_the_slower_because_it_selects_by_other_numbers() -> None
 )
 def test_ring_latency_by_hand(version: str, hops_ns: int) -> None:
     assert allreduce("ring", 0, 12, version) == 3_600 + hops_ns
+
+
+def test_before_24_a_large_message_goes_by_simple_and_its_latency_counts() -> None:
+    """64 MiB on 512 GPUs, 4 a node, 2.5 GB/s: 8.4 us + 1,022 hops of 6.6 us + the bytes; LL128 would be faster."""
+    data = replace(network("nccl", "2.2.12"), bus_bandwidth_Bps=2_500_000_000)
+    exact = -(-1022 * 64 * MIB * GB // (512 * 2_500_000_000))
+    assert allreduce_ns(64 * MIB, 512, data, 4) == 8_400 + 1022 * 6_600 + exact
+    assert allreduce_ns(64 * MIB, 512, replace(data, nccl="2.5.6", allreduce="ring"), 4) < 8_400 + 1022 * 6_600 + exact
+
+
+def test_hops_between_nodes_can_take_longer_than_the_table_says() -> None:
+    ring, tree = (replace(network(name, "2.7.8"), hop_latency_percent=150) for name in ("ring", "nccl-tree"))
+    assert allreduce_ns(0, 12, ring, 6) == 3_600 + 20 * 1_269 + 2 * 4_050
+    assert allreduce_ns(0, 6, ring, 6) == allreduce("ring", 0, 6)  # one node
+    assert allreduce_ns(0, 24, tree, 6) == 4_400 + 2 * (5 * 1_404 + 2 * 7_500)
 
 
 @pytest.mark.parametrize(("version", "local_ns"), [("2.5.6", 500), ("2.7.8", 936)])

@@ -96,6 +96,22 @@ def test_rare_stalls_are_as_rare_and_long_as_asked() -> None:
     assert np.mean(stalls[stalls > 0]) == pytest.approx(5_000_000, rel=0.1)
 
 
+def test_detours_are_as_rare_and_long_as_asked() -> None:
+    """One chance per rank and cycle; None where a cycle has none; not the stalls' draws."""
+    model = NoiseModel(Noise(detour_ppm=20_000, detour_ns=5_000_000), 4, 20_000, 6)
+    detours = np.concatenate([model.detour_ns(cycle) for cycle in range(5)])
+    assert np.mean(detours > 0) == pytest.approx(0.02, rel=0.1)
+    assert np.mean(detours[detours > 0]) == pytest.approx(5_000_000, rel=0.1)
+    stalls = NoiseModel(Noise(stall_ppm=20_000, stall_ns=5_000_000), 4, 20_000, 6).stall_ns(0)
+    assert (stalls != model.detour_ns(0)).any()
+    np.testing.assert_array_equal(model.detour_ns(7), model.detour_ns(7))
+    few = NoiseModel(replace(model.noise, detour_ppm=1000), 4, 3, 6)
+    hit = [few.detour_ns(cycle) is not None for cycle in range(2000)]
+    assert 0 < sum(hit) < 30
+    assert NoiseModel(Noise(detour_ppm=1000), 4, 3, 6).detour_ns(0) is None
+    assert NoiseModel(Noise(detour_ns=1000), 4, 3, 6).detour_ns(0) is None
+
+
 def test_jitter_never_reverses_time() -> None:
     """Spreads so wide that a normal factor would go below zero are clamped; readiness stays monotone."""
     noise = Noise(tensor=Spread("normal", 900_000), step=Spread("normal", 900_000))

@@ -19,6 +19,7 @@ from tests.scenarios import (
     CLUSTER,
     CONTROL,
     PLANE,
+    exchange_scenario,
     random_scenario,
     scenario,
     small_cache_scenario,
@@ -48,6 +49,13 @@ def assert_engines_agree(described: Scenario, debug: bool = False) -> Trace:
 def test_random_scenarios(first: int) -> None:
     for seed in range(first, first + PER_TEST):
         assert_engines_agree(random_scenario(seed), debug=seed % 4 == 0)
+
+
+@pytest.mark.parametrize("first", range(0, 40, 8))
+def test_random_exchanges(first: int) -> None:
+    """Every AND, trees that do not merge, and detours."""
+    for seed in range(first, first + 8):
+        assert_engines_agree(exchange_scenario(seed), debug=seed % 4 == 0)
 
 
 @pytest.mark.parametrize("first", range(0, 1200, 100))
@@ -106,3 +114,27 @@ def test_a_step_beyond_32_bits() -> None:
 def test_whole_node_of_messages_above_the_eager_limit() -> None:
     cluster = replace(CLUSTER, control=replace(CONTROL, eager_limit_bytes=100))
     assert_engines_agree(scenario(20, cluster=cluster, control_plane=replace(PLANE, name="coordinator")))
+
+
+def test_detours_in_a_loop_that_never_sleeps() -> None:
+    """Wake patterns come and go, more of them than are kept."""
+    noise = Noise(rank=Spread("normal", 300_000), tensor=Spread("normal", 300_000), detour_ppm=900_000, detour_ns=9000)
+    plane = replace(PLANE, cycle_time_ns=1000)
+    trace = assert_engines_agree(scenario(5, steps=1, noise=noise, control_plane=plane))
+    assert np.unique(trace.cycles["wake_hash"]).size > 64
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 7, 40])
+@pytest.mark.parametrize("name", ["ring", "in-network"])
+def test_sizes_of_other_ands(name: str, ranks: int) -> None:
+    cluster = replace(CLUSTER, control=replace(CONTROL, and_reduce=name, in_network_ns=3000))
+    assert_engines_agree(scenario(ranks, steps=2, cluster=cluster), debug=True)
+
+
+@pytest.mark.parametrize("radix", [2, 3, 16])
+@pytest.mark.parametrize("wire", ["horovod", "coordsim"])
+def test_a_tree_that_does_not_merge(radix: int, wire: str) -> None:
+    noise = Noise(rank=Spread("normal", 300_000), tensor=Spread("exponential", 500_000))
+    plane = replace(PLANE, name="hierarchical", radix=radix, merge=False, cycle_time_ns=300_000, wire=wire)
+    trace = assert_engines_agree(scenario(23, noise=noise, control_plane=plane), debug=True)
+    assert int(trace.cycles["requests"].sum()) == 23 * 8 * 4

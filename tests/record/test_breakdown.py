@@ -207,6 +207,42 @@ def test_second_step_walks_back_no_further_than_its_own_r() -> None:
     }  # fmt: skip
 
 
+def waited(ready_ns: int, blocking: bool = False) -> Trace:
+    """Cycle 0 enters at 300; its exchange ends at 320; the host then waits for data until 390 and launches at 400:
+    shadowed by A. Cycle 1 enters at 450, that rank having finished at 400, late for the same wait."""
+    writer = TraceWriter()
+    writer.cycle(row(300))
+    end = response(writer, 0, 400, 300, 400, 0, 30, 0)
+    writer.cycle(row(450, end if blocking else 400, end if blocking else 300))
+    end = response(writer, 1, 480, 460, 480, 0, 20, 0)
+    return finish(writer, ready_ns, end, blocking)
+
+
+@pytest.mark.parametrize(
+    ("ready_ns", "expected"),
+    [
+        (390, after_r(collective=20, wait=50, work=20 + 10, exchange=10)),
+        (396, after_r(collective=20, wait=50, work=20 + 4, exchange=10)),
+        (400, after_r(collective=20, wait=50, work=20, exchange=10)),
+    ],
+)
+def test_what_a_data_wait_leaves_after_r_is_work(ready_ns: int, expected: dict[str, int]) -> None:
+    """The wait ends by R, and behind it there is no exchange any more."""
+    assert tail(waited(ready_ns)) == expected
+
+
+def test_the_same_on_a_blocking_plane() -> None:
+    assert tail(waited(396, blocking=True)) == after_r(collective=30 + 20, wait=20, work=4 + 20, exchange=10)
+
+
+def test_a_stream_that_waits_for_data_begins_before_r() -> None:
+    """Launched at 340, begun at 390 = R: the launch is hidden, and no pause is left to explain."""
+    writer = TraceWriter()
+    writer.cycle(row(300))
+    end = response(writer, 0, 340, 325, 390, 0, 30, 0)
+    assert tail(finish(writer, 390, end)) == {"exposed_collective": 30}
+
+
 def test_a_rank_alone_has_no_tail() -> None:
     writer = TraceWriter()
     writer.step(0, 0, 30, 90, 90, 0, 90, 95)

@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from coordsim.analyse.assumptions import assumptions
 from coordsim.errors import InputError, Refused
 from coordsim.record.breakdown import PARTS
 from coordsim.record.trace import difference
 from coordsim.scenario.model import CONTROL_PLANES, Scenario
 from coordsim.simulate import engine, event, vector
 from coordsim.simulate.engine import Simulation, simulate
+from coordsim.simulate.vector import refusals
 from tests.scenarios import PLANE, scenario, tensors, workload
 
 
@@ -163,6 +165,25 @@ def test_the_vector_engine_runs_where_simpy_is_not_used(monkeypatch: pytest.Monk
     monkeypatch.undo()
     monkeypatch.setattr(vector, "run", None)
     assert simulate(scenario(), "event").engine == "event"
+
+
+def refuse_odd_seeds(scenario: Scenario) -> refusals.Refusal | None:
+    because = "the vector engine likes even numbers"
+    return refusals.Refusal("seed", scenario.seed, because) if scenario.seed % 2 else None
+
+
+def test_what_the_vector_engine_refuses_goes_to_the_event_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``vector`` is refused by key and sentence; ``auto`` takes the event engine, with its limits, and says so."""
+    monkeypatch.setattr(refusals, "CHECKS", (*refusals.CHECKS, refuse_odd_seeds))
+    assert simulate(scenario(2, 1, seed=2)).engine == "vector"
+    odd = scenario(2, 1, seed=1)
+    assert simulate(odd).engine == simulate(odd, "event").engine == "event"
+    with pytest.raises(Refused, match=r"^--engine: seed: the vector engine likes even numbers$"):
+        simulate(odd, "vector")
+    assert "simulated event by event: the vector engine likes even numbers (seed)" in assumptions(odd)
+    assert not any("event by event" in line for line in assumptions(replace(odd, seed=2)))
+    with pytest.raises(Refused, match=r"event engine's .*; simulate fewer steps"):
+        simulate(replace(of_size(50_000, 400, 10), seed=1))
 
 
 @pytest.mark.parametrize("key", ["ranks", "steps"])

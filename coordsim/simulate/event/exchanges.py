@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from coordsim.cost import programs
 from coordsim.cost.programs import Program, Work
 from coordsim.cost.wire_sizes import LENGTH_BYTES
 from coordsim.protocol import negotiator as say
-from coordsim.protocol.messages import RequestList
+from coordsim.protocol.messages import Bundle, RequestList
 from coordsim.simulate.event.clock import Wait
 from coordsim.simulate.event.interpreter import Endpoint, Interpreter
 from coordsim.simulate.problem import Problem
@@ -35,15 +36,25 @@ class Exchanges:
         self.problem = problem
         self._messages = messages
 
+    def converse(self, me: Caller, conversation: say.Cycle, cycle: int) -> Wait:
+        """All exchanges of one cycle of ``me``'s negotiator; returns its schedule."""
+        result: Any = None
+        while True:
+            try:
+                exchange = conversation.send(result)
+            except StopIteration as stop:
+                return stop.value
+            result = yield from self.perform(me, exchange, cycle)
+
     def perform(self, me: Caller, exchange: say.Exchange, cycle: int) -> Wait:
         """One exchange of ``me``'s negotiator; returns its result."""
         ranks, rank = self.problem.ranks, me.rank
         match exchange:
             case say.AndReduce(value, words):
-                program = programs.reduce_recursive_doubling(rank, ranks, 8 * words, value, operator.and_)
+                program = self._reduce_program(rank, 8 * words, value, operator.and_)
                 return (yield from self._messages.run(me, program, (cycle, "and")))
             case say.OrReduce(value, words):
-                program = programs.reduce_recursive_doubling(rank, ranks, 8 * words, value, operator.or_)
+                program = self._reduce_program(rank, 8 * words, value, operator.or_)
                 return (yield from self._messages.run(me, program, (cycle, "or")))
             case say.GatherLists(message):
                 return (yield from self._gather(me, message, cycle))
@@ -65,6 +76,14 @@ class Exchanges:
                 size = self.problem.response_list_bytes(message) if message else 0
                 program = programs.tree_broadcast(up, children, size, message)
                 return (yield from self._messages.run(me, program, (cycle, "down")))
+
+    def _reduce_program(self, rank: int, nbytes: int, value: int, combine: Callable[[int, int], int]) -> Program:
+        control, ranks = self.problem.control, self.problem.ranks
+        if control.and_reduce == "ring":
+            return programs.reduce_ring(rank, ranks, nbytes, value, combine)
+        if control.and_reduce == "in-network":
+            return programs.reduce_in_network(ranks, value, combine, control.in_network_ns)
+        return programs.reduce_recursive_doubling(rank, ranks, nbytes, value, combine)
 
     def _gather(self, me: Caller, message: RequestList, cycle: int) -> Wait:
         size = self.problem.request_list_bytes(message)
@@ -109,19 +128,20 @@ class Exchanges:
         program = programs.broadcast_binomial(me.rank, ranks, size, message)
         return (yield from self._messages.run(me, program, (cycle, "broadcast")))
 
-    def _count(self, me: Caller, lists: list[RequestList], cycle: int) -> Wait:
+    def _count(self, me: Caller, lists: Sequence[RequestList | Bundle], cycle: int) -> Wait:
         """The serial work of parsing and counting what came in, once all of it is there."""
         host = self.problem.host
         others = [received for received in lists if received.rank != me.rank]
-        counted = sum(len(received.requests) for received in lists)
-        if len(others) == len(lists):  # a tree's node: its own requests are counted too
+        counted = sum(_requests(received) for received in lists)
+        decides = self.problem.settings.merge or me.rank == say.COORDINATOR
+        if len(others) == len(lists) and decides:  # a tree's node: its own requests are counted too
             counted += me.popped
         work_ns = host.per_message_ns * len(others) + host.per_request_ns * counted
         self._note(me, others, counted)
         yield from self._messages.run(me, _just(Work(work_ns)), (cycle, "count"))
 
-    def _note(self, me: Caller, lists: list[RequestList], counted: int | None = None) -> None:
-        me.requests = sum(len(each.requests) for each in lists) if counted is None else counted
+    def _note(self, me: Caller, lists: Sequence[RequestList | Bundle], counted: int | None = None) -> None:
+        me.requests = sum(_requests(each) for each in lists) if counted is None else counted
         me.request_bytes = sum(self.problem.request_list_bytes(each) for each in lists if each.rank != me.rank)
 
     def _build(self, me: Caller, message: Any, cycle: int) -> Wait:
@@ -130,6 +150,12 @@ class Exchanges:
             built = sum(len(response.names) for response in message.responses)
             work = Work(self.problem.host.per_response_ns * built)
             yield from self._messages.run(me, _just(work), (cycle, "build"))
+
+
+def _requests(message: RequestList | Bundle) -> int:
+    if isinstance(message, Bundle):
+        return sum(len(each.requests) for each in message.lists)
+    return len(message.requests)
 
 
 def _just(op: programs.Op) -> Program:

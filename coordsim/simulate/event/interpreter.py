@@ -14,7 +14,7 @@ from typing import Any, cast
 import simpy
 
 from coordsim.cost.network import LogGP
-from coordsim.cost.programs import Program, Recv, RecvAll, Send, Work
+from coordsim.cost.programs import Combine, Program, Recv, RecvAll, Send, Work
 from coordsim.simulate.event.clock import Clock, Wait
 
 
@@ -25,6 +25,17 @@ class Message:
     nbytes: int
     shadow_ns: int
     """Arrival in the run without serial work."""
+
+
+@dataclass(slots=True)
+class Meeting:
+    """A combination in the switches, while parts are still missing."""
+
+    done: simpy.Event
+    value: Any
+    came: int = 0
+    shadow_ns: int = 0
+    """The last part's arrival in the run without serial work."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,6 +56,7 @@ class Interpreter:
         self.env = env
         self.network = network
         self.endpoints = endpoints
+        self._meetings: dict[Hashable, Meeting] = {}
 
     def run(self, me: Endpoint, program: Program, tag: Hashable) -> Wait:
         """Interpret ``program`` at ``me``. Messages meet by ``tag``: one per exchange, the same on all ranks."""
@@ -75,6 +87,8 @@ class Interpreter:
                     result = message.payload
                 case RecvAll(sources, root, work):
                     result = yield from self._take_all(me, tag, sources, root, work)
+                case Combine():
+                    result = yield from self._combine(me, tag, op)
                 case Work(ns) if ns:
                     yield self.env.timeout(ns)
 
@@ -94,6 +108,23 @@ class Interpreter:
         for arrival, service in sorted(shadows):
             me.shadow_ns = max(me.shadow_ns, arrival) + service
         return received
+
+    def _combine(self, me: Endpoint, tag: Hashable, op: Combine) -> Wait:
+        meeting = self._meetings.get(tag)
+        if meeting is None:
+            meeting = self._meetings[tag] = Meeting(self.env.event(), op.value)
+        else:
+            meeting.value = op.combine(meeting.value, op.value)
+        meeting.came += 1
+        meeting.shadow_ns = max(meeting.shadow_ns, me.shadow_ns)
+        if meeting.came == op.ranks:
+            del self._meetings[tag]
+            yield self.env.timeout(op.ns)
+            meeting.done.succeed()
+        else:
+            yield meeting.done
+        me.shadow_ns = meeting.shadow_ns + op.ns
+        return meeting.value
 
     def _arrive(self, event: simpy.Event) -> None:
         target, tag, message = cast(tuple[int, Hashable, Message], event.value)

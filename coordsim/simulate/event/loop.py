@@ -33,6 +33,15 @@ class Rank(Caller):
 
 
 @dataclass(slots=True)
+class Launch:
+    """One response that every rank launches for itself."""
+
+    ended: simpy.Event
+    ranks: int = 0
+    """How many have launched it."""
+
+
+@dataclass(slots=True)
 class CycleInFlight:
     """One cycle while ranks pass through it; arrays of shape [rank]."""
 
@@ -43,12 +52,16 @@ class CycleInFlight:
     finish_shadow: Int64
     done: simpy.Event
     """Blocking data plane: fires when the cycle's collectives are over."""
+    detour_ns: Int64 | None
+    """What the operating system takes from each control CPU; None: nothing."""
     left: int = 0
     popped: int = 0
     requests: int = 0
     """Counted by rank 0, its own included."""
     request_bytes: int = 0
     schedules: dict[int, say.Schedule] = field(default_factory=dict)
+    launches: list[Launch] = field(default_factory=list)
+    """``wait_for_data = host`` only."""
 
 
 class NegotiatedRun:
@@ -95,21 +108,68 @@ class NegotiatedRun:
             me.shadow_ns, me.requests, me.request_bytes, me.popped = self.env.ns, 0, 0, len(popped)
             cycle = self._cycle(index)
             cycle.wake[me.rank] = wake_ns
+            if cycle.detour_ns is not None and cycle.detour_ns[me.rank]:
+                detour_ns = int(cycle.detour_ns[me.rank])
+                me.shadow_ns += detour_ns  # no work of the control plane's
+                yield self.env.timeout(detour_ns)
             schedule = yield from self._negotiate(me, popped, index)
             me.executed += sum(len(response.names) for response in schedule.responses)
             leave_ns, leave_shadow_ns = self.env.ns, me.shadow_ns
             self._leave(cycle, index, me, schedule)
             finish_ns = leave_ns
             if schedule.responses:
-                if self.problem.data.blocking:
+                if self.problem.wait == "host":
+                    yield from self._launch_what_exists(cycle, index, me.rank, schedule)
+                    finish_ns = self.env.ns
+                elif self.problem.data.blocking:
                     yield cycle.done
-                    finish_ns = leave_shadow_ns = self.env.ns
+                    finish_ns = self.env.ns
                 else:
-                    costs = [self._cost(each) for each in schedule.responses]
-                    finish_ns += sum(cost.local_ns + cost.launch_ns for cost in costs)
+                    finish_ns += self._busy_ns(schedule)
+                if self.problem.data.blocking:
+                    leave_shadow_ns = finish_ns
+                elif finish_ns > leave_ns + self._busy_ns(schedule):
+                    leave_shadow_ns = int(cycle.wake.max())
             cycle.finish[me.rank], cycle.finish_shadow[me.rank] = finish_ns, leave_shadow_ns
             wake_ns = max(wake_ns + self.problem.cycle_ns, finish_ns)
             index += 1
+
+    def _launch_what_exists(self, cycle: CycleInFlight, index: int, rank: int, schedule: say.Schedule) -> Wait:
+        """``wait_for_data = host``: this rank launches each response when its data exists here.
+
+        A response is on the stream when the last rank has launched it. One that is later for the wait has A as its
+        shadow (docs/semantics.md 7b).
+        """
+        existing = self.steps.compute.existing
+        assert existing is not None
+        busy_ns = 0
+        resumed_ns: int | None = None
+        for place, response in enumerate(schedule.responses):
+            cost = self._cost(response)
+            busy_ns += cost.local_ns + cost.launch_ns
+            if cost.local_ns:
+                yield self.env.timeout(cost.local_ns)
+            yield from existing.on_rank(rank, {self.problem.unit_of[name] for name in response.names})
+            if cost.launch_ns:
+                yield self.env.timeout(cost.launch_ns)
+            if place == len(cycle.launches):
+                cycle.launches.append(Launch(self.env.event()))
+            launch = cycle.launches[place]
+            launch.ranks += 1
+            if launch.ranks == self.problem.ranks:
+                began_ns = int(cycle.leave.max()) if resumed_ns is None else resumed_ns
+                shadow_ns = int(cycle.leave_shadow.max()) if resumed_ns is None else resumed_ns
+                if self.env.ns > began_ns + busy_ns:
+                    shadow_ns = int(cycle.wake.max())
+                self.stream.put(index, place, response, shadow_ns, launch.ended)
+            if self.problem.data.blocking:
+                yield launch.ended
+                resumed_ns, busy_ns = self.env.ns, 0
+
+    def _busy_ns(self, schedule: say.Schedule) -> int:
+        """Local work and launches of a whole schedule, the same on every rank."""
+        costs = [self._cost(each) for each in schedule.responses]
+        return sum(cost.local_ns + cost.launch_ns for cost in costs)
 
     def _cost(self, response: Response) -> ResponseCost:
         return self.problem.data.cost(response.nbytes, len(response.names))
@@ -118,7 +178,8 @@ class NegotiatedRun:
         cycle = self._cycles.get(index)
         if cycle is None:
             wake, leave, leave_shadow, finish, finish_shadow = np.zeros((5, self.problem.ranks), dtype=np.int64)
-            cycle = CycleInFlight(wake, leave, leave_shadow, finish, finish_shadow, self.env.event())
+            detour_ns = self.problem.noise.detour_ns(index)
+            cycle = CycleInFlight(wake, leave, leave_shadow, finish, finish_shadow, self.env.event(), detour_ns)
             self._cycles[index] = cycle
         return cycle
 
@@ -141,10 +202,11 @@ class NegotiatedRun:
                 for rank in self.ranks:
                     rank.queue.finish(name)
         self._write(cycle, index, schedule)
-        launch = self.stream.launch(
-            index, schedule.responses, int(cycle.leave_shadow.max()), self.problem.data.blocking, cycle.done
-        )
-        self.env.process(launch)
+        if self.problem.wait != "host":
+            launch = self.stream.launch(
+                index, schedule.responses, int(cycle.leave_shadow.max()), self.problem.data.blocking, cycle.done
+            )
+            self.env.process(launch)
         self._cycles.pop(index - 1, None)
 
     def _write(self, cycle: CycleInFlight, index: int, schedule: say.Schedule) -> None:
@@ -165,14 +227,7 @@ class NegotiatedRun:
             self._step += 1
 
     def _negotiate(self, me: Rank, popped: tuple[Any, ...], cycle: int) -> Wait:
-        conversation = me.negotiator.cycle(popped)
-        result: Any = None
-        while True:
-            try:
-                exchange = conversation.send(result)
-            except StopIteration as stop:
-                return stop.value
-            result = yield from self._exchanges.perform(me, exchange, cycle)
+        return (yield from self._exchanges.converse(me, me.negotiator.cycle(popped), cycle))
 
 
 def _kind(plane: str, schedule: say.Schedule, popped: int) -> Kind:

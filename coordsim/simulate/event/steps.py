@@ -1,4 +1,4 @@
-"""Compute, the data plane's stream and the ends of steps: the same for every control plane."""
+"""Starts and ends of steps, and the data plane's stream: the same for every control plane."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from coordsim.cost.network import refuse_beyond_clock
 from coordsim.protocol.messages import Response
 from coordsim.record.trace import TraceWriter
 from coordsim.simulate.event.clock import Clock, Wait
+from coordsim.simulate.event.compute import Compute
 from coordsim.simulate.problem import Problem, Progress
 
 Int64 = npt.NDArray[np.int64]
 
 
 class Steps:
-    """Compute and step ends, the same for every control plane."""
+    """Step starts and ends, the same for every control plane."""
 
     def __init__(
         self, problem: Problem, env: Clock, submit: Callable[[int, int], None], progress: Progress | None
@@ -27,37 +28,18 @@ class Steps:
         self.env = env
         self.writer = TraceWriter()
         self.step = 0
-        self._submit = submit
         self._progress = progress
         self._total = problem.scenario.steps + 1
         self._start_ns = 0
-        self._starts = [env.event() for _ in range(self._total)]
-        self._offsets: Int64 = np.empty((0, 0), dtype=np.int64)
         self._reduced = 0
         self.over = env.event()
-        for rank in range(problem.ranks):
-            env.process(self._compute(rank))
+        self.compute = Compute(problem, env, submit, self._total)
         self._begin(0)
 
     def _begin(self, start_ns: int) -> None:
         """A step's start: one number for all ranks."""
         self._start_ns = start_ns
-        workload = self.problem.scenario.workload
-        noise = self.problem.noise
-        backward = self.problem.backward_ns
-        ready = noise.ready_ns(self.step, workload.forward_ns, backward, 0, self.problem.ranks)
-        self._offsets = np.ascontiguousarray(ready[:, self.problem.last_member])
-        self._starts[self.step].succeed()
-
-    def _compute(self, rank: int) -> Wait:
-        for step in range(self._total):
-            yield self._starts[step]
-            start = self._start_ns
-            for unit, offset in enumerate(self._offsets[rank].tolist()):
-                delay = start + offset - self.env.ns
-                if delay:
-                    yield self.env.timeout(delay)
-                self._submit(rank, unit)
+        self.compute.begin(self.step, start_ns)
 
     def reduced(self, tensors: int, end_ns: int) -> None:
         """``tensors`` more have been reduced; called at their end. Ends the step with the last of them."""
@@ -69,9 +51,9 @@ class Steps:
 
     def _finish_step(self, collectives_end_ns: int) -> Wait:
         problem, workload = self.problem, self.problem.scenario.workload
-        start, last = self._start_ns, self._offsets[:, -1]
+        start, last = self._start_ns, self.compute.last_ns - self._start_ns
         median = (problem.ranks - 1) // 2
-        forward = np.sort(problem.noise.forward_ns(self.step, workload.forward_ns))[median]
+        forward = np.sort(self.compute.forward_ns)[median]
         end = collectives_end_ns + workload.optimizer_ns
         refuse_beyond_clock(end, "the end of a step")
         self.writer.step(
@@ -110,7 +92,7 @@ class Stream:
             if cost.local_ns + cost.launch_ns:
                 yield self.env.timeout(cost.local_ns + cost.launch_ns)
             ended = self.env.event()
-            self._jobs.put((cycle, index, response, cost, self.env.ns, shadow_ns, ended))
+            self.put(cycle, index, response, shadow_ns, ended)
             if blocking:
                 yield ended
                 shadow_ns = self.env.ns
@@ -118,14 +100,24 @@ class Stream:
             yield ended
         done.succeed()
 
+    def put(self, cycle: int, index: int, response: Response, shadow_ns: int, ended: simpy.Event) -> None:
+        """Launch one response now; ``ended`` fires at its end."""
+        self._jobs.put((cycle, index, response, self.env.ns, shadow_ns, ended))
+
     def _serve(self) -> Wait:
+        compute = self.steps.compute
         while True:
-            cycle, index, response, cost, launch_ns, shadow_ns, ended = yield self._jobs.get()
+            cycle, index, response, launch_ns, shadow_ns, ended = yield self._jobs.get()
+            cost = self.problem.data.cost(response.nbytes, len(response.names))
+            if compute.existing is not None:
+                yield from compute.existing.on_all({self.problem.unit_of[name] for name in response.names})
             begin_ns = self.env.ns
             refuse_beyond_clock(begin_ns + cost.stream_ns, "the end of a collective")
+            compute.hold()
             for part in (cost.copy_in_ns, cost.collective_ns, cost.copy_out_ns):
                 if part:
                     yield self.env.timeout(part)
+            compute.release()
             self.steps.writer.response(
                 cycle, index, len(response.names), response.nbytes, launch_ns, shadow_ns, begin_ns,
                 cost.copy_in_ns, cost.collective_ns, cost.copy_out_ns, self.env.ns,

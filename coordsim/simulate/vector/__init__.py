@@ -7,14 +7,22 @@ rank asked" is "the smallest pointer passed"). Exchanges are evaluated by the cl
 
 from __future__ import annotations
 
+from coordsim.errors import Problem as Mistake
+from coordsim.errors import Refused
 from coordsim.record.trace import Trace
 from coordsim.simulate.problem import Problem, Progress
-from coordsim.simulate.vector.loop import PLANES, NegotiatedRun
-from coordsim.simulate.vector.unnegotiated import LonelyRun, UnnegotiatedRun
+from coordsim.simulate.vector.refusals import vector_refusals
 
 
 def run(problem: Problem, progress: Progress | None = None) -> Trace:
-    """Simulate with arrays."""
+    """Simulate with arrays. Raises Refused for what only the event engine can do."""
+    refusals = vector_refusals(problem.scenario)
+    if refusals:
+        raise Refused([Mistake("--engine", each.key, each.value, each.because) for each in refusals])
+    # here, so that :mod:`coordsim.simulate.vector.refusals` can be read without compiling a kernel
+    from coordsim.simulate.vector.loop import PLANES, NegotiatedRun
+    from coordsim.simulate.vector.unnegotiated import LonelyRun, UnnegotiatedRun
+
     if problem.ranks == 1:
         return LonelyRun(problem, progress).run()
     if problem.plane.name in PLANES:

@@ -30,27 +30,27 @@ class Cached(Coordinator):
         self._evicted: set[str] = set()
         """Names that lost their bit in the cycle before."""
         self._all_known = False
-        self._lags: dict[tuple[int, int], int] = {}
         self._hit_schedules: dict[tuple[int, int, int], tuple[Response, ...]] = {}
         self._fits = problem.settings.cache_capacity >= len(problem.tensors)
 
     def new_step(self) -> None:
         super().new_step()
-        self._lags.clear()
         self._all_known = self._fits and len(self.cache) == len(self.problem.tensors)
 
     def idle_bytes(self) -> int:
         return 0
 
     def idle(self, pattern: Pattern) -> Outcome:
-        words = self.cache.words
-        outcome = pattern.outcomes.get(words)
-        if outcome is None:
-            outcome = pattern.outcomes[words] = self._evaluate(pattern, self._intersect, False)
-        return outcome
+        return self._kept(pattern, self.cache.words, lambda: self._evaluate(pattern, self._intersect, False))
 
     def _intersect(self, free: Int64, working: bool) -> None:
-        ex.reduce_recursive_doubling(free, 8 * self.cache.words, self.net)
+        control, nbytes = self.problem.control, 8 * self.cache.words
+        if control.and_reduce == "ring":
+            ex.reduce_ring(free, nbytes, self.net)
+        elif control.and_reduce == "in-network":
+            ex.reduce_in_network(free, control.in_network_ns)
+        else:
+            ex.reduce_recursive_doubling(free, nbytes, self.net)
 
     def next_event_ns(self, pattern: Pattern) -> int:
         if self._all_known:
@@ -61,10 +61,10 @@ class Cached(Coordinator):
         """Wake of rank 0, after the step's start, from which on every rank has popped ``unit``."""
         if pattern is self.patterns.uniform:
             return int(self.steps.ready.latest[unit])
-        lag = self._lags.get((unit, id(pattern)))
+        lags = pattern.lags_of(self.steps.step)
+        lag = lags.get(unit)
         if lag is None:
-            lag = latest_lag(self.steps.ready.matrix[unit], pattern.offset)
-            self._lags[unit, id(pattern)] = lag
+            lag = lags[unit] = latest_lag(self.steps.ready.matrix[unit], pattern.offset)
         return lag
 
     def decide(self, pattern: Pattern, wake_ns: int) -> Decision:

@@ -19,12 +19,11 @@ class Coordinator(Plane):
     """Gather lengths, gather lists, count, broadcast length, broadcast list; every cycle."""
 
     def idle(self, pattern: Pattern) -> Outcome:
-        outcome = pattern.outcomes.get("idle")
-        if outcome is None:
+        def make() -> Outcome:
             nobody = np.zeros(self.problem.ranks, dtype=np.int64)
-            asked = Asked(nobody, nobody + self.problem.wire.request_header)
-            outcome = pattern.outcomes["idle"] = self._round(pattern, asked, ())
-        return outcome
+            return self._round(pattern, Asked(nobody, nobody + self.problem.wire.request_header), ())
+
+        return self._kept(pattern, "idle", make)
 
     def idle_bytes(self) -> int:
         return self.problem.wire.request_header * (self.problem.ranks - 1)

@@ -1,4 +1,4 @@
-"""``hierarchical``: a tree with merging."""
+"""``hierarchical``: a tree, with merging or without."""
 
 from __future__ import annotations
 
@@ -34,12 +34,11 @@ class Hierarchical(Plane):
         self._sent[:] = 0
 
     def idle(self, pattern: Pattern) -> Outcome:
-        outcome = pattern.outcomes.get("idle")
-        if outcome is None:
+        def make() -> Outcome:
             nbytes = np.full(self.problem.ranks, self.problem.wire.request_header, dtype=np.int64)
-            work = self.problem.host.per_message_ns * self._children
-            outcome = pattern.outcomes["idle"] = self._round(pattern, nbytes, work, ())
-        return outcome
+            return self._round(pattern, nbytes, self.problem.host.per_message_ns * self._children, ())
+
+        return self._kept(pattern, "idle", make)
 
     def idle_bytes(self) -> int:
         return self.problem.wire.request_header * int(self._children[0])
@@ -74,3 +73,25 @@ class Hierarchical(Plane):
             ex.tree_down(free, answer_bytes, self.radix, self.net)
 
         return self._evaluate(pattern, serial, True)
+
+
+class Unmerged(Hierarchical):
+    """A tree without merging: every list goes up as it was, and the root alone counts."""
+
+    def decide(self, pattern: Pattern, wake_ns: int) -> Decision:
+        before, least = self._pop(pattern, wake_ns)
+        host, header = self.problem.host, self.problem.wire.request_header
+        own = self._between(self.member_prefix, before, self.counts, 0)
+        asked = own.copy()
+        nbytes = np.where(own > 0, self._list_bytes(before, self.counts), 0)
+        ex.subtree_sum(asked, self.radix)
+        ex.subtree_sum(nbytes, self.radix)
+        nbytes += header
+        counted = int(asked[0])
+        work = host.per_message_ns * self._children + host.per_request_ns * (asked - own)
+        work[0] += host.per_request_ns * int(own[0])
+        schedule = self._ready_schedule(self.done, least) if least > self.done else ()
+        self.done = least
+        outcome = self._round(pattern, nbytes, work, schedule)
+        root_bytes = int(nbytes[1 : 1 + self._children[0]].sum())
+        return Decision(schedule, Kind.SLOW, outcome, counted, root_bytes)

@@ -12,9 +12,10 @@ from coordsim.record.trace import CycleRow, Kind, Trace, schedule_hash
 from coordsim.simulate.problem import Problem, Progress
 from coordsim.simulate.vector.cached import Cached
 from coordsim.simulate.vector.coordinator import Coordinator, PointToPoint
-from coordsim.simulate.vector.hierarchical import Hierarchical
+from coordsim.simulate.vector.hierarchical import Hierarchical, Unmerged
 from coordsim.simulate.vector.pattern import Outcome, Pattern, Patterns
 from coordsim.simulate.vector.plane import Decision, Plane
+from coordsim.simulate.vector.shuffled import ShuffledCached, ShuffledCoordinator, ShuffledPointToPoint
 from coordsim.simulate.vector.steps import Steps
 
 PLANES: dict[str, type[Plane]] = {
@@ -23,6 +24,12 @@ PLANES: dict[str, type[Plane]] = {
     "hierarchical": Hierarchical,
     "cached": Cached,
 }
+SHUFFLED: dict[str, type[Plane]] = {
+    "point-to-point": ShuffledPointToPoint,
+    "coordinator": ShuffledCoordinator,
+    "cached": ShuffledCached,
+}
+"""Where every rank has a ready order of its own."""
 
 
 class NegotiatedRun:
@@ -32,8 +39,12 @@ class NegotiatedRun:
         self.problem = problem
         self.steps = Steps(problem, progress)
         self.patterns = Patterns(problem.ranks)
-        self.plane = PLANES[problem.plane.name](problem, self.steps, self.patterns)
+        kind = (SHUFFLED if problem.shuffled else PLANES)[problem.plane.name]
+        if kind is Hierarchical and not problem.settings.merge:
+            kind = Unmerged
+        self.plane = kind(problem, self.steps, self.patterns)
         self.pattern = self.patterns.uniform
+        self._detours = problem.scenario.noise.detours  # then no cycle is like another
         self.wake_ns = 0
         """Rank 0's wake; the others' are relative to it."""
         self._finish: Callable[[int], tuple[int, int]] = lambda rank: (0, 0)
@@ -42,6 +53,7 @@ class NegotiatedRun:
     def run(self) -> Trace:
         """The whole trace."""
         while not self.steps.over:
+            self.plane.detour_ns = self.problem.noise.detour_ns(self.steps.writer.next_cycle)
             event_ns = self.plane.next_event_ns(self.pattern)
             if event_ns > self.wake_ns:
                 self._rest_until(event_ns)
@@ -56,7 +68,7 @@ class NegotiatedRun:
         self._write(idle)
         pattern, wake_ns = self._next_wakes(outcome, 0)
         period_ns = wake_ns - self.wake_ns
-        steady = pattern is self.pattern and event_ns > wake_ns
+        steady = pattern is self.pattern and event_ns > wake_ns and not self._detours
         more = -(-(event_ns - wake_ns) // period_ns) if steady else 0
         self._depart(outcome, pattern, wake_ns)
         if more:
@@ -73,16 +85,34 @@ class NegotiatedRun:
             self._depart(outcome, *self._next_wakes(outcome, 0))
             return
         blocking = self.problem.data.blocking
-        self.steps.run(schedule, cycle, self.wake_ns + outcome.last, self.wake_ns + outcome.shadow_last, blocking)
+        now = self.wake_ns
+        self.steps.run(
+            schedule, cycle, now + self.pattern.last, now + outcome.last, now + outcome.shadow_last, blocking
+        )
         if blocking:
             self._resume_together(self.steps.stream_free_ns)
+        elif self.problem.wait == "host":
+            self._depart_when_launched(outcome, schedule)
         else:
-            costs = (self.problem.data.cost(each.nbytes, len(each.names)) for each in schedule)
-            busy_ns = sum(cost.local_ns + cost.launch_ns for cost in costs)
+            busy_ns = self._busy_ns(schedule)
             self._depart(outcome, *self._next_wakes(outcome, busy_ns), busy_ns)
         if self.plane.done == len(self.problem.units):
             self.steps.finish(self.steps.stream_free_ns)
             self.plane.new_step()
+
+    def _busy_ns(self, schedule: tuple[Response, ...]) -> int:
+        """Local work and launches of a whole schedule, the same on every rank."""
+        costs = (self.problem.data.cost(each.nbytes, len(each.names)) for each in schedule)
+        return sum(cost.local_ns + cost.launch_ns for cost in costs)
+
+    def _depart_when_launched(self, outcome: Outcome, schedule: tuple[Response, ...]) -> None:
+        """Go on when each rank has waited for its data. A finish that the wait has made later has A as its shadow."""
+        leave, shadow = self.wake_ns + outcome.leave, self.wake_ns + outcome.leave_shadow
+        finish = self.steps.launched(schedule, leave)
+        shadow = np.where(finish > leave + self._busy_ns(schedule), self.wake_ns + self.pattern.last, shadow)
+        wakes = np.maximum(self.pattern.offset + (self.wake_ns + self.problem.cycle_ns), finish)
+        self.pattern, self.wake_ns = self.patterns.of(wakes), int(wakes[0])
+        self._finish = lambda rank: (int(finish[rank]), int(shadow[rank]))
 
     def _next_wakes(self, outcome: Outcome, busy_ns: int) -> tuple[Pattern, int]:
         """Pattern and rank 0's wake after a cycle that keeps every rank busy ``busy_ns`` more."""

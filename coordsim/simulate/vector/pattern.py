@@ -59,6 +59,14 @@ class Pattern:
     wake_hash: int
     outcomes: dict[Hashable, Outcome] = field(default_factory=dict)
     """Exchanges that depend on nothing but the pattern, by what they are."""
+    _lags: dict[int, int] = field(default_factory=dict)
+    _step: int = -1
+
+    def lags_of(self, step: int) -> dict[int, int]:
+        """By unit of ``step``: rank 0's wake, after the step's start, from which on every rank has popped it."""
+        if self._step != step:
+            self._step, self._lags = step, {}
+        return self._lags
 
 
 class Patterns:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +55,8 @@ class Plane:
         self.steps = steps
         self.net = network_vector(problem.network)
         self.patterns = patterns
+        self.detour_ns: Int64 | None = None
+        """Shape [rank]: what the operating system takes from each control CPU in the current cycle; None: nothing."""
         self.done = 0
         """Units of the current step that have been scheduled."""
         self.counts: Int32 = np.zeros(problem.ranks, dtype=np.int32)
@@ -127,13 +129,26 @@ class Plane:
 
     def _evaluate(self, pattern: Pattern, serial: Callable[[Int64, bool], None], works: bool) -> Outcome:
         """Run a closed form from the pattern's wakes, and again without serial work for the shadow."""
-        leave = pattern.offset.copy()
+        leave = self._open(pattern)
         serial(leave, True)
         if not works:
             return Outcome.of(pattern, leave, leave)
-        shadow = pattern.offset.copy()
+        shadow = self._open(pattern)
         serial(shadow, False)
         return Outcome.of(pattern, leave, shadow)
+
+    def _open(self, pattern: Pattern) -> Int64:
+        """When each rank's control CPU is there for the exchange, relative to rank 0's wake; shape [rank]."""
+        return pattern.offset.copy() if self.detour_ns is None else pattern.offset + self.detour_ns
+
+    def _kept(self, pattern: Pattern, what: Hashable, make: Callable[[], Outcome]) -> Outcome:
+        """An exchange that depends on nothing but the pattern: evaluated once, unless this cycle is disturbed."""
+        if self.detour_ns is not None:
+            return make()
+        outcome = pattern.outcomes.get(what)
+        if outcome is None:
+            outcome = pattern.outcomes[what] = make()
+        return outcome
 
 
 def prefix_sums(values: Iterable[int]) -> Int64:

@@ -30,13 +30,15 @@ class UnnegotiatedRun:
 
     def _ideal_step(self, latest: list[int]) -> None:
         """Whenever the stream is free, all units that are ready everywhere go at once."""
-        problem, first = self.problem, 0
-        while first < len(latest):
-            now = max(latest[first], self._finish_ns)
+        problem = self.problem
+        units, first = sorted(range(len(latest)), key=latest.__getitem__), 0
+        while first < len(units):
+            now = max(latest[units[first]], self._finish_ns)
             last = first
-            while last < len(latest) and latest[last] <= now:
+            while last < len(units) and latest[units[last]] <= now:
                 last += 1
-            singles = [respond_to(problem.requests[name]) for unit in problem.units[first:last] for name in unit]
+            names = (name for unit in sorted(units[first:last]) for name in problem.units[unit])
+            singles = [respond_to(problem.requests[name]) for name in names]
             schedule = tuple(fuse(singles, problem.settings.fusion_threshold_bytes, problem.groups))
             self._go(schedule, now, blocking=True)
             self._finish_ns = self._finish_shadow_ns = self.steps.stream_free_ns
@@ -44,7 +46,7 @@ class UnnegotiatedRun:
 
     def _ddp_step(self, latest: list[int]) -> None:
         for bucket in self._buckets:
-            now = max(latest[bucket.units[-1]], self._finish_ns)
+            now = max(*(latest[unit] for unit in bucket.units), self._finish_ns)
             self._go((bucket.response,), now, blocking=False)
             cost = self.problem.data.cost(bucket.response.nbytes, len(bucket.response.names))
             self._finish_ns, self._finish_shadow_ns = now + cost.launch_ns, now
@@ -55,7 +57,7 @@ class UnnegotiatedRun:
             self.steps.step, Kind.FAST, now, now, 0, now, now, self._finish_ns, self._finish_shadow_ns, 0,
             responses=len(schedule), schedule_hash=schedule_hash([each.names for each in schedule]),
         ))  # fmt: skip
-        self.steps.run(schedule, cycle, now, now, blocking)
+        self.steps.run(schedule, cycle, now, now, now, blocking)
 
 
 class LonelyRun:
@@ -67,5 +69,5 @@ class LonelyRun:
     def run(self) -> Trace:
         """The whole trace."""
         while not self.steps.over:
-            self.steps.finish(self.steps.start_ns + int(self.steps.ready.latest[-1]))
+            self.steps.finish(self.steps.start_ns + self.steps.ready.ready_last)
         return self.steps.writer.finish()

@@ -217,6 +217,29 @@ def reduce_recursive_doubling(free: Int64, nbytes: int, net: Int64) -> None:
 
 
 @compiled
+def reduce_ring(free: Int64, nbytes: int, net: Int64) -> None:
+    """All-reduce: down from the last rank to rank 0, and round once more."""
+    ranks, overhead = free.size, net[1]
+    remote, local = _link(net, 0, net[6], nbytes), _link(net, 0, 0, nbytes)
+    for r in range(ranks - 2, -1, -1):
+        busy, flight = local if r // net[6] == (r + 1) // net[6] else remote
+        free[r] = max(free[r], free[r + 1] + flight) + overhead
+        free[r + 1] += busy
+    above = 0
+    for r in range(ranks - 1, 0, -1):
+        busy, flight = local if r // net[6] == above // net[6] else remote
+        free[r] = max(free[r], free[above] + flight) + overhead
+        free[above] += busy
+        above = r
+
+
+@compiled
+def reduce_in_network(free: Int64, cost: int) -> None:
+    """Everybody has the result ``cost`` after the last."""
+    free[:] = free.max() + cost
+
+
+@compiled
 def star_gather(free: Int64, nbytes: Int64, service: Int64, net: Int64) -> None:
     """Everybody to rank 0, which serves each message as it arrives; ``service`` [rank] includes o."""
     ranks = free.size
@@ -291,6 +314,15 @@ def tree_down(free: Int64, nbytes: int, radix: int, net: Int64) -> None:
             free[child] = max(free[child], clock + flight) + overhead
             clock += busy
         free[node] = clock
+
+
+@compiled
+def subtree_sum(values: Int64, radix: int) -> None:
+    """``values`` [rank], in place: the sum over each node's subtree, its own included."""
+    ranks = values.size
+    for node in range((ranks - 2) // radix, -1, -1):
+        for child in range(radix * node + 1, min(radix * node + 1 + radix, ranks)):
+            values[node] += values[child]
 
 
 @compiled

@@ -1,0 +1,88 @@
+"""What the closed loop starts from: one workload as it was recorded, and what things cost. All ints, ns and bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Int64 = npt.NDArray[np.int64]
+
+SHARE_ONE = 1 << 30
+"""A share of 1 in :attr:`LoopProblem.share_q30`."""
+
+
+@dataclass(frozen=True)
+class LoopProblem:
+    """One workload on ``ranks`` processes that share ``cores``."""
+
+    ranks: int
+    cores: int
+    cycle_ns: int
+    duration_ns: Int64
+    """Shape [rank, step]: from the start of a step to the rank's last submission."""
+    gap_ns: Int64
+    """Shape [rank, step]: from a rank's own end of a step to its start of the next; column 0: its late start."""
+    share_q30: Int64
+    """Shape [rank, unit]: when each unit is submitted, as a share of the duration, ascending."""
+    unit_bytes: Int64
+    """Shape [unit]."""
+    unit_tensors: Int64
+    """Shape [unit]."""
+    threshold_bytes: int
+    """Of fusion, already rounded; 0: none."""
+    uncached: npt.NDArray[np.bool_]
+    """Shape [step, unit]: must be asked for at the coordinator."""
+    always_asks: bool
+    """No cache: every cycle goes to the coordinator, idle ones too, and no bits are intersected."""
+    shuffled: bool
+    """Every rank submits in an order of its own, a new one each step."""
+    computes: bool
+    """Submitting keeps a core busy (otherwise it sleeps most of the time)."""
+
+    @property
+    def steps(self) -> int:
+        return int(self.duration_ns.shape[1])
+
+    @property
+    def units(self) -> int:
+        return int(self.unit_bytes.size)
+
+
+class LoopCosts(NamedTuple):
+    """What things take on cores that nobody else wants, ns unless said otherwise."""
+
+    bits_ns: int
+    """One intersection of bit vectors, all its hops."""
+    ask_ns: int
+    """Gather, gatherv, broadcast, broadcast: all their hops."""
+    request_ns: int
+    """One rank's request at the coordinator."""
+    response_ns: int
+    """One response executed: launch, fusion, all hops of its collective."""
+    tensor_ns: int
+    """One tensor of a response: copies, callback."""
+    byte_ps: int
+    """One byte sent and reduced by one rank, picoseconds."""
+    notice_ns: int
+    """Main thread: noticing one finished unit."""
+    poll_ns: int
+    """Main thread: one sleep between polls, as long as it really takes."""
+    wake_shift_ns: int
+    """Background thread: added to what a sleep takes by ``sleep_over_ns``; may be negative."""
+    wake_spread_ns: int
+    """Standard deviation of a sleep's length."""
+    stall_ppm: int
+    """Probability, each cycle, that the whole machine stands still for a while, parts per million."""
+    stall_ns: int
+    """Mean of such a stall (exponential)."""
+    phase_ppm: int
+    """At first one rank wakes last and all others this share of a cycle before it, parts per million."""
+    crowded: bool
+    """Whether main threads whose bursts of work meet the loop's next wake take turns on one core."""
+    sleep_asked_ns: tuple[int, ...]
+    """Ascending lengths that were asked for ..."""
+    sleep_over_ns: tuple[int, ...]
+    """... and how much longer they really took."""
