@@ -463,7 +463,7 @@ def _short(tables: Tables, said: dict[str, dict[str, str]]) -> str:
         f" {said['request_cost_dominates_coordinator']['statement']}"
     )
     for row in tables["published"]:
-        if row["id"] == "V5" and "groups layer, against one GPU" in row["what"]:
+        if row["id"] == "V5" and row["what"].endswith(": against one GPU"):
             lines.append(
                 f"- V5: {row['predicted']} ({row['predicted_low']} to {row['predicted_high']}) against 0.93"
                 f" published: {row['verdict']}."

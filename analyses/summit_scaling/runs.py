@@ -9,20 +9,21 @@ from typing import Any
 
 from coordsim.analyse.control import control_share, counters
 from coordsim.analyse.scaling import baseline_step_s
+from coordsim.analyse.validate.published.ranges import SUMMIT
+from coordsim.analyse.validate.published.summit import FULL_MACHINE, IMAGES_PER_S, PER_NODE, at_batch
 from coordsim.record.breakdown import CONTROL_PARTS
 from coordsim.scenario.loading import load_scenario
-from coordsim.scenario.model import CONTROL_PLANES, Scenario, Workload
+from coordsim.scenario.model import CONTROL_PLANES, Scenario
 from coordsim.simulate.engine import simulate
 
+__all__ = [
+    "FULL_MACHINE", "GROUPS", "IMAGES_PER_S", "PER_NODE", "PLANES", "WORKLOADS", "Outcome", "Parameter", "Point",
+    "Runs", "all_at", "at_batch", "parameters",
+]  # fmt: skip
 HERE = Path(__file__).resolve().parent
 PLANES = CONTROL_PLANES
 WORKLOADS = ("stemdl", "resnet50")
 GROUPS = ("none", "layer", "1")
-FULL_MACHINE = 27_600
-PER_NODE = 6
-
-IMAGES_PER_S = {32: 556, 64: 688, 128: 810}
-"""READ: ResNet-50 on one DGX-1 with 8 V100, mixed precision, images/s a GPU by batch (docs/published.md 7)."""
 
 
 @dataclass(frozen=True)
@@ -112,18 +113,6 @@ def _steps(point: Point, usual: int) -> int:
     return 2 * usual if point.ranks <= 1536 else usual
 
 
-def at_batch(workload: Workload, batch: int) -> Workload:
-    """ResNet-50 at another batch: compute times scaled to the published throughput, the optimizer as it is."""
-    compute_ns = batch * 10**9 // IMAGES_PER_S[batch] - workload.optimizer_ns
-    was_ns = workload.forward_ns + workload.backward_ns
-    tensors = []
-    for index, tensor in enumerate(workload.tensors):
-        ready_ns = max(tensor.ready_ns * compute_ns // was_ns, index + 1)
-        tensors.append(replace(tensor, ready_ns=ready_ns, submit_ns=ready_ns))
-    forward_ns = workload.forward_ns * compute_ns // was_ns
-    return replace(workload, tensors=tuple(tensors), forward_ns=forward_ns, batch=batch)
-
-
 @dataclass(frozen=True)
 class Parameter:
     """One uncertain number."""
@@ -151,10 +140,11 @@ class Parameter:
 
 
 def parameters(workload: str = "") -> list[Parameter]:
-    """The parameters that matter to ``workload`` (all of them without one)."""
+    """The parameters that matter to ``workload`` (all of them without one): the product's, and STEMDL's own."""
+    found = [Parameter(each.name, each.label, each.key, each.values, each.costly, each.source) for each in SUMMIT]
     with (HERE / "parameters.toml").open("rb") as file:
         tables = tomllib.load(file)
-    found = [
+    found += [
         Parameter(name, **{key: tuple(v) if isinstance(v, list) else v for key, v in table.items()})
         for name, table in tables.items()
     ]

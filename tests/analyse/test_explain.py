@@ -41,6 +41,13 @@ def test_without_jitter_nobody_is_late() -> None:
     assert without("jitter").breakdown()["straggler_wait"] == 0
 
 
+def test_without_jitter_detours_stay() -> None:
+    """They are the control plane's, which ``ideal`` takes out."""
+    noisy = replace(DESCRIBED, noise=replace(NOISE, detour_ppm=1000, detour_ns=5000))
+    found = {name: changed for name, _, changed in counterfactuals(noisy)}
+    assert found["jitter"].noise == Noise(detour_ppm=1000, detour_ns=5000)
+
+
 def test_free_collectives_are_not_exposed() -> None:
     simulation = without("collectives")
     assert set(simulation.trace.responses["collective_ns"].tolist()) == {1}

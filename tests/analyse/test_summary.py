@@ -8,12 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from coordsim.analyse.allocation import allocation
 from coordsim.analyse.assumptions import assumptions
 from coordsim.analyse.explain import Counterfactual
 from coordsim.analyse.scaling import scaling
-from coordsim.analyse.summary import SCHEMA, allocation, quantile, step_statistics, summary
+from coordsim.analyse.summary import SCHEMA, quantile, step_statistics, summary
 from coordsim.record.breakdown import PARTS
-from coordsim.scenario.model import Groups, Noise, Spread
+from coordsim.scenario.loading import load_scenario
+from coordsim.scenario.model import Cluster, Groups, Noise, Spread
 from coordsim.simulate.engine import simulate
 from tests.analyse.made import by_hand
 from tests.scenarios import CLUSTER, MACHINE, PLANE, random_scenario, scenario, workload
@@ -45,16 +47,89 @@ def test_step_statistics_by_hand() -> None:
     assert found == pytest.approx(expected)
 
 
+def on_machine(**changes: object) -> Cluster:
+    return replace(CLUSTER, machine=replace(MACHINE, **changes))
+
+
 def test_allocation_by_hand() -> None:
-    """8 ranks are 2 nodes of 6 GPUs at 300 W and 600 W of host; PUE 1.1; the mean step is 2 us."""
+    """8 ranks are 2 nodes of 6 GPUs at 300 W and 600 W of host; PUE 1.1; the mean step is 2 us. Without powers for
+    waiting and idling GPUs, every GPU of both nodes draws its 300 W all the time."""
     job = workload(batch=5)
     found = allocation(by_hand(ranks=8, workload=job))
     hours = 2 * 2e-6 / 3600
-    assert found == pytest.approx({
-        "node_hours_per_1000_steps": hours * 1000,
-        "node_hours_per_million_samples": hours * 1e6 / 40,
-        "kwh_per_1000_steps": hours * 1000 * (6 * 0.3 + 0.6) * 1.1,
-    })  # fmt: skip
+    kwh = hours * 1000 * (6 * 0.3 + 0.6) * 1.1
+    assert found["node_hours_per_1000_steps"] == pytest.approx(hours * 1000)
+    assert found["node_hours_per_million_samples"] == pytest.approx(hours * 1e6 / 40)
+    assert found["kwh_per_1000_steps"] == pytest.approx(kwh)
+    assert found["mean_power_kw"] == pytest.approx(2 * 2.4 * 1.1)
+    assert found["kwh_by_component_per_1000_steps"] == pytest.approx(
+        {"gpus": hours * 1800, "hosts": hours * 600, "nics": 0, "facility": hours * 240}
+    )
+    assert sum(found["kwh_by_phase_per_1000_steps"].values()) == pytest.approx(kwh)
+
+
+def test_energy_by_phase_by_hand() -> None:
+    """The counted steps of ``by_hand`` are compute: forward 20, backward 10, optimizer 50 (100 less 50); the rest of
+    1,000, 3,000 and 2,000 ns waits. 7 of 12 GPUs have a rank."""
+    simulation = by_hand(
+        ranks=7, cluster=on_machine(gpu_wait_power_mW=100_000, gpu_idle_power_mW=40_000, nic_power_mW=50_000)
+    )
+    parts = simulation.breakdown()
+    computing = parts["forward"] + parts["backward"] + parts["optimizer"]
+    assert parts["input_stall"] == 0
+    assert 0 < computing < simulation.step_time_s
+    idle_kw, rest_kw = 5 * 0.040, 2 * (0.6 + 0.05)
+    compute = (7 * 0.300 + idle_kw + rest_kw) * 1.1 * computing / 3.6
+    wait = (7 * 0.100 + idle_kw + rest_kw) * 1.1 * (2e-6 - computing) / 3.6
+    found = allocation(simulation)
+    assert found["kwh_by_phase_per_1000_steps"] == pytest.approx({"compute": compute, "wait": wait, "idle": 0})
+    assert found["kwh_per_1000_steps"] == pytest.approx(compute + wait)
+    assert sum(found["kwh_by_component_per_1000_steps"].values()) == pytest.approx(compute + wait)
+    assert found["kwh_by_component_per_1000_steps"]["nics"] == pytest.approx(2 * 0.05 * 2e-6 / 3.6)
+
+
+@pytest.mark.parametrize("missing", ["gpu_power_mW", "host_power_mW"])
+def test_energy_of_unknown_power_is_left_out(missing: str) -> None:
+    cluster = on_machine(**{missing: None, "node_write_Bps": 10**9, "parallel_read_Bps": 10**12})
+    found = allocation(by_hand(cluster=cluster, workload=workload(dataset_bytes=10**12)))
+    assert {name for name, value in found.items() if value is None} == {
+        "kwh_per_1000_steps", "kwh_by_phase_per_1000_steps", "kwh_by_component_per_1000_steps", "mean_power_kw",
+        "staging_fits", "staging_kwh",
+    }  # fmt: skip
+    assert found["staging_s"] == 1000
+    free = allocation(by_hand(cluster=on_machine(gpu_power_mW=0, host_power_mW=0)))
+    assert free["kwh_per_1000_steps"] == 0
+
+
+def test_staging_by_hand() -> None:
+    """12 TB over 2 nodes are 6 TB each, at 2 GB/s 3,000 s; 8 GPUs and the 4 without a rank idle at 40 W."""
+    cluster = on_machine(
+        node_write_Bps=2 * 10**9, parallel_read_Bps=10**12, node_storage_bytes=6 * 10**12, gpu_idle_power_mW=40_000
+    )
+    job = workload(dataset_bytes=12 * 10**12)
+    found = allocation(by_hand(ranks=8, workload=job, cluster=cluster))
+    assert (found["staging_s"], found["staged_bytes_per_node"], found["staging_fits"]) == (3000, 6 * 10**12, True)
+    assert found["staging_node_hours"] == pytest.approx(2 * 3000 / 3600)
+    assert found["staging_kwh"] == pytest.approx(2 * (6 * 0.04 + 0.6) * 1.1 * 3000 / 3600)
+    total = found["node_hours_per_1000_steps"] + found["staging_node_hours"]
+    assert found["node_hours_of_1000_steps_and_staging"] == pytest.approx(total)
+    tight = replace(cluster, machine=replace(cluster.machine, node_storage_bytes=6 * 10**12 - 1))
+    found = allocation(by_hand(ranks=8, workload=job, cluster=tight))
+    assert (found["staging_s"], found["staged_bytes_per_node"], found["staging_fits"]) == (None, 6 * 10**12, False)
+    assert found["staging_node_hours"] is found["staging_kwh"] is found["node_hours_of_1000_steps_and_staging"] is None
+
+
+def test_summits_largest_job_draws_about_what_was_published() -> None:
+    """V18 (docs/published.md 1) says "7MW(h)" of this run, unit unclear, and 4.5-5.7 MW as the machine's weekly
+    medians: a plausibility bound around assumed powers, no prediction."""
+    found = allocation(simulate(load_scenario(workload="stemdl", cluster="summit", ranks=27_600, steps=1)))
+    megawatts = found["mean_power_kw"] / 1000
+    print(f"STEMDL at 27,600 GPUs: {megawatts:.2f} MW at the meter; V18: 7 MW(h), unit unclear")
+    assert 4.5 < megawatts < 10
+    by_component = found["kwh_by_component_per_1000_steps"]
+    assert by_component["gpus"] / found["kwh_per_1000_steps"] > 0.6
+    assert found["staging_s"] == 200, "0.5 PB at Alpine's 2.5 TB/s"
+    assert found["staging_fits"]
 
 
 @pytest.mark.parametrize(("ranks", "nodes"), [(1, 1), (6, 1), (7, 2), (12, 2), (13, 3)])
@@ -77,11 +152,13 @@ def test_the_breakdown_sums_to_the_mean(seed: int) -> None:
 def test_summary_is_complete_and_json() -> None:
     described = scenario(8, 5, 42)
     simulation = simulate(described)
-    saved = Counterfactual("jitter", "no noise", 0.5, 0.25)
+    saved = Counterfactual("jitter", "no noise", 0.5, 0.25, 12.5)
     found = json.loads(json.dumps(summary(simulation, [saved]), allow_nan=False))
     assert found["schema"] == SCHEMA
     assert (found["ranks"], found["steps"], found["seed"], found["engine"]) == (8, 5, 42, "vector")
-    assert found["explain"] == {"jitter": {"step_time_s": 0.5, "saves": 0.25}}
+    assert found["explain"] == {
+        "jitter": {"step_time_s": 0.5, "saves": 0.25, "saves_kwh_per_1000_steps": 12.5}
+    }
     assert summary(simulation)["explain"] is None
     assert found["first_step_s"] == simulation.first_step_ns / 1e9
     assert found["step_time_s"]["mean"] == pytest.approx(float(np.mean(simulation.step_ns)) / 1e9)
@@ -127,7 +204,7 @@ def test_assumptions_follow_the_control_plane() -> None:
 
 
 def test_assumptions_that_always_hold_and_input() -> None:
-    for text in ("submitted when it exists", "no noise on control messages", "do not share links"):
+    for text in ("submitted when it exists", "no operating-system noise", "do not share links"):
         assert says(text)
     assert says("input is never late")
     late = workload(sample_bytes=1)
@@ -137,5 +214,30 @@ def test_assumptions_that_always_hold_and_input() -> None:
 
 def test_input_of_a_machine_without_a_read_rate() -> None:
     """``node_read_Bps`` 0 switches the floor off as ``sample_bytes`` 0 does."""
-    diskless = replace(CLUSTER, machine=replace(MACHINE, node_read_Bps=0))
-    assert says("input is never late", workload=workload(sample_bytes=1), cluster=diskless)
+    late = workload(sample_bytes=1)
+    assert says("input is never late", workload=late, cluster=on_machine(node_read_Bps=0))
+    assert says("never late (the machine has no read rate", workload=late, cluster=on_machine(storage="parallel"))
+    shared = on_machine(storage="parallel", parallel_read_Bps=1)
+    assert says("from a parallel file system that this job has to itself", workload=late, cluster=shared)
+
+
+def test_assumptions_about_staging() -> None:
+    job = workload(dataset_bytes=6_000)
+    known = {"parallel_read_Bps": 1, "node_write_Bps": 1}
+    assert says("staging is not counted: the data set's size is not given")
+    assert says("staging is not counted: a rate is not given", workload=job)
+    assert says("staging is not counted: a rate is not given", workload=job, cluster=on_machine(node_write_Bps=1))
+    assert says("every copy is read from there", workload=job, cluster=on_machine(**known))
+    full = on_machine(**known, node_storage_bytes=2_999)
+    assert says("does not fit its storage: staging is not counted", workload=job, cluster=full)
+    assert not says("staging", workload=job, cluster=on_machine(storage="parallel"))
+
+
+def test_assumptions_about_power() -> None:
+    known = {"gpu_wait_power_mW": 80_000, "gpu_idle_power_mW": 40_000}
+    assert says("energy is an upper bound")
+    assert says("energy is an upper bound", cluster=on_machine(gpu_wait_power_mW=1))
+    assert says("charged like the median one", cluster=on_machine(**known))
+    assert says("charged like the median one", cluster=on_machine(gpu_power_mW=0)), "no GPU waits"
+    for key in ("gpu_power_mW", "host_power_mW"):
+        assert says("energy is not counted", cluster=on_machine(**known, **{key: None}))

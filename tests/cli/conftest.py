@@ -12,29 +12,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from coordsim.cli import app
+from tests.small import write_small
 
 ROOT = Path(__file__).parents[2]
-
-TENSORS = """name,shape,dtype,layer,registration,ready
-fc.bias,10,float32,fc,3,1000000ns
-fc.weight,10x64,float32,fc,2,2000000ns
-conv.bias,64,float32,conv,1,3500000ns
-conv.weight,64x3x7x7,float32,conv,0,5000000ns
-"""
-SCENARIO = """ranks = 12
-steps = 3
-cluster = "summit"
-
-[workload]
-name = "small"
-tensors = "small.csv"
-forward = "3ms"
-optimizer = "0.5ms"
-batch = 32
-
-[control_plane]
-name = "cached"
-"""
 
 Run = Callable[..., Result]
 Fresh = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -43,10 +23,7 @@ Fresh = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     """A scenario of four tensors on two Summit nodes."""
-    (tmp_path / "small.csv").write_text(TENSORS.replace("ns\n", "\n"))
-    path = tmp_path / "small.toml"
-    path.write_text(SCENARIO)
-    return path
+    return write_small(tmp_path, "steps = 3")
 
 
 @pytest.fixture

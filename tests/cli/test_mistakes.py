@@ -158,3 +158,19 @@ def test_a_closed_pipe_is_no_error():
     done = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
     assert (done.returncode, done.stderr) == (guard.PIPE_CLOSED, "")
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ("name,bytes\na,-4\n", ["mine.csv: line 2.bytes: -4 must be at least 1"]),
+        ("name,shape\na,4\na,4\n", ["mine.csv: line 3: tensor 'a' is already described in line 2"]),
+        ("nmae,shape\na,4\n", ["line 1: 'nmae' is not a known column", "did you mean 'name'?"]),
+        ("", ["mine.csv: line 1: is empty"]),
+    ],
+)
+def test_a_mistake_in_a_list_of_tensors_names_file_and_line(run, tmp_path, rows, words):
+    path = tmp_path / "mine.csv"
+    path.write_text(rows)
+    _refused(run("simulate", "--workload", path, "--out", tmp_path / "run"), *words)
+    assert [each.name for each in tmp_path.iterdir()] == ["mine.csv"]

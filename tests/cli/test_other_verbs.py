@@ -10,6 +10,7 @@ import pytest
 from coordsim.cli import doctor
 from coordsim.cli.doctor import _numbers, problems
 from coordsim.cli.kernels import kernel_cache
+from coordsim.scenario import catalog as entries
 
 
 def test_a_quick_demo_draws_a_table_and_a_figure(run, tmp_path):
@@ -45,13 +46,14 @@ def test_the_catalog_lists_everything(run):
     found = json.loads(run("catalog", "--json").stdout)
     assert found["schema"] == "coordsim.catalog/1"
     names = [each["name"] for kind in ("clusters", "workloads") for each in found[kind]]
-    assert {"summit", "localhost", "stemdl", "resnet50"} <= set(names)
+    assert names == [name for kind in entries.KINDS for name in entries.names(kind)]
     shown = run("catalog")
+    assert max(map(len, shown.stdout.splitlines())) <= 80
     assert all(re.search(rf"^  {name} ", shown.stdout, re.MULTILINE) for name in names)
     assert shown.stderr.splitlines()[-1].startswith("next: coordsim catalog show ")
 
 
-@pytest.mark.parametrize("name", ["summit", "localhost", "stemdl", "resnet50"])
+@pytest.mark.parametrize("name", [name for kind in entries.KINDS for name in entries.names(kind)])
 def test_every_number_of_an_entry_has_a_source(run, name):
     found = json.loads(run("catalog", "show", name, "--json").stdout)
     assert found["schema"] == "coordsim.catalog_entry/1"
@@ -71,6 +73,27 @@ def test_the_next_command_of_an_entry_runs(run):
     command = run("catalog", "show", "localhost").stderr.removeprefix("next: coordsim ").split()
     assert command == ["simulate", "--cluster", "localhost", "--workload", "resnet50"]
     assert run(*command, "--steps", "1").exit_code == 0
+
+
+def test_the_next_command_of_a_workload_names_a_cluster_of_its_gpus(run):
+    for name, cluster in (("vgg16", "pascal-25g"), ("gpt2", "dgx-h100"), ("resnet50", "summit"), ("stemdl", "summit")):
+        shown = run("catalog", "show", name)
+        assert shown.stderr == f"next: coordsim simulate --cluster {cluster} --workload {name}\n"
+        assert f"times: as on {cluster}\n" in shown.stdout
+        assert "SCALED" not in shown.stdout
+
+
+def test_the_rates_of_a_workload_are_shown_with_their_sources(run):
+    shown = run("catalog", "show", "vgg16").stdout
+    assert re.search(r"^rates\n  P100-PCIe +130.9 +READ: 130.9 images/s", shown, re.MULTILINE)
+
+
+def test_the_schema_is_json_on_stdout_alone(run):
+    from coordsim.scenario.json_schema import scenario_schema
+
+    result = run("catalog", "--schema")
+    assert json.loads(result.stdout) == scenario_schema()
+    assert result.stderr == "next: coordsim catalog\n"
 
 
 def test_doctor_finds_this_machine_well(run):

@@ -130,3 +130,13 @@ def test_a_request_prints_as_the_command_that_asks_for_it():
     assert asked.command("--explain") == (
         "coordsim simulate 'my job.toml' --ranks 6 --groups layer --set 'a.b=1 s' --set steps=2 --explain"
     )
+
+
+def test_a_list_of_tensors_is_a_workload_in_one_line(run, tmp_path):
+    (tmp_path / "mine.csv").write_text("name,shape\nconv.weight,64x3x7x7\nfc.weight,1000x2048\nfc.bias,1000\n")
+    result = run("simulate", "--workload", tmp_path / "mine.csv", "--ranks", "12", "--steps", "1")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("mine on summit: 12 GPUs (2 nodes), cached; 1 step")
+    assert "mine says no backward time; assumed: 100 ms" in " ".join(result.stdout.split())
+    command = shlex.split(result.stderr.splitlines()[-1].removeprefix("next: coordsim "))
+    assert run(*command).exit_code == 0

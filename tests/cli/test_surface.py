@@ -22,7 +22,11 @@ OPTIONS = {
         "scenario", "--cluster", "--workload", "--ranks", "--control-plane", "--groups", "--steps", "--seed",
         "--engine", "--explain", "--set", "--json", "--out",
     },
-    "catalog": {"--json"},
+    "validate": set(),
+    "validate recorded": {"dir", "--fit", "--cores", "--json"},
+    "validate timeline": {"file", "--ranks", "--cache-capacity", "--fusion-threshold", "--json"},
+    "validate published": {"--json"},
+    "catalog": {"--json", "--schema"},
     "catalog show": {"name", "--json"},
     "doctor": {"--json"},
 }  # fmt: skip
@@ -38,7 +42,8 @@ def _command(words):
 
 def test_verbs_are_frozen():
     root = _command("")
-    assert set(root.commands) == set(VERBS) == {"demo", "simulate", "catalog", "doctor"}
+    assert set(root.commands) == set(VERBS) == {"demo", "simulate", "validate", "catalog", "doctor"}
+    assert set(_command("validate").commands) == {"recorded", "timeline", "published"}
     assert set(_command("catalog").commands) == {"show"}
     assert {flag for each in root.params for flag in each.opts} == {"--version"}
 
@@ -99,7 +104,12 @@ NESTED = {
         "cycles_per_step", "slow_cycles_per_step", "requests_per_step", "coordinator_bytes_per_step",
         "exchanges_per_step", "responses_per_step",
     },
-    "allocation": {"node_hours_per_1000_steps", "node_hours_per_million_samples", "kwh_per_1000_steps"},
+    "allocation": {
+        "node_hours_per_1000_steps", "node_hours_per_million_samples", "kwh_per_1000_steps",
+        "kwh_by_phase_per_1000_steps", "kwh_by_component_per_1000_steps", "mean_power_kw", "staging_s",
+        "staged_bytes_per_node", "staging_fits", "staging_node_hours", "staging_kwh",
+        "node_hours_of_1000_steps_and_staging",
+    },
 }  # fmt: skip
 
 
@@ -119,4 +129,4 @@ def test_simulate_json_has_the_keys_of_the_design(run, small):
 def test_explain_json_tells_step_and_saving_of_each_cause(run, small):
     found = json.loads(run("simulate", small, "--json", "--explain").stdout)["explain"]
     assert set(found) == {"control_plane", "jitter", "collectives", "fusion_copies"}
-    assert all(set(each) == {"step_time_s", "saves"} for each in found.values())
+    assert all(set(each) == {"step_time_s", "saves", "saves_kwh_per_1000_steps"} for each in found.values())

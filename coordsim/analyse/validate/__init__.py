@@ -1,0 +1,1 @@
+"""How do you know? Predictions held against recordings, publications and other simulators."""

@@ -1,0 +1,120 @@
+"""``coordsim validate``: is the model right? Against recorded runs, their timelines, and publications."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coordsim.cli import console
+from coordsim.cli.kernels import title
+from coordsim.cli.progress import Bar
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Is the model right? Measured against predicted.")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+FINDING = 1
+
+
+@app.command("recorded")
+def recorded(
+    dir: Annotated[Path, typer.Argument(metavar="DIR", help="Recorded runs of real Horovod (docs/validation.md).")],
+    fit: Annotated[
+        list[str] | None,
+        typer.Option("--fit", metavar="GLOB", help="Files to fit costs on (mpi_n2_*); repeatable.", show_default=False),
+    ] = None,
+    cores: Annotated[
+        int | None,
+        typer.Option(metavar="C", min=1, help="Cores all ranks shared, where no file says.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Step times of real Horovod: fit some, predict the rest."""
+    from coordsim.record.horovod_runs import read_folder
+
+    runs = read_folder(dir)
+    with Bar(title("fitting")) as bar:
+        from coordsim.analyse.validate.recorded.judge import DEFAULT_FIT, validate
+        from coordsim.analyse.validate.recorded.summary import facts
+
+        def show(what: str, done: int, total: int) -> None:
+            bar.begin(what)
+            bar.update(done, total)
+
+        found = facts(validate(runs, tuple(fit or DEFAULT_FIT), cores, show))
+    if as_json:
+        console.data_json(found)
+    else:
+        from coordsim.report.validation import validation_report
+
+        console.data(validation_report(found, console.page()))
+    tried = {each["controller"] for each in found["fit"]}
+    others = sorted({row["controller"] for row in found["rows"] if row["controller"] not in tried})
+    timelines = sorted(dir.glob("*.timeline.json*"))
+    if others:
+        console.next_command(f"coordsim validate recorded {dir} --fit '{others[0]}_n2_*'")
+    elif timelines:
+        console.next_command(f"coordsim validate timeline {timelines[0]}")
+    else:
+        console.next_command("coordsim validate published")
+    if found["missed"]:
+        raise typer.Exit(FINDING)
+
+
+@app.command("timeline")
+def timeline(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A Horovod timeline, .json or .json.gz.")],
+    ranks: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Ranks, where the file cannot tell.", show_default=False)
+    ] = None,
+    cache_capacity: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="Else from the recording, or 1,024.", show_default=False),
+    ] = None,
+    fusion_threshold: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Else from the recording, or 128MiB.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Decisions of real Horovod: what was fused, when, against ours."""
+    from coordsim.report.decisions import timeline_facts, timeline_table
+
+    threshold = None if fusion_threshold is None else _size("--fusion-threshold", fusion_threshold)
+    facts = timeline_facts(
+        file, ranks=ranks, cache_capacity=cache_capacity, fusion_threshold_bytes=threshold
+    )
+    if as_json:
+        console.data_json(facts)
+    else:
+        console.data(timeline_table(facts, console.page()))
+    console.next_command(f"coordsim validate recorded {file.parent}")
+    if facts["missed"]:
+        raise typer.Exit(FINDING)
+
+
+@app.command("published")
+def published(as_json: Json = False) -> None:
+    """Published numbers, with era, interval and what was fitted."""
+    from coordsim.report.published import published_facts, published_table
+
+    with Bar(title("simulating")) as bar:
+        facts = published_facts(bar.update)
+    if as_json:
+        console.data_json(facts)
+    else:
+        console.data(published_table(facts, console.page()))
+    console.next_command("coordsim simulate --explain")
+    if facts["missed"]:
+        raise typer.Exit(FINDING)
+
+
+def _size(flag: str, value: str) -> int:
+    from coordsim.errors import InputError
+    from coordsim.units import parse_bytes
+
+    try:
+        return parse_bytes(value)
+    except ValueError as error:
+        raise InputError.one(flag, "", value, str(error)) from None

@@ -1,0 +1,101 @@
+"""Recorded runs against their predictions, for people."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any
+
+from coordsim.report import tables, text
+from coordsim.report.tables import Page
+
+_METRICS = {"step_ms": "step", "tail_ms": "tail"}
+_REASON_INDENT = "  "
+
+
+def validation_report(facts: dict[str, Any], page: Page) -> str:
+    """Every case with its two metrics, the fitted costs, and how far off the predictions are."""
+    lines = [page.bold("Recorded runs of real Horovod, and what coordsim predicts for them"), ""]
+    lines += _table(facts["rows"], page)
+    for reason, cases in _refused(facts["rows"]).items():
+        lines += page.wrap(f"{', '.join(cases)}: {reason}", "not predicted: ", _REASON_INDENT)
+    for fit in facts["fit"]:
+        lines += ["", *_fit(fit, page)]
+    lines += ["", *_verdict(facts, page)]
+    return "\n".join(lines)
+
+
+def _table(rows: list[dict[str, Any]], page: Page) -> list[str]:
+    """One line a metric: median (10th-90th percentile) measured and predicted, error of the median, KS distance."""
+    shown = [row for row in rows if row["predicted"] is not None]
+    if not shown:
+        return ["no case could be predicted", ""]
+    lines = ["", *page.wrap("ms: median (p10-p90). F fitted, p predicted. KS: largest distance of the distributions.")]
+    for case, members in groupby(shown, key=lambda row: (row["case"], row["fitted"])):
+        table = []
+        for row in members:
+            workload = row["workload"] if row["metric"] == "step_ms" else ""
+            judged = "F" if row["fitted"] else "p"
+            error = f"{100 * row['relative_error']:+.1f} %" if row["judged_by"] == "median" else "lottery"
+            table.append((
+                workload, _METRICS[row["metric"]], _quantiles(row["measured_quantiles"]),
+                _quantiles(row["predicted_quantiles"]), error, f"{row['ks']:.2f}", judged,
+            ))  # fmt: skip
+        head = ("", "", "measured", "predicted", "error", "KS", "")
+        lines += ["", page.bold(case[0]), *tables.columns([head, *table], "llllrrl", gap=1, indent=1)]
+    return [*lines, ""]
+
+
+def _quantiles(found: dict[str, float]) -> str:
+    return f"{_ms(found['median'])} ({_ms(found['p10'])}-{_ms(found['p90'])})"
+
+
+def _ms(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def _refused(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Why -> the cases concerned, each once."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row["reason"]:
+            cases = found.setdefault(row["reason"], [])
+            if row["case"] not in cases:
+                cases.append(row["case"])
+    return found
+
+
+def _fit(fit: dict[str, Any], page: Page) -> list[str]:
+    """Fitted costs, each with the range that fits as well."""
+    files = ", ".join(fit["files"])
+    lines = page.wrap(f"{fit['controller']}: fitted on {files} ({fit['parameter_sets_tried']} parameter sets)")
+    rows = [("parameter", "value", "as good", "expected", "", "")]
+    for each in fit["parameters"]:
+        as_good = f"{text.number(each['low'])} .. {text.number(each['high'])}"
+        loose = "" if each["pinned"] else "loose"
+        value, expected = text.number(each["value"]), text.number(each["expected"])
+        rows.append((each["name"], value, as_good, expected, each["unit"], loose))
+    lines += tables.columns(rows, "lrrrll", indent=2)
+    for first, second in fit["moved_together"]:
+        lines += page.wrap(f"the data cannot tell {first} and {second} apart: they move together", "  ")
+    crowd = "take turns on one core" if fit["main_threads_crowd_one_core"] else "run side by side"
+    lines += page.wrap(f"main threads whose work meets the loop's next wake {crowd}", "  ")
+    return lines
+
+
+def _verdict(facts: dict[str, Any], page: Page) -> list[str]:
+    lines = []
+    errors = facts["median_abs_relative_error_by_metric"]
+    for metric, name in _METRICS.items():
+        parts = [
+            f"{text.percent(errors[metric][kind])} {kind}" for kind in ("fitted", "predicted")
+            if errors[metric][kind] is not None
+        ]  # fmt: skip
+        promised = text.percent(facts["tolerance"][metric])
+        if parts:
+            lines += page.wrap(f"{name}: median absolute error {', '.join(parts)} (promised: {promised} predicted)")
+    lines += page.wrap(
+        "These runs see cycles, fusion, messages and CPU on one machine; they barely see a network, and say nothing "
+        "about thousands of ranks. Intervals of each row and of each launch: --json."
+    )
+    lines += [page.bold(f"MISSED {missed}") for missed in facts["missed"]]
+    return lines
