@@ -113,8 +113,11 @@ def _exchanges(scenario: Scenario) -> list[str]:
         found = ["the operating system takes a control CPU away at most once per rank and cycle, at its wake"]
     else:
         found = ["no operating-system noise on control exchanges (noise.detour_probability)"]
-    if plane.name == "hierarchical" and not plane.merge:
-        found.append("inner nodes of the tree pass on every list as it came (control_plane.merge)")
+    if plane.name == "hierarchical":
+        passed = "only what their whole subtree asked for, once" if plane.merge else "every list as it came"
+        found.append(f"inner nodes of the tree pass on {passed} (control_plane.merge)")
+    elif not plane.merge:
+        found.append("control_plane.merge has no effect: only hierarchical has a tree")
     if plane.name == "cached" and control.and_reduce == "in-network":
         found.append(
             f"an AND in the network takes {control.in_network_ns / 1000:g} us after the last rank, however many there"

@@ -85,6 +85,11 @@ def _answer(request: Request, scenario: Scenario, explain: bool, as_json: bool, 
     from coordsim.report.simulation import simulation_report
     from coordsim.simulate.engine import simulate as run
 
+    if request.engine == "auto":
+        from coordsim.simulate.vector.refusals import vector_refusals
+
+        for refusal in vector_refusals(scenario):
+            console.note(f"note: event engine, slow beyond some 1,000 ranks: {refusal.because} ({refusal.key})")
     with Bar(title("simulating")) as bar:
         simulation = run(scenario, cast("EngineName", request.engine), progress=bar.update)
         explained, advice = None, None

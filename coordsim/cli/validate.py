@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from coordsim.cli import console
 from coordsim.cli.kernels import title
 from coordsim.cli.progress import Bar
+
+if TYPE_CHECKING:
+    from coordsim.record.horovod_runs import RecordedRuns
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Is the model right? Measured against predicted.")
 
@@ -49,15 +53,7 @@ def recorded(
         from coordsim.report.validation import validation_report
 
         console.data(validation_report(found, console.page()))
-    tried = {each["controller"] for each in found["fit"]}
-    others = sorted({row["controller"] for row in found["rows"] if row["controller"] not in tried})
-    timelines = sorted(dir.glob("*.timeline.json*"))
-    if others:
-        console.next_command(f"coordsim validate recorded {dir} --fit '{others[0]}_n2_*'")
-    elif timelines:
-        console.next_command(f"coordsim validate timeline {timelines[0]}")
-    else:
-        console.next_command("coordsim validate published")
+    console.next_command(_after_recorded(dir, runs, found))
     if found["missed"]:
         raise typer.Exit(FINDING)
 
@@ -89,7 +85,10 @@ def timeline(
         console.data_json(facts)
     else:
         console.data(timeline_table(facts, console.page()))
-    console.next_command(f"coordsim validate recorded {file.parent}")
+    launches = any(file.parent.glob("*_n[0-9]*.json"))
+    console.next_command(
+        f"coordsim validate recorded {quote(str(file.parent))}" if launches else "coordsim validate published"
+    )
     if facts["missed"]:
         raise typer.Exit(FINDING)
 
@@ -108,6 +107,18 @@ def published(as_json: Json = False) -> None:
     console.next_command("coordsim simulate --explain")
     if facts["missed"]:
         raise typer.Exit(FINDING)
+
+
+def _after_recorded(folder: Path, runs: RecordedRuns, found: dict[str, Any]) -> str:
+    """Fit what has not been fitted yet, where it can be predicted from; else look at decisions; else further."""
+    tried = {each["controller"] for each in found["fit"]}
+    for launch in runs.launches:
+        glob = f"{launch.controller}_n{launch.ranks}_*"
+        fresh = launch.controller not in tried and not launch.timeline and launch.file.match(glob)
+        if fresh and glob not in found["fitted_on"]:
+            return f"coordsim validate recorded {quote(str(folder))} --fit {quote(glob)}"
+    timelines = sorted(folder.glob("*.timeline.json*"))
+    return f"coordsim validate timeline {quote(str(timelines[0]))}" if timelines else "coordsim validate published"
 
 
 def _size(flag: str, value: str) -> int:

@@ -106,7 +106,7 @@ def _results(simulation: Simulation, facts: dict[str, Any]) -> list[tuple[str, s
         ),
         (
             "throughput",
-            f"{text.number(facts['samples_per_s'])} samples/s, {text.si(facts['sustained_flops'], 'FLOP/s')} sustained",
+            _throughput(facts),
         ),
     ]
 
@@ -252,3 +252,10 @@ def _assumptions(assumptions: Sequence[str], page: Page) -> list[str]:
     if more > 0:
         lines.append(f"  + {more} more with --json")
     return [page.dim(line) for line in lines]
+
+
+def _throughput(facts: dict[str, Any]) -> str:
+    """Samples, and FLOPs where the workload says how many a sample takes."""
+    samples = f"{text.number(facts['samples_per_s'])} samples/s"
+    flops = facts["sustained_flops"]
+    return f"{samples}, {text.si(flops, 'FLOP/s')} sustained" if flops else samples

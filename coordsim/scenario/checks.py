@@ -99,6 +99,18 @@ def check_ranks(ranks: int, cluster: Cluster, overlay: Overlay) -> Iterator[Prob
         yield overlay.problem(("ranks",), message)
 
 
+def check_noise(noise: Noise, overlay: Overlay) -> Iterator[Problem]:
+    """Rare events need a probability and a length; one without the other would silently be none."""
+    pairs = (
+        ("stall_probability", noise.stall_ppm, "stall_length", noise.stall_ns),
+        ("detour_probability", noise.detour_ppm, "detour_length", noise.detour_ns),
+    )
+    for probability, share_ppm, length, mean_ns in pairs:
+        given, missing = (probability, length) if share_ppm else (length, probability)
+        if bool(share_ppm) != bool(mean_ns):
+            yield overlay.problem(("noise", given), f"has no effect without noise.{missing}, which is 0")
+
+
 def check_power(cluster: Cluster, overlay: Overlay) -> Iterator[Problem]:
     """A GPU draws no more when it does less."""
     machine = cluster.machine

@@ -14,6 +14,7 @@ from coordsim.scenario.checks import (
     check_data_network,
     check_groups,
     check_length,
+    check_noise,
     check_power,
     check_ranks,
 )
@@ -86,6 +87,7 @@ def resolve(overlay: Overlay, unknown: frozenset[str]) -> tuple[Scenario | None,
         problems += check_ranks(run.ranks, cluster, overlay)
     if run is None or cluster is None or plane is None or noise is None or workload is None:
         return None, problems
+    problems += check_noise(noise, overlay)
     problems += check_length(run.steps, run.ranks, workload, cluster, plane, noise, overlay)
     return Scenario(workload, cluster, plane, noise, run.ranks, run.steps, run.seed), problems
 

@@ -65,7 +65,13 @@ def read_csv(path: Traversable, label: str) -> TensorList:
         problems = list(_header(header, label))
         if problems:
             return TensorList(problems=problems)
-        rows = {f"line {reader.line_num}": _cells(row) for row in reader}
+        rows = {}
+        for row in reader:
+            line = f"line {reader.line_num}"
+            if "" in row:
+                cells = len(header) + len(row[""])
+                return TensorList(problems=[Problem(label, line, "", f"has {cells} values for {len(header)} columns")])
+            rows[line] = _cells(row)
     except csv.Error as error:
         return TensorList(
             problems=[Problem(label, f"line {reader.reader.line_num}", "", f"is not CSV: {error}")]

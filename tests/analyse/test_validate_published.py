@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
+from coordsim.analyse.control import counters
 from coordsim.analyse.validate.published import Row, coordinator, horovod_chart, judge, speedup, stemdl, summit
 from coordsim.analyse.validate.published.closed import nccl_rows
 from coordsim.analyse.validate.published.ranges import PASCAL, SUMMIT, UNASKED, Range
@@ -146,13 +147,15 @@ def test_before_nccl_24_there_was_no_tree():
         load_scenario(workload="vgg16", cluster="pascal-25g", overrides=["cluster.data.allreduce=nccl-tree"])
 
 
-@pytest.mark.parametrize("each", set(SUMMIT) - set(UNASKED), ids=lambda each: each.name)
+@pytest.mark.parametrize("each", [each for each in SUMMIT if each not in UNASKED], ids=lambda each: each.name)
 def test_a_warm_cache_asks_nobody_so_that_may_cost_anything(each):
     made = [
-        simulate(summit.scenario("resnet50", 96, "cached", "layer", each.end(costly), steps=2))
+        simulate(summit.scenario("resnet50", 96, "cached", "layer", each.end(costly), steps=3))
         for costly in (True, False)
     ]
-    assert made[0].step_time_s == pytest.approx(made[1].step_time_s, rel=1e-4)  # the cold step ends at another time
+    assert [counters(one)["slow_cycles_per_step"] for one in made] == [0, 0]
+    # The cold step ends at another time, so cycles fall elsewhere: less than one of them in a step.
+    assert abs(made[0].step_time_s - made[1].step_time_s) < made[0].scenario.control_plane.cycle_time_ns / 1e9
 
 
 def test_the_curve_says_which_models_are_above_and_what_2_would_take():
@@ -178,9 +181,7 @@ def test_the_speedup_rises_with_the_request_cost(quick):
             values = [point["value"] for point in row["curve"]]
             assert values == sorted(values)
             assert 0 < row["cost_that_gives_us"] < costs[0]
-            below, above = (
-                _speedup(row["cost_that_gives_us"] * factor) for factor in (0.8, 1.25)
-            )
+            below, above = (_speedup(row["cost_that_gives_us"] * factor) for factor in (0.8, 1.25))
             assert below < 2.0 < above
 
 

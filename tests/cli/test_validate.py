@@ -35,10 +35,19 @@ def test_recorded_as_json(run, short):
     assert result.stderr.splitlines()[-1].startswith("next: coordsim ")
 
 
-def test_recorded_without_a_fit_says_why(run, short):
-    result = run("validate", "recorded", short, "--fit", "gloo_n2_*")
+def test_recorded_without_a_fit_says_why_and_what_to_fit(run, short):
+    (short / "mpi_n2_x.json").rename(short / "mpi_n3_x.json")
+    result = run("validate", "recorded", short)
     assert result.exit_code == 0
-    assert "no fitted file has controller mpi (--fit gloo_n2_*)" in " ".join(result.stdout.split())
+    assert "no fitted file has controller mpi (--fit mpi_n2_*)" in " ".join(result.stdout.split())
+    assert result.stderr.splitlines()[-1] == "next: coordsim validate published"
+
+
+def test_a_glob_that_matches_nothing(run, short):
+    result = run("validate", "recorded", short, "--fit", "mpi_n2_y*")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "'mpi_n2_y*' matches no launch" in result.stderr
+    assert "mpi_n2_x" in result.stderr
 
 
 def test_a_missed_promise_is_exit_code_one(run, short, monkeypatch):
@@ -87,6 +96,12 @@ def test_a_file_that_is_no_timeline(run, tmp_path, text, words):
     assert (result.exit_code, result.stdout) == (2, "")
     assert words in result.stderr
     assert str(path) in result.stderr
+
+
+def test_ranks_that_the_recording_contradicts(run):
+    result = run("validate", "timeline", HOROVOD_RUNS / "tl_mpi_n2_cache.timeline.json.gz", "--ranks", "7")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "7 ranks, but n in tl_mpi_n2_cache.json says 2" in result.stderr
 
 
 def test_a_threshold_without_a_unit(run):

@@ -22,7 +22,7 @@ GOOD = "a,4,float32,l,1,10"
         ([HEADER, "a,4,float32,l,0,-1"], "line 2.ready", "negative"),
         ([HEADER, "a,4,float32,l,0,1.5"], "line 2.ready", "no unit"),
         ([HEADER, "a,4,float32,l,0"], "line 2.ready", "is missing"),
-        ([HEADER, "a,4,float32,l,0,10,more"], "line 2.", "is not a known key"),
+        ([HEADER, "a,4,float32,l,0,10,more"], "line 2", "has 7 values for 6 columns"),
         ([HEADER, GOOD, "a,4,float32,l,0,20"], "line 3", "tensor 'a' is already described in line 2"),
         ([HEADER, GOOD, "b,4,float32,l,1,20"], "line 3", "registration 1 is already that of 'a'"),
         ([HEADER, GOOD, "b,4,float32,l,0,9"], "line 3", "before that of the tensor above"),

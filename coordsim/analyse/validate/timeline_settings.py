@@ -60,6 +60,9 @@ def settings_of(path: Path, given: Mapping[str, int]) -> tuple[RunSettings, tupl
     """
     found = {key: Setting(value, _GIVEN) for key, value in given.items()}
     for key, setting in _described(path).items():
+        if key == "ranks" and key in found and found[key].value != setting.value:
+            message = f"{found[key].value} ranks, but {setting.source} says {setting.value}"
+            raise InputError.one("--ranks", "", found[key].value, message)
         found.setdefault(key, setting)
     for key, value in _DEFAULTS.items():
         found.setdefault(key, Setting(value, "Horovod's default"))

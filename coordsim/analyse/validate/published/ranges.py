@@ -41,8 +41,8 @@ class Range:
 
 
 _REQUEST_SOURCE = (
-    "real Horovod on CPU: 0.28-1.02 us, median 0.56 us (coordsim/analyse/request_cost.py), rounded; POWER9, MPI and "
-    "other caches differ, so up to 3 us (docs/published.md 8)"
+    "DERIVED: real Horovod on CPU, 0.28-1.02 us, median 0.56 us (coordsim/analyse/request_cost.py), rounded; POWER9, "
+    "MPI and other caches differ, so up to 3 us (docs/published.md 8)"
 )
 _JITTER_SOURCE = (
     "DERIVED from Sinha et al. (SC'22): 8 % as the range of 27,648 GPUs (8.2 sigma), 8 % as a whisker range (5.4 "
@@ -80,15 +80,15 @@ UNASKED = tuple(each for each in SUMMIT if each.name not in _SLOW_CYCLES_ONLY)
 
 PASCAL = (
     Range("request_cost", "request cost", "cluster.host.per_request", ("0.28us", "0.56us", "1.02us"), "high",
-          "real Horovod on a Xeon's CPU, least, median and largest estimate (coordsim/analyse/request_cost.py)"),
+          "DERIVED: real Horovod on a Xeon, least, median and largest estimate (coordsim/analyse/request_cost.py)"),
     _JITTER,
     Range("bandwidth", "bus bandwidth", "cluster.data.bus_bandwidth", ("2GB/s", "2.63GB/s", "2.9GB/s"), "low",
-          "the catalog's sweep; the median is fitted to VGG-16 on 16 GPUs (docs/published.md 7)"),
+          "ASSUMED, the catalog's sweep; the median is fitted to VGG-16 on 16 GPUs (docs/published.md 7)"),
     Range("hop_latency", "hop latency", "cluster.data.hop_latency", ("100%", "250%", "350%"), "high",
-          "low: NCCL's own table; median fitted to VGG-16 on 128 GPUs; high: what its rounding to 1 % allows"),
+          "READ low end, NCCL's own table; median fitted to VGG-16 on 128 GPUs; high: what its rounding to 1 % allows"),
     Range("enqueue", "hooks ahead of the GPU", "workload.enqueue", ("5%", "10%", "50%"), "low",
           "ASSUMED; the median is fitted to Inception V3 and ResNet-101 on 16 GPUs"),
     Range("control_latency", "control latency", "cluster.control.latency", ("2us", "2.5us", "20us"), "high",
-          "the catalog's sweep: 20 us is TCP"),
+          "ASSUMED, the catalog's sweep: 20 us is TCP"),
 )  # fmt: skip
 """Of Horovod's 512 Pascal GPUs, on the catalog's ``pascal-25g`` with :data:`~.horovod_chart.SETTINGS`."""

@@ -83,9 +83,7 @@ def interval(figure: Figure, ranges: Sequence[Range]) -> Interval:
         at_low, at_high = figure(each.at(0)), figure(each.at(2))
         found += [at_low, at_high]
         size = max(at_low, at_high, median) - min(at_low, at_high, median)
-        spreads.append(
-            Spread(each.label, each.key, each.values[0], each.values[2], at_low, at_high, size, each.source)
-        )
+        spreads.append(Spread(each.label, each.key, each.values[0], each.values[2], at_low, at_high, size, each.source))
     spreads.sort(key=lambda each: -each.size)
     return Interval(min(found), median, max(found), tuple(spreads))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from statistics import median
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from coordsim.analyse.validate.recorded.cases import Case, cases, controllers
 from coordsim.analyse.validate.recorded.costs import HOPS, loop_costs
 from coordsim.analyse.validate.recorded.fit import METRIC_NAMES, METRICS, Fit, fit
+from coordsim.errors import InputError
 from coordsim.record.horovod_runs import RecordedRuns
 from coordsim.simulate.closed_loop import LoopRun, run
 
@@ -100,8 +102,15 @@ class Validation:
 def validate(
     runs: RecordedRuns, globs: Iterable[str] = DEFAULT_FIT, cores: int | None = None, progress: Progress | None = None
 ) -> Validation:
-    """Fit what ``globs`` name, controller by controller, and predict everything else of the same controller."""
+    """Fit what ``globs`` name, controller by controller, and predict everything else of the same controller.
+
+    Raises InputError for a glob, other than the default, that matches no launch.
+    """
     globs = tuple(globs)
+    stems = tuple(launch.file.stem for launch in runs.launches)
+    for glob in globs:
+        if globs != DEFAULT_FIT and not any(fnmatchcase(stem, glob) for stem in stems):
+            raise InputError.one("--fit", "", glob, f"{glob!r} matches no launch of {runs.folder}", stems)
     found = cases(runs, globs, cores)
     fits: dict[str, Fit] = {}
     for controller in controllers(found):
