@@ -78,7 +78,7 @@ def _fit(fit: dict[str, Any], page: Page) -> list[str]:
     for first, second in fit["moved_together"]:
         lines += page.wrap(f"the data cannot tell {first} and {second} apart: they move together", "  ")
     crowd = "take turns on one core" if fit["main_threads_crowd_one_core"] else "run side by side"
-    lines += page.wrap(f"main threads whose work meets the loop's next wake {crowd}", "  ")
+    lines += page.wrap(f"main threads whose work does not fit into a cycle's idle part {crowd}", "  ")
     return lines
 
 

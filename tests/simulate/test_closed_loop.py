@@ -87,6 +87,13 @@ def test_crowded_main_threads_take_turns():
     assert abs(int(busy.end_ns[0, 0] - busy.end_ns[1, 0])) == 600_000
 
 
+def test_bursts_that_fit_into_the_idle_part_run_side_by_side():
+    """Two bursts of 0.6 ms and a loop that idles 4.5 of 5 ms; at 1 ms the same two take turns (above)."""
+    job = problem(2, cycle_ns=5 * MS, duration_ns=600_000, computes=True)
+    found = run(job, FREE._replace(response_ns=500_000, crowded=True), 0)
+    assert (found.end_ns[0] == found.end_ns[1]).all()
+
+
 def test_long_bursts_are_moved_to_another_core():
     found = run(problem(2, duration_ns=3 * MS, computes=True), FREE._replace(crowded=True), 0)
     assert (found.end_ns[0] == found.end_ns[1]).all()

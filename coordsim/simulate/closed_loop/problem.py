@@ -81,7 +81,8 @@ class LoopCosts(NamedTuple):
     phase_ppm: int
     """At first one rank wakes last and all others this share of a cycle before it, parts per million."""
     crowded: bool
-    """Whether main threads whose bursts of work meet the loop's next wake take turns on one core."""
+    """Whether main threads take turns on one core where their bursts of work, one after the other, do not fit into
+    the idle part of a cycle and none is longer than a cycle."""
     sleep_asked_ns: tuple[int, ...]
     """Ascending lengths that were asked for ..."""
     sleep_over_ns: tuple[int, ...]
