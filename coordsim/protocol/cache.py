@@ -81,6 +81,16 @@ class ResponseCache:
         known = entry.request
         return Lookup.HIT if known is request or known == request else Lookup.INVALID
 
+    def classify(self, requests: Iterable[Request]) -> tuple[list[int], list[int]]:
+        """Bits of the requests that hit, and of those that are invalid; the rest misses. As :meth:`lookup` of each."""
+        hits, invalid, entries = [], [], self._entries
+        for request in requests:
+            entry = entries.get(request.name)
+            if entry is not None:
+                same = entry.request is request or self.lookup(request) is Lookup.HIT
+                (hits if same else invalid).append(entry.bit)
+        return hits, invalid
+
     def bit(self, name: str) -> int:
         """The bit that stands for ``name``. Raises KeyError when it is not cached."""
         return self._entries[name].bit
@@ -99,6 +109,14 @@ class ResponseCache:
         """The response for ``name``, now most recently used (the fast path's look)."""
         self._entries.move_to_end(name)
         return self._entries[name].response
+
+    def touch_all(self, names: list[str]) -> None:
+        """:meth:`touch` each, in order. A static model touches its names in the order that they have already."""
+        entries = self._entries
+        if len(names) == len(entries) and names == list(entries):
+            return
+        for name in names:
+            self.touch(name)
 
     def put(self, request: Request, response: Response | None = None) -> str | None:
         """Remember an agreed single-tensor response; returns the name that had to leave, if any.

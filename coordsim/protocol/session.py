@@ -21,8 +21,10 @@ The caller serializes calls from framework threads (:meth:`Session.submit`) and 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from coordsim.protocol.groups import GroupTable
 from coordsim.protocol.messages import Request, Response, join_request
 from coordsim.protocol.negotiator import NEGOTIATORS, Cycle, Negotiator, Settings
 from coordsim.protocol.queue import SHUT_DOWN, NotRunning, TensorQueue
@@ -44,6 +46,8 @@ class Session:
         self.queue = TensorQueue()
         self.report: StallReport | None = None
         """Of the last turn, on the deciding rank: a stall to be told."""
+        self.popped: tuple[Request, ...] = ()
+        """Of the last turn: what this rank brought into it."""
         self._claims = claims(rank, kind, settings, more)
         self._running = False
         self._leaving = False
@@ -54,6 +58,32 @@ class Session:
         """Agree with all ranks on the settings. Raises SettingsDiffer on every rank."""
         yield from agree_on_settings(self._claims)
         self._running = True
+
+    @property
+    def groups(self) -> GroupTable:
+        """All groups registered so far."""
+        return self.negotiator.settings.groups
+
+    def register_groups(self, groups: Iterable[Iterable[str]]) -> None:
+        """More groups, from now on; before any member is submitted here. Raises ValueError when one is taken.
+
+        Ranks need not do so in the same cycle: no member is ready, anywhere, before every rank has registered it.
+        Whether they registered alike each request tells (``Request.group``).
+        """
+        table = self.groups
+        more = tuple(tuple(members) for members in groups)
+        together = GroupTable((*table.groups, *(each for each in more if each not in table.groups)), table.strict)
+        self.negotiator.settings = replace(self.negotiator.settings, groups=together)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something that was popped here has not ended, so that a stall may be on its way."""
+        return bool(self.queue.outstanding)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the next turn asks all ranks to stop."""
+        return self._leaving
 
     def submit(self, unit: Iterable[Request]) -> None:
         """Queue a tensor or a whole group. Raises NotRunning, and what :meth:`TensorQueue.submit` raises."""
@@ -79,8 +109,9 @@ class Session:
         stalled = self._hits_clock.due(self.negotiator.waiting, now_ns)
         explain = self._table_clock.due(self.negotiator.pending, now_ns)
         fatal = frozenset() if leaving else self._table_clock.fatal(now_ns)
+        self.popped = self.queue.pop()
         schedule = yield from self.negotiator.cycle(
-            self.queue.pop(), shutdown=leaving, stalled=stalled, explain=explain | fatal
+            self.popped, shutdown=leaving, stalled=stalled, explain=explain | fatal
         )
         explained = {} if leaving else self.negotiator.explained
         deadly = not fatal.isdisjoint(explained)

@@ -6,10 +6,14 @@ from collections.abc import Collection, Generator, Iterable, Mapping
 from typing import Any
 
 from coordsim.protocol.cache import STATUS_BITS, Lookup, ResponseCache
-from coordsim.protocol.messages import ZERO_FILLED, Request, RequestList, ResponseList
+from coordsim.protocol.groups import GroupTable
+from coordsim.protocol.messages import ZERO_FILLED, Request, RequestList, Response, ResponseList
 from coordsim.protocol.negotiator.coordinator import CoordinatorNegotiator, all_joined, without_join
 from coordsim.protocol.negotiator.decisions import Schedule, Settings, agree, remember
 from coordsim.protocol.negotiator.exchanges import AndReduce, Cycle, Exchange, OrReduce
+
+SCHEDULES_REMEMBERED = 64
+"""Fused schedules of the fast path that a rank keeps: what fuses changes with timing, but not without end."""
 
 
 class CachedNegotiator(CoordinatorNegotiator):
@@ -25,6 +29,7 @@ class CachedNegotiator(CoordinatorNegotiator):
         self._waiting: dict[str, Request] = {}  # hits offered and not yet common, in submission order
         self._asked: dict[str, Request] = {}  # sent to the coordinator and not yet answered
         self._joined = False
+        self._fused: dict[tuple[int, int, GroupTable], tuple[Response, ...]] = {}
 
     @property
     def waiting(self) -> tuple[str, ...]:
@@ -55,9 +60,9 @@ class CachedNegotiator(CoordinatorNegotiator):
         if must_invalidate:
             erased: int = yield OrReduce(sum(1 << bit for bit in invalid), self.cache.words)
             self.cache.erase(bit for bit in range(self.cache.active_bits) if erased >> bit & 1)
-        common = _set_bits(common_vector >> STATUS_BITS)
-        agreed = [self.cache.name(bit) for bit in common]
-        ask = self._partition(offered, set(agreed))
+        common = common_vector >> STATUS_BITS
+        agreed = [self.cache.name(bit) for bit in _set_bits(common)]
+        ask = self._partition(offered, agreed)
         if slow:
             message = RequestList(self.rank, ask, shutdown, self.rank if joining else -1)
             answer = yield from self._slow(message, agreed, offered)
@@ -65,7 +70,7 @@ class CachedNegotiator(CoordinatorNegotiator):
             if all_joined(responses):
                 self._joined, agreed = False, []
         else:
-            responses = agree([self.cache.touch(name) for name in agreed], (), self.settings)
+            responses = self._from_cache(common, agreed)
         self.cache.end_cycle()
         self._explain(explain)
         return Schedule(responses, slow, len(agreed), must_invalidate, wants_shutdown)
@@ -74,14 +79,25 @@ class CachedNegotiator(CoordinatorNegotiator):
         self, offered: Mapping[str, Request], stalled: Collection[str]
     ) -> tuple[list[int], set[int], bool]:
         """Bits hit, bits found invalid, and whether anything must go to the coordinator."""
-        hits, invalid = [], set()
-        for name, request in offered.items():
-            found = self.cache.lookup(request)
-            if found is Lookup.HIT and name not in stalled:
-                hits.append(self.cache.bit(name))
-            elif found is not Lookup.MISS:
-                invalid.add(self.cache.bit(name))
-        return hits, invalid, len(hits) < len(offered)
+        hits, invalid = self.cache.classify(offered.values())
+        late = {self.cache.bit(name) for name in stalled if name in offered and name in self.cache}
+        if late:
+            hits = [bit for bit in hits if bit not in late]
+        return hits, late.union(invalid), len(hits) < len(offered)
+
+    def _from_cache(self, common: int, agreed: list[str]) -> tuple[Response, ...]:
+        """The fast path's schedule. Equal bits of an unchanged cache make equal schedules, so they are remembered."""
+        self.cache.touch_all(agreed)
+        if not agreed:
+            return ()
+        key = (self.cache.generation, common, self.settings.groups)
+        found = self._fused.get(key)
+        if found is None:
+            found = agree([self.cache.peek(name) for name in agreed], (), self.settings)
+            if len(self._fused) >= SCHEDULES_REMEMBERED:
+                self._fused.clear()
+            self._fused[key] = found
+        return found
 
     def _not_with_zeros(self, offered: Mapping[str, Request]) -> set[int]:
         """Bits that a rank that joins must take out of the cache, because it will offer all others.
@@ -94,12 +110,15 @@ class CachedNegotiator(CoordinatorNegotiator):
             if name in offered or self.cache.peek(name).op not in ZERO_FILLED
         }  # fmt: skip
 
-    def _partition(self, offered: Mapping[str, Request], agreed: set[str]) -> tuple[Request, ...]:
+    def _partition(self, offered: Mapping[str, Request], agreed: list[str]) -> tuple[Request, ...]:
         """Split what was offered: agreed leaves, a live hit waits on, the rest is to be asked for."""
         ask = []
         self._waiting = {}
+        if len(agreed) == len(offered) and offered.keys() == set(agreed):
+            return ()
+        agreed_names = set(agreed)
         for name, request in offered.items():
-            if name in agreed:
+            if name in agreed_names:
                 continue
             if self.cache.lookup(request) is Lookup.HIT:
                 self._waiting[name] = request

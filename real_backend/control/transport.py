@@ -1,0 +1,41 @@
+"""What the background loop asks of the network between the ranks. Nothing here knows of tensors."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from coordsim.protocol.negotiator import Exchange
+from coordsim.protocol.startup import StartExchange
+
+
+class ControlTransport(Protocol):
+    """One rank's end. Every method but :meth:`break_off` is called by the background thread alone."""
+
+    rank: int
+    ranks: int
+    rings: bool
+    """Whether it can wake ranks that sleep; without it the loop needs a cycle time."""
+
+    def enter(self, cycle: int, wake: bool) -> None:
+        """This rank enters its ``cycle``-th cycle; ``wake`` the neighbours that are not in it yet."""
+        ...
+
+    def answer(self, exchange: Exchange | StartExchange) -> Any:
+        """Perform one exchange and return what the negotiator is to be sent.
+
+        Raises ConnectionError when a neighbour is gone, ProtocolError when it says what makes no sense.
+        """
+        ...
+
+    def wait(self, timeout_s: float | None, doorbell: int) -> bool:
+        """Sleep until another rank has entered the next cycle (True), the file descriptor ``doorbell`` can be
+        read, or the time is over. Only where :attr:`rings`."""
+        ...
+
+    def break_off(self) -> None:
+        """From any thread: whatever blocks in here raises ConnectionError, now and for ever."""
+        ...
+
+    def close(self) -> None:
+        """After the last cycle."""
+        ...

@@ -1,0 +1,188 @@
+"""Exchanges over our own TCP connections: a heap-ordered tree of any radix; with radix N - 1 it is a star.
+
+Vectors are combined on the way up and sent down again; lists are passed on as bytes and decoded only where they are
+needed. A gather is one message a link, not a length and then a list, because frames know how long they are.
+"""
+
+from __future__ import annotations
+
+import operator
+import select
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from coordsim.protocol import wire
+from coordsim.protocol.messages import Bundle, RequestList
+from coordsim.protocol.negotiator import (
+    AndReduce,
+    BroadcastDownTree,
+    BroadcastList,
+    CollectFromChildren,
+    Exchange,
+    GatherLists,
+    OrReduce,
+    SendToParent,
+)
+from coordsim.protocol.readiness import ProtocolError
+from coordsim.protocol.startup import BroadcastClaims, GatherClaims, StartExchange
+from real_backend.control.links import Kind, Link
+from real_backend.control.rendezvous import Neighbours
+
+_LENGTH = struct.Struct("<I")
+
+
+class TreeTransport:
+    """One rank's end of the tree."""
+
+    rings = True
+
+    def __init__(self, neighbours: Neighbours, *, merge: bool = True) -> None:
+        """``merge``: what inner nodes of control plane ``hierarchical`` send up are lists, not bundles."""
+        self.rank, self.ranks = neighbours.rank, neighbours.ranks
+        self.neighbours = neighbours
+        self.cycle = 0
+        self._parent, self._children = neighbours.parent, neighbours.children
+        self._merge = merge
+        self._called_from: Link | None = None
+        self._poll = select.poll()
+        for link in neighbours.links:
+            self._poll.register(link.socket, select.POLLIN)
+        self._below = select.poll()
+        for link in self._children:
+            self._below.register(link.socket, select.POLLIN)
+        self._doorbell = -1
+        self._by_type: dict[type, Callable[[Any], Any]] = {
+            AndReduce: lambda asked: self._reduce(asked, Kind.AND, operator.and_),
+            OrReduce: lambda asked: self._reduce(asked, Kind.OR, operator.or_),
+            GatherLists: lambda asked: self._gather(asked.message, Kind.GATHER, wire.decode_requests),
+            BroadcastList: lambda asked: self._broadcast(asked.message, Kind.BROADCAST, wire.decode_responses),
+            GatherClaims: lambda asked: self._gather(asked.message, Kind.CLAIMS, wire.decode_claims),
+            BroadcastClaims: lambda asked: self._broadcast(asked.message, Kind.VERDICT, wire.decode_claims),
+            CollectFromChildren: lambda _: self._collect(),
+            SendToParent: lambda asked: self._send_to_parent(asked.message),
+            BroadcastDownTree: lambda asked: self._broadcast(asked.message, Kind.DOWN_TREE, wire.decode_responses),
+        }
+
+    def answer(self, exchange: Exchange | StartExchange) -> Any:
+        return self._by_type[type(exchange)](exchange)
+
+    # Waking.
+
+    def enter(self, cycle: int, wake: bool) -> None:
+        """A ring that comes too late is dropped where it arrives."""
+        self.cycle = cycle
+        caller, self._called_from = self._called_from, None
+        if wake and self._children:
+            awake = {fd for fd, _ in self._below.poll(0)}
+            for link in self._children:
+                if link is not caller and not link.heard and link.socket.fileno() not in awake:
+                    link.send(Kind.RING, cycle)
+            if self._parent is not None and self._parent is not caller:
+                self._parent.send(Kind.RING, cycle)
+
+    def wait(self, timeout_s: float | None, doorbell: int) -> bool:
+        if self._doorbell != doorbell:
+            self._doorbell = doorbell
+            self._poll.register(doorbell, select.POLLIN)
+        if self._called(self.neighbours.links):
+            return True
+        timeout_ms = None if timeout_s is None else max(timeout_s, 0.0) * 1000
+        ready = {fd for fd, _ in self._poll.poll(timeout_ms)}
+        talking = [link for link in self.neighbours.links if link.socket.fileno() in ready]
+        for link in talking:
+            link.read_more()
+        return self._called(talking)
+
+    def _called(self, links: tuple[Link, ...] | list[Link]) -> bool:
+        """Whether one of ``links`` has entered the next cycle; old rings are dropped."""
+        for link in links:
+            while link.whole() or link.heard:
+                kind, cycle = link.peek()
+                if kind is not Kind.RING or _is_after(cycle, self.cycle):
+                    self._called_from = link
+                    return True
+                link.receive()
+        return False
+
+    def _receive(self, link: Link, kind: Kind) -> bytes:
+        """The next frame, which must be of ``kind``; rings between are dropped."""
+        while True:
+            found, _, payload = link.receive()
+            if found is kind:
+                return payload
+            if found is not Kind.RING:
+                raise ProtocolError(f"rank {link.peer} sent {found.name} while {kind.name} was expected")
+
+    # Exchanges.
+
+    def _reduce(self, asked: AndReduce | OrReduce, kind: Kind, combine: Callable[[int, int], int]) -> int:
+        size = 8 * asked.words
+        value = asked.value
+        for link in self._children:
+            payload = self._receive(link, kind)
+            if len(payload) != size:
+                raise ProtocolError(f"rank {link.peer} sent {len(payload)} bytes of vector, rank {self.rank} has {size}")
+            value = combine(value, int.from_bytes(payload, "little"))
+        data = value.to_bytes(size, "little")
+        if self._parent is not None:
+            self._parent.send(kind, self.cycle, data)
+            data = self._receive(self._parent, kind)
+        for link in self._children:
+            link.send(kind, self.cycle, data)
+        return int.from_bytes(data, "little")
+
+    def _gather(self, message: wire.Message, kind: Kind, decode: Callable[[bytes], Any]) -> list[Any] | None:
+        """All ranks' messages in rank order at the root, None elsewhere."""
+        if self._parent is None:
+            lists = [message]
+            for link in self._children:
+                lists += [decode(each) for each in _parts(self._receive(link, kind))]
+            found = sorted(lists, key=lambda each: int(each.rank))  # type: ignore[union-attr]
+            if [each.rank for each in found] != list(range(self.ranks)):  # type: ignore[union-attr]
+                raise ProtocolError("a gather did not bring one list from every rank")
+            return found
+        own = wire.encode(message)
+        self._parent.send(
+            kind, self.cycle,
+            _LENGTH.pack(len(own)) + own + b"".join(self._receive(link, kind) for link in self._children),
+        )  # fmt: skip
+        return None
+
+    def _broadcast(self, message: wire.Message | None, kind: Kind, decode: Callable[[bytes], Any]) -> Any:
+        if self._parent is None:
+            assert message is not None, "the coordinator has nothing to say"
+            data = wire.encode(message)
+        else:
+            data = self._receive(self._parent, kind)
+        for link in self._children:
+            link.send(kind, self.cycle, data)
+        return message if self._parent is None else decode(data)
+
+    def _collect(self) -> list[RequestList | Bundle]:
+        decode = wire.decode_requests if self._merge else wire.decode_bundle
+        return [decode(self._receive(link, Kind.TO_PARENT)) for link in self._children]
+
+    def _send_to_parent(self, message: RequestList | Bundle) -> None:
+        assert self._parent is not None, "the root has no parent"
+        self._parent.send(Kind.TO_PARENT, self.cycle, wire.encode(message))
+
+    def break_off(self) -> None:
+        self.neighbours.break_off()
+
+    def close(self) -> None:
+        self.neighbours.close()
+
+
+def _parts(data: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(data):
+        (length,) = _LENGTH.unpack_from(data, at)
+        at += _LENGTH.size
+        yield data[at : at + length]
+        at += length
+
+
+def _is_after(cycle: int, current: int) -> bool:
+    """Whether ``cycle`` (modulo 2^32) comes after ``current``."""
+    return 0 < (cycle - current) & 0xFFFFFFFF < 1 << 31

@@ -1,0 +1,1 @@
+"""Data transports: how a response's collective is carried out, once all ranks have agreed on it."""

@@ -1,0 +1,61 @@
+"""Fusion buffers: one per element type and device, kept, grown when needed, with the views into them remembered."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+
+from coordsim.protocol import execution
+from coordsim.protocol.messages import Response
+
+LAYOUTS_KEPT = 512
+"""Layouts (which tensor lies where) remembered at most; a static model uses few."""
+
+
+@dataclass(slots=True)
+class Layout:
+    """One response's place in a buffer."""
+
+    shapes: list[tuple[int, ...]]
+    flat: torch.Tensor
+    """Everything, one dimension."""
+    views: list[torch.Tensor]
+    """Each tensor's part, in its own shape."""
+
+
+class FusionBuffers:
+    """Used by one thread, one response after the other."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[torch.dtype, torch.device], torch.Tensor] = {}
+        self._layouts: OrderedDict[tuple[object, ...], Layout] = OrderedDict()
+
+    def layout(
+        self, response: Response, shapes: list[tuple[int, ...]], dtype: torch.dtype, device: torch.device
+    ) -> Layout:
+        """Where tensors of ``shapes`` lie, one behind the other; valid until the next call."""
+        key = (response.names, dtype, device)
+        found = self._layouts.get(key)
+        if found is not None and found.shapes == shapes:
+            self._layouts.move_to_end(key)
+            return found
+        spans = execution.spans(response)
+        buffer = self._buffer(spans[-1].stop, dtype, device)
+        flat = buffer[: spans[-1].stop]
+        views = [flat[span.start : span.stop].view(shape) for span, shape in zip(spans, shapes, strict=True)]
+        self._layouts[key] = Layout(shapes, flat, views)
+        if len(self._layouts) > LAYOUTS_KEPT:
+            self._layouts.popitem(last=False)
+        return self._layouts[key]
+
+    def _buffer(self, elements: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        held = self._buffers.get((dtype, device))
+        if held is None or held.numel() < elements:
+            held = self._buffers[dtype, device] = torch.empty(elements, dtype=dtype, device=device)
+            self._layouts = OrderedDict(
+                (key, layout) for key, layout in self._layouts.items()
+                if (layout.flat.dtype, layout.flat.device) != (dtype, device)
+            )  # fmt: skip
+        return held

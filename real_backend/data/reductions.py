@@ -1,0 +1,55 @@
+"""Scaling and combining values, as all data transports must do alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+
+from coordsim.protocol.messages import ReduceOp
+
+C10D: dict[ReduceOp, dist.ReduceOp.RedOpType] = {
+    ReduceOp.AVERAGE: dist.ReduceOp.SUM, ReduceOp.SUM: dist.ReduceOp.SUM, ReduceOp.MIN: dist.ReduceOp.MIN,
+    ReduceOp.MAX: dist.ReduceOp.MAX, ReduceOp.PRODUCT: dist.ReduceOp.PRODUCT,
+}  # fmt: skip
+"""An average is a sum that is scaled afterwards."""
+
+
+def _add(into: torch.Tensor, other: torch.Tensor) -> None:
+    if into.dtype is torch.bool:
+        into.logical_or_(other)
+    else:
+        into.add_(other)
+
+
+def _multiply(into: torch.Tensor, other: torch.Tensor) -> None:
+    if into.dtype is torch.bool:
+        into.logical_and_(other)
+    else:
+        into.mul_(other)
+
+
+def _minimum(into: torch.Tensor, other: torch.Tensor) -> None:
+    torch.minimum(into, other, out=into)
+
+
+def _maximum(into: torch.Tensor, other: torch.Tensor) -> None:
+    torch.maximum(into, other, out=into)
+
+
+COMBINE: dict[ReduceOp, Callable[[torch.Tensor, torch.Tensor], None]] = {
+    ReduceOp.AVERAGE: _add, ReduceOp.SUM: _add, ReduceOp.MIN: _minimum, ReduceOp.MAX: _maximum,
+    ReduceOp.PRODUCT: _multiply,
+}  # fmt: skip
+"""In place, element by element."""
+
+
+def scale(values: torch.Tensor, factor: float) -> None:
+    """In place; integers are scaled as floats and cut towards zero."""
+    if factor == 1.0:
+        return
+    if values.is_floating_point():
+        values.mul_(factor)
+    else:
+        values.copy_(values.double().mul_(factor).trunc_())

@@ -1,0 +1,351 @@
+"""One rank of one job: frameworks submit, a background thread negotiates and executes, handles tell the outcome.
+
+The decisions are all the protocol's (:class:`coordsim.protocol.session.Session`, the code that the simulator runs);
+here they meet real time, real connections and real failures. Nothing below knows of torch.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import Any
+
+from coordsim.protocol.messages import JOIN_NAME, Op, Request, RequestList, Response
+from coordsim.protocol.negotiator import GatherLists, Schedule
+from coordsim.protocol.session import Session
+from coordsim.protocol.stall import StallReport
+from real_backend.control.links import LinkLost
+from real_backend.control.transport import ControlTransport
+from real_backend.data.transport import DataTransport
+from real_backend.engine.handles import Bell, Handle, Task, close
+from real_backend.engine.observer import CycleTold, Observer, Performed
+from real_backend.engine.pace import FixedPace, Pace, WakingPace
+from real_backend.engine.settings import EngineSettings
+from real_backend.errors import CannotStart, CollectiveFailed, NotRunning, PeerLost, ShutDown
+from real_backend.life.line import LifeLine
+
+VERDICT_WAIT_S = 5.0
+"""How long a broken connection waits for the life line to say who is lost, before it speaks for itself."""
+LEAVE_WAIT_S = 30.0
+"""How long a rank that wants to stop waits for the others to agree."""
+
+
+class Engine:
+    """Between one init and one shutdown. Made by :func:`real_backend.engine.assembly.assemble`."""
+
+    def __init__(
+        self, settings: EngineSettings, control: ControlTransport, data: DataTransport, life: LifeLine | None,
+        *, observer: Observer | None = None, tell: Callable[[StallReport], None] | None = None,
+        clock_ns: Callable[[], int] = time.perf_counter_ns,
+    ) -> None:  # fmt: skip
+        """``tell``: what to do with a stall's report, on the rank that decides; by default it goes to stderr."""
+        self.settings = settings
+        self.rank, self.ranks = control.rank, control.ranks
+        self.life = life
+        self.counters = Counters()
+        self.clock_ns = clock_ns
+        self._control = control
+        self._data = data
+        self._observer = observer or Observer()
+        self._tell = tell or _to_stderr
+        self._session = Session(
+            settings.control_plane, control.rank, settings.protocol(control.ranks), settings.stall_limits(),
+            settings.shared(),
+        )  # fmt: skip
+        self._lock = threading.Lock()
+        self._tasks: dict[str, Task] = {}
+        self._started = threading.Event()
+        self._over = threading.Event()
+        self._failure: BaseException | None = None
+        self._leaving = False
+        self._pace: Pace
+        if settings.wakes:
+            self._pace = WakingPace(control, settings.gather_window_ns, lambda: self._leaving)
+        else:
+            self._pace = FixedPace(settings.cycle_time_ns, self._over)
+        self.bell = Bell(self._pace.hurry)
+        self._received: Sequence[RequestList] = ()
+        self._thread = threading.Thread(target=self._run, name="coordsim-loop", daemon=True)
+
+    # For the framework's threads.
+
+    def start(self) -> None:
+        """Begin to turn. Raises SettingsDiffer, PeerLost or CannotStart when the job cannot start."""
+        self._thread.start()
+        if self.life is not None:
+            self.life.start()
+        if not self._started.wait(self.settings.start_timeout_ns / 1e9):
+            self._fail(CannotStart("the ranks did not agree on their settings in time"))
+        if self._failure is not None:
+            self._end_threads()
+            raise self._failure.with_traceback(None)
+
+    @property
+    def running(self) -> bool:
+        return self._started.is_set() and not self._over.is_set()
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended the job, if it did not end as agreed."""
+        return self._failure
+
+    @property
+    def thread_alive(self) -> bool:
+        """Whether the background thread lives; what the life line's signs stand for."""
+        return self._thread.is_alive()
+
+    def submit(self, unit: Sequence[tuple[Request, Any, Any]], *, ready: Any = None, grouped: bool = False) -> Handle:
+        """Queue a tensor, or a group that is popped as a whole; items are request, payload, output.
+
+        Raises what :meth:`coordsim.protocol.queue.TensorQueue.submit` raises, and PeerLost after a loss.
+        """
+        handle = Handle(self.bell, len(unit), grouped)
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure.with_traceback(None)
+            if self._leaving:
+                raise NotRunning("this rank has shut down")
+            requests = [request for request, _, _ in unit]
+            self._session.submit(requests)
+            for index, (request, payload, output) in enumerate(unit):
+                self._tasks[request.name] = Task(request, payload, output, handle, index, ready)
+            self._observer.submitted(requests)
+            self._pace.submitted()
+        return handle
+
+    def join(self) -> Handle:
+        """This rank has no more data; the handle's result is the rank that joined last. Raises as :meth:`submit`."""
+        handle = Handle(self.bell, 1, False)
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure.with_traceback(None)
+            self._session.join()
+            self._tasks[JOIN_NAME] = Task(Request(JOIN_NAME, Op.JOIN), None, None, handle, 0)
+            self._pace.submitted()
+        return handle
+
+    def register_groups(self, groups: Iterable[Sequence[str]]) -> None:
+        """Names that are reduced together where groups are strict; before any of them is submitted.
+
+        Raises ValueError when a name stands in another group.
+        """
+        with self._lock:
+            self._session.register_groups(groups)
+
+    def group_digest(self, name: str) -> int:
+        """What a request for ``name`` has to say of its group."""
+        if not self.settings.strict_groups:
+            return 0
+        return self._session.groups.digest(name)
+
+    def shut_down(self, wait_s: float = LEAVE_WAIT_S) -> None:
+        """Stop all ranks' loops; what is pending anywhere fails. Harmless when the job is over."""
+        with self._lock:
+            self._leaving = True
+            self._session.shut_down()
+        if isinstance(self._pace, WakingPace):
+            self._pace.ring()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(wait_s)
+            if self._thread.is_alive():
+                self._fail(ShutDown("the other ranks did not agree to stop in time"))
+        self._end_threads()
+
+    def lose(self, rank: int, reason: str) -> None:
+        """The life line says that ``rank`` is lost: everything outstanding fails, now."""
+        self._fail(PeerLost(rank, reason))
+
+    # The background thread.
+
+    def _run(self) -> None:
+        try:
+            self._drive(self._session.start())
+            self._started.set()
+            while not self._turn():
+                pass
+        except BaseException as error:
+            self._fail(self._diagnosed(error))
+        finally:
+            self._started.set()
+            self._over.set()
+            self._observer.ended(self._failure)
+
+    def _turn(self) -> bool:
+        """One cycle. True after the last one."""
+        self._pace.wait(self._idle_s())
+        if self._failure is not None:
+            raise self._failure
+        cycle = self.counters.cycles
+        self._control.enter(cycle + 1, self._pace.rings)
+        entered_ns = self.clock_ns()
+        self._observer.cycle_begins(cycle)
+        conversation = self._session.turn(time.monotonic_ns())
+        with self._lock:
+            self._pace.entered()
+            exchange = next(conversation)
+        self._received = ()
+        schedule, work_ns = self._converse(conversation, exchange)
+        self.counters.count(schedule)
+        told = CycleTold(
+            cycle, entered_ns, self.clock_ns(), work_ns, self._session.popped, schedule, self._received,
+            self._session.negotiator,
+        )  # fmt: skip
+        self._observer.cycle(told)
+        if self._session.report is not None:
+            self._tell(self._session.report)
+        for response in schedule.responses:
+            self._execute(response)
+        self._observer.cycle_ends(cycle, self.clock_ns())
+        if self._session.leaving:
+            self._leaving = True
+        if schedule.shutdown:
+            self._end()
+        return schedule.shutdown
+
+    def _idle_s(self) -> float | None:
+        """How long nothing may happen before stalls have to be looked for."""
+        waits = self._session.waiting or self._session.negotiator.pending
+        if not waits:
+            return None
+        limits = [limit for limit in (self.settings.stall_warning_ns, self.settings.stall_shutdown_ns) if limit]
+        return min(limits) / 10e9 if limits else None
+
+    def _drive(self, conversation: Generator[Any, Any, Any]) -> Any:
+        return self._converse(conversation, next(conversation))[0]
+
+    def _converse(self, conversation: Generator[Any, Any, Any], exchange: Any) -> tuple[Any, int]:
+        """Answer exchanges until the conversation returns; its value, and the time spent in its own code, ns."""
+        work_ns = 0
+        while True:
+            answer = self._control.answer(exchange)
+            if answer is not None and isinstance(exchange, GatherLists):
+                self._received = answer
+            self.counters.exchanges += 1
+            began_ns = self.clock_ns()
+            try:
+                exchange = conversation.send(answer)
+            except StopIteration as stop:
+                return stop.value, work_ns + self.clock_ns() - began_ns
+            work_ns += self.clock_ns() - began_ns
+
+    def _execute(self, response: Response) -> None:
+        tasks = [self._tasks.get(name) for name in response.names]
+        if response.op is Op.ERROR:
+            now_ns = self.clock_ns()
+            self._finish(response, tasks, error=CollectiveFailed(response.error))
+            self._told(response, tasks, Performed(now_ns, now_ns, now_ns, now_ns, now_ns))
+        elif response.op in (Op.BARRIER, Op.JOIN):
+            now_ns = self.clock_ns()
+            self._finish(response, tasks, results=[response.root_rank if response.op is Op.JOIN else None])
+            self._told(response, tasks, Performed(now_ns, now_ns, now_ns, now_ns, now_ns))
+        else:
+            done = self._data.perform(response, tasks)
+            self._finish(response, tasks, results=done.results, settle=done.settle)
+            self._told(response, tasks, done.performed)
+
+    def _told(self, response: Response, tasks: Sequence[Task | None], performed: Performed) -> None:
+        self._observer.response(response, performed, [task and task.request for task in tasks])
+
+    def _finish(
+        self, response: Response, tasks: Sequence[Task | None], *, results: Sequence[Any] = (),
+        error: BaseException | None = None, settle: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
+        """The submissions that ``response`` ends may be made again, then whoever waits is told."""
+        with self._lock:
+            self._session.finish(response)
+            for name in response.names:
+                self._tasks.pop(name, None)
+        ended = []
+        for position, task in enumerate(tasks):
+            if task is not None:
+                handle = task.handle
+                if settle is not None:
+                    handle.settle = settle
+                over = handle.fail(error) if error else handle.finish(task.index, results[position])
+                if over:
+                    ended.append(handle)
+        if ended:
+            close(self.bell, ended)
+
+    # The end.
+
+    def _end(self) -> None:
+        """All ranks have agreed to stop."""
+        with self._lock:
+            self._leaving = True
+            self._session.end()
+            handles = {id(task.handle): task.handle for task in self._tasks.values()}
+            self._tasks.clear()
+        self._over.set()
+        self._fail_handles(list(handles.values()), ShutDown())
+
+    def _fail(self, error: BaseException) -> None:
+        """The job is over; from any thread. The first reason counts."""
+        with self._lock:
+            if self._failure is not None or self._over.is_set():
+                return
+            self._failure = error
+            handles = {id(task.handle): task.handle for task in self._tasks.values()}
+            self._tasks.clear()
+        self._over.set()
+        self._fail_handles(list(handles.values()), error)
+        self._control.break_off()
+        self._data.break_off()
+        if isinstance(self._pace, WakingPace):
+            self._pace.ring()
+
+    def _fail_handles(self, handles: list[Handle], error: BaseException) -> None:
+        for handle in handles:
+            handle.fail(error)
+        close(self.bell, handles)
+
+    def _diagnosed(self, error: BaseException) -> BaseException:
+        """Who is to blame for an exception of the background thread; the other ranks are told."""
+        if self._failure is not None or self.life is None:
+            return self._failure or error
+        if isinstance(error, (ConnectionError, RuntimeError)) and self._over.wait(VERDICT_WAIT_S):
+            return self._failure or error
+        if isinstance(error, LinkLost):
+            self.life.declare_lost(error.rank, error.reason)
+        else:
+            self.life.declare_lost(self.rank, f"its background thread failed: {type(error).__name__}: {error}")
+            if isinstance(self._failure, PeerLost):
+                self._failure.__cause__ = error
+        return self._failure or error
+
+    def _end_threads(self) -> None:
+        if self.life is not None:
+            self.life.leave()
+        if not self._thread.is_alive():
+            self._control.close()
+            self._data.close()
+            self._pace.close()
+
+
+class Counters:
+    """What the loop has done so far."""
+
+    def __init__(self) -> None:
+        self.cycles = 0
+        self.slow_cycles = 0
+        self.exchanges = 0
+        self.responses = 0
+        self.tensors = 0
+        self.hits = 0
+
+    def count(self, schedule: Schedule) -> None:
+        self.cycles += 1
+        self.slow_cycles += schedule.slow
+        self.responses += len(schedule.responses)
+        self.tensors += sum(len(response.names) for response in schedule.responses)
+        self.hits += schedule.hits_common
+
+    def snapshot(self) -> dict[str, int]:
+        return dict(vars(self))
+
+
+def _to_stderr(report: StallReport) -> None:
+    import sys
+
+    print(f"coordsim: {report.text()}", file=sys.stderr, flush=True)

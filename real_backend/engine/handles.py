@@ -1,0 +1,114 @@
+"""What a submission returns: something to poll, to wait for, and to take the result from."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from coordsim.protocol.messages import Request
+
+
+@dataclass(slots=True)
+class Task:
+    """One tensor of a submission, as the data transport sees it."""
+
+    request: Request
+    payload: Any
+    """This rank's values; what they are only the data transport knows."""
+    output: Any
+    """Where the result goes, if the caller provides for it; then it may be ``payload`` itself."""
+    handle: Handle
+    index: int
+    """Position in its unit."""
+    ready: Any = None
+    """Whatever the data transport needs to know when ``payload`` exists (an event of the caller's stream)."""
+
+
+class Bell:
+    """Shared by an engine's handles: tells waiting threads that something ended, and the loop that somebody waits."""
+
+    def __init__(self, hurry: Callable[[], None]) -> None:
+        self.condition = threading.Condition(threading.Lock())
+        self.hurry = hurry
+
+
+class Handle:
+    """Of one unit: a tensor, or a group whose members end together."""
+
+    __slots__ = ("_bell", "_error", "_grouped", "_left", "_on_done", "_results", "done", "settle")
+
+    def __init__(self, bell: Bell, members: int, grouped: bool) -> None:
+        self.done = False
+        self.settle: Callable[[], None] | None = None
+        """On a GPU: makes the calling thread's current stream wait for the result."""
+        self._bell = bell
+        self._left = members
+        self._grouped = grouped
+        self._results: list[Any] = [None] * members
+        self._error: BaseException | None = None
+        self._on_done: list[Callable[[Handle], None]] = []
+
+    def poll(self) -> bool:
+        """Whether the operation has ended, well or not."""
+        return self.done
+
+    def wait(self, timeout_s: float | None = None) -> Any:
+        """The result; of a group, the list of its members' results.
+
+        Raises CollectiveFailed, ShutDown or PeerLost when the operation ended so, TimeoutError when it has not ended.
+        """
+        if not self.done:
+            self._bell.hurry()
+            with self._bell.condition:
+                if not self._bell.condition.wait_for(lambda: self.done, timeout_s):
+                    raise TimeoutError(f"not done within {timeout_s:g} s")
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+        if self.settle is not None:
+            self.settle()
+        return self.result
+
+    @property
+    def result(self) -> Any:
+        """Of an operation that has ended well."""
+        return self._results if self._grouped else self._results[0]
+
+    @property
+    def error(self) -> BaseException | None:
+        return self._error
+
+    def on_done(self, call: Callable[[Handle], None]) -> None:
+        """Call ``call`` with this handle when it is done, at once if it is; from the background thread else."""
+        with self._bell.condition:
+            if not self.done:
+                self._on_done.append(call)
+                return
+        call(self)
+
+    def finish(self, index: int, result: Any) -> bool:
+        """By the loop: one member has ended well. True when that was the last; :meth:`close` must follow."""
+        self._results[index] = result
+        self._left -= 1
+        return self._left == 0
+
+    def fail(self, error: BaseException) -> bool:
+        """By the loop: a member failed, and with it the unit; the first error counts."""
+        if self._error is None:
+            self._error = error
+        self._left -= 1
+        return self._left <= 0
+
+
+def close(bell: Bell, handles: Sequence[Handle]) -> None:
+    """By the loop: these have ended; whoever waits is told, once for all of them."""
+    calls = []
+    with bell.condition:
+        for handle in handles:
+            if not handle.done:
+                handle.done = True
+                calls += [(handle, call) for call in handle._on_done]
+        bell.condition.notify_all()
+    for handle, call in calls:
+        call(handle)

@@ -1,0 +1,92 @@
+"""What an engine tells those who write down what it does; every method may be overridden, none may raise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from coordsim.protocol.messages import Request, RequestList, Response
+from coordsim.protocol.negotiator import Negotiator, Schedule
+
+
+@dataclass(slots=True)
+class Performed:
+    """When one response was carried out, ns of the engine's clock; without a fusion buffer copies take no time.
+
+    On a GPU the times of copies and of the collective are not known when the loop goes on: None then.
+    """
+
+    launch_ns: int
+    begin_ns: int
+    copied_in_ns: int | None
+    reduced_ns: int | None
+    end_ns: int | None
+
+
+@dataclass(slots=True)
+class CycleTold:
+    """One turn of the loop, before its schedule is executed; ns of the engine's clock."""
+
+    cycle: int
+    entered_ns: int
+    left_ns: int
+    work_ns: int
+    """Of the time between, spent in the protocol's own code; the rest is exchanges."""
+    popped: Sequence[Request]
+    schedule: Schedule
+    received: Sequence[RequestList]
+    """On the coordinator: the lists that it counted."""
+    negotiator: Negotiator
+
+
+class Observer:
+    """Called by the background thread, but for :meth:`submitted` and :meth:`step`."""
+
+    def submitted(self, unit: Sequence[Request]) -> None:
+        """By the submitting thread, right after the unit was queued."""
+
+    def cycle_begins(self, cycle: int) -> None:
+        """All that was submitted is about to be popped."""
+
+    def cycle(self, told: CycleTold) -> None:
+        """A schedule was agreed."""
+
+    def response(self, response: Response, performed: Performed, tasks: Sequence[Request | None]) -> None:
+        """A response was executed, or was an error; ``tasks``: this rank's requests, None where it had joined."""
+
+    def cycle_ends(self, cycle: int, finished_ns: int) -> None:
+        """All responses of the cycle were executed."""
+
+    def ended(self, error: BaseException | None) -> None:
+        """The engine has stopped."""
+
+
+class Observers(Observer):
+    """Several of them as one."""
+
+    def __init__(self, each: Sequence[Observer]) -> None:
+        self._each = tuple(each)
+
+    def submitted(self, unit: Sequence[Request]) -> None:
+        for one in self._each:
+            one.submitted(unit)
+
+    def cycle_begins(self, cycle: int) -> None:
+        for one in self._each:
+            one.cycle_begins(cycle)
+
+    def cycle(self, told: CycleTold) -> None:
+        for one in self._each:
+            one.cycle(told)
+
+    def response(self, response: Response, performed: Performed, tasks: Sequence[Request | None]) -> None:
+        for one in self._each:
+            one.response(response, performed, tasks)
+
+    def cycle_ends(self, cycle: int, finished_ns: int) -> None:
+        for one in self._each:
+            one.cycle_ends(cycle, finished_ns)
+
+    def ended(self, error: BaseException | None) -> None:
+        for one in self._each:
+            one.ended(error)

@@ -1,0 +1,214 @@
+"""How an engine runs: what all ranks must set alike, and what each may choose."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from coordsim.errors import InputError, Problem
+from coordsim.protocol.fusion import rounded_threshold
+from coordsim.protocol.groups import GroupTable
+from coordsim.protocol.negotiator import NEGOTIATORS, Settings
+from coordsim.protocol.stall import StallLimits
+from coordsim.units import parse_bytes, parse_time
+
+PREFIX = "COORDSIM_"
+CONTROL_TRANSPORTS = ("tcp", "gloo", "mpi")
+STAR_UP_TO = 64
+"""Ranks up to which ``radix = 0`` means a star."""
+WIDE_RADIX = 32
+"""Radix of the tree beyond."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """Times in ns, sizes in bytes. From the environment: ``COORDSIM_`` and the name in capitals, with units."""
+
+    control_plane: str = "cached"
+    """One of the control planes that negotiate; equal on all ranks, as all down to ``data``."""
+    control: str = "tcp"
+    """Control transport: ``tcp`` (a star, or a tree of ``radix``), ``gloo``, ``mpi``."""
+    radix: int = 0
+    """Of the tree: connections, and control plane ``hierarchical``. 0: a star up to 64 ranks, else 32."""
+    cycle_time_ns: int = -1
+    """At least 0: a cycle begins that long after the one before, as in Horovod. -1: on submission."""
+    fusion_threshold_bytes: int = 128 << 20
+    cache_capacity: int = 1024
+    strict_groups: bool = False
+    """Every group is reduced alone and whole, and no tensor outside one is fused: the same sums in every run."""
+    ranks_per_node: int = 1
+    """Rounds the fusion threshold as Horovod does."""
+    small_bytes: int = 256 << 10
+    """CPU, fusion on: reductions whose bytes times ranks are at most this go through the control tree's links, in
+    rank order; 0: never."""
+    data: str = "auto"
+    """Data transport: ``gloo``, ``nccl`` (GPU tensors; CPU tensors still go by gloo), ``auto``, or ``none``."""
+    gather_window_ns: int = 1_000_000
+    """On submission: how long a rank gathers more tensors before it begins a cycle; less when somebody waits."""
+    interface: str = ""
+    """Name or address; nothing is listened to elsewhere. Default: that which reaches ``MASTER_ADDR``."""
+    start_timeout_ns: int = 60_000_000_000
+    peer_timeout_ns: int = 60_000_000_000
+    """Silence of a rank's background thread after which it counts as lost."""
+    data_timeout_ns: int = 1_800_000_000_000
+    """Longest collective on data."""
+    stall_warning_ns: int = 60_000_000_000
+    """0: never."""
+    stall_shutdown_ns: int = 0
+    """0: never."""
+    record: str = ""
+    """Folder for records of this run; empty: none."""
+    timeline: str = ""
+    """Rank 0's timeline in Horovod's format; empty: none."""
+    timeline_mark_cycles: bool = False
+
+    def __post_init__(self) -> None:
+        problems = [*_not_allowed(self)]
+        if problems:
+            raise InputError(problems)
+
+    @property
+    def wakes(self) -> bool:
+        """Whether submissions start cycles, and nothing happens between them."""
+        return self.cycle_time_ns < 0
+
+    def tree_radix(self, ranks: int) -> int:
+        """Radix of the tree of connections."""
+        if self.radix:
+            return self.radix
+        return max(ranks - 1, 1) if ranks <= STAR_UP_TO else WIDE_RADIX
+
+    def protocol(self, ranks: int) -> Settings:
+        """What the negotiators of a job of ``ranks`` are told."""
+        threshold = rounded_threshold(self.fusion_threshold_bytes, self.ranks_per_node)
+        return Settings(
+            ranks, threshold, GroupTable(strict=self.strict_groups), self.cache_capacity, self.tree_radix(ranks)
+        )
+
+    def stall_limits(self) -> StallLimits:
+        return StallLimits(self.stall_warning_ns, self.stall_shutdown_ns)
+
+    def shared(self) -> dict[str, str]:
+        """What only this backend knows and all ranks must set alike, as text."""
+        return {
+            "control transport": self.control,
+            "loop": "on submission" if self.wakes else f"every {self.cycle_time_ns} ns",
+            "small reductions (bytes x ranks)": str(self.small_bytes),
+            "data transport": self.data,
+        }
+
+
+def settings_from(
+    environment: Mapping[str, str] | None = None, file: Path | None = None, **given: Any
+) -> EngineSettings:
+    """Settings from a TOML file, the environment over it, and arguments over both.
+
+    ``file``: default ``COORDSIM_CONFIG``. Raises InputError for what is unknown or makes no sense, naming the file
+    or variable.
+    """
+    environment = os.environ if environment is None else environment
+    named = environment.get(PREFIX + "CONFIG")
+    found, problems = _from_file(file or (Path(named) if named else None))
+    for name in _FIELDS:
+        variable = PREFIX + _outside(name).upper()
+        if variable in environment:
+            _take(found, problems, "environment", variable, name, environment[variable])
+    known = {PREFIX + _outside(name).upper() for name in _FIELDS} | {PREFIX + "CONFIG"} | _OTHER_VARIABLES
+    for variable in environment:
+        if variable.startswith(PREFIX) and variable not in known:
+            problems.append(Problem("environment", variable, variable, "no such variable", tuple(sorted(known))))
+    if problems:
+        raise InputError(problems)
+    return replace(EngineSettings(**found), **given)
+
+
+_OTHER_VARIABLES = frozenset({"COORDSIM_HOROVOD_PYTHON", "COORDSIM_JOB"})
+_FIELDS = {each.name: each for each in fields(EngineSettings)}
+
+
+def _outside(name: str) -> str:
+    """A field's name where units are written out."""
+    return name.removesuffix("_ns").removesuffix("_bytes")
+
+
+def _from_file(path: Path | None) -> tuple[dict[str, Any], list[Problem]]:
+    found: dict[str, Any] = {}
+    problems: list[Problem] = []
+    if path is None:
+        return found, problems
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError.one(str(path), "", None, f"cannot be read: {error}") from error
+    outside = {_outside(name): name for name in _FIELDS}
+    for key, value in table.items():
+        if key in outside:
+            _take(found, problems, str(path), key, outside[key], value)
+        else:
+            problems.append(Problem(str(path), key, key, "no such setting", tuple(sorted(outside))))
+    return found, problems
+
+
+def _take(
+    found: dict[str, Any], problems: list[Problem], where: str, key: str, name: str, value: Any
+) -> None:
+    try:
+        found[name] = _parsed(name, value)
+    except ValueError as error:
+        problems.append(Problem(where, key, value, str(error)))
+
+
+def _parsed(name: str, value: Any) -> Any:
+    kind = _FIELDS[name].type
+    if name == "cycle_time_ns" and str(value) in ("", "none", "wake"):
+        return -1
+    if name.endswith("_ns"):
+        return parse_time(value)
+    if name.endswith("_bytes"):
+        return parse_bytes(value)
+    if kind == "bool":
+        if str(value).lower() in ("1", "true", "yes", "on"):
+            return True
+        if str(value).lower() in ("0", "false", "no", "off", ""):
+            return False
+        raise ValueError(f"{value!r} is neither on nor off")
+    if kind == "int":
+        try:
+            return int(str(value))
+        except ValueError:
+            raise ValueError(f"{value!r} is no whole number") from None
+    return str(value)
+
+
+def _not_allowed(settings: EngineSettings) -> list[Problem]:
+    problems = []
+    for name, allowed in (
+        ("control_plane", tuple(NEGOTIATORS)), ("control", CONTROL_TRANSPORTS), ("data", ("auto", "gloo", "nccl", "none")),
+    ):  # fmt: skip
+        value = getattr(settings, name)
+        if value not in allowed:
+            problems.append(Problem("engine settings", name, value, f"unknown {value!r}", allowed))
+    if settings.cache_capacity < 1:
+        message = "at least 1; without a cache choose control_plane 'coordinator'"
+        problems.append(Problem("engine settings", "cache_capacity", settings.cache_capacity, message))
+    for name in ("radix", "fusion_threshold_bytes", "small_bytes", "gather_window_ns"):
+        if getattr(settings, name) < 0:
+            problems.append(Problem("engine settings", _outside(name), getattr(settings, name), "at least 0"))
+    for name in ("start_timeout_ns", "peer_timeout_ns", "data_timeout_ns", "ranks_per_node"):
+        if getattr(settings, name) <= 0:
+            problems.append(Problem("engine settings", _outside(name), getattr(settings, name), "more than 0"))
+    if settings.wakes and settings.control != "tcp":
+        message = f"{settings.control} cannot wake a rank: set a cycle time, such as cycle_time = \"1ms\""
+        problems.append(Problem("engine settings", "cycle_time", settings.cycle_time_ns, message))
+    try:
+        settings.stall_limits()
+    except ValueError as error:
+        problems.append(Problem("engine settings", "stall_shutdown", settings.stall_shutdown_ns, str(error)))
+    return problems
+
+
+__all__ = ["EngineSettings", "settings_from"]

@@ -1,0 +1,1 @@
+"""Signs of life between neighbours: who is lost is known on every rank within seconds, and said by name."""

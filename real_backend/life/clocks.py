@@ -1,0 +1,44 @@
+"""How far apart two ranks' clocks are, from messages that carry times (Mills 1991, NTP's four time stamps)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Offset:
+    """``their clock = our clock + offset_ns``, give or take ``error_ns``."""
+
+    offset_ns: int
+    error_ns: int
+    """Half of what the round trip took beyond the peer's own time: the asymmetry that cannot be seen."""
+
+
+def offset(sent_ns: int, received_ns: int, answered_ns: int, back_ns: int) -> Offset:
+    """From one round trip: sent and back by our clock, received and answered by theirs."""
+    away_ns = (back_ns - sent_ns) - (answered_ns - received_ns)
+    return Offset(((received_ns - sent_ns) + (answered_ns - back_ns)) // 2, max(away_ns, 0) // 2 + 1)
+
+
+class OffsetEstimate:
+    """The best of many round trips: the one that was shortest, for that bounds the error most tightly.
+
+    Clocks drift apart, so that an old measurement loses: its error grows by ``drift_ppm`` of its age.
+    """
+
+    def __init__(self, drift_ppm: int = 50) -> None:
+        self._drift_ppm = drift_ppm
+        self._best: Offset | None = None
+        self._at_ns = 0
+
+    def add(self, found: Offset, now_ns: int) -> None:
+        if self._best is None or found.error_ns <= self._error_ns(now_ns):
+            self._best, self._at_ns = found, now_ns
+
+    def at(self, now_ns: int) -> Offset | None:
+        """None before the first round trip."""
+        return None if self._best is None else Offset(self._best.offset_ns, self._error_ns(now_ns))
+
+    def _error_ns(self, now_ns: int) -> int:
+        assert self._best is not None
+        return self._best.error_ns + (now_ns - self._at_ns) * self._drift_ppm // 1_000_000

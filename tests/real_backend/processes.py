@@ -1,0 +1,125 @@
+"""Ranks as real processes: a function runs on each, and what it returns or raises comes back.
+
+Processes are forked from a server that has torch loaded already, so that a job of four starts in a tenth of a second.
+The test's own process hosts the store, as torchrun's agent does, so that killing rank 0 kills no store.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import torch.distributed as dist
+
+PRELOADED = [
+    "torch", "torch.distributed", "numpy", "real_backend.ops", "real_backend.data.torch_data",
+    "real_backend.optimizer", "tests.real_backend.processes",
+]  # fmt: skip
+DEADLINE_S = 60.0
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(PRELOADED)
+
+
+@dataclass
+class Outcome:
+    """What became of one rank."""
+
+    result: Any = None
+    error: str = ""
+    """Traceback of what it raised; "" when it returned."""
+    exit_code: int | None = None
+    """Of a process that ended without saying anything (killed: minus the signal)."""
+    seconds: float = 0.0
+
+
+class Job:
+    """``function(*arguments)`` on every rank, started; :meth:`outcomes` waits for them."""
+
+    def __init__(
+        self, ranks: int, function: Callable[..., Any], *arguments: Any, env: Mapping[str, str] | None = None
+    ) -> None:
+        self.store = dist.TCPStore("127.0.0.1", 0, ranks, is_master=True, wait_for_workers=False)
+        self.ends: list[Connection] = []
+        self.processes = []
+        self.began = time.monotonic()
+        for rank in range(ranks):
+            facts = {
+                "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks),
+                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(self.store.port),
+                "TORCHELASTIC_USE_AGENT_STORE": "True", **(env or {}),
+            }  # fmt: skip
+            mine, theirs = _context.Pipe(duplex=False)
+            process = _context.Process(target=_child, args=(theirs, facts, function, arguments), daemon=True)
+            process.start()
+            theirs.close()
+            self.ends.append(mine)
+            self.processes.append(process)
+
+    def kill(self, rank: int, how: int = signal.SIGKILL) -> None:
+        pid = self.processes[rank].pid
+        assert pid is not None
+        os.kill(pid, how)
+
+    def outcomes(self, timeout_s: float = DEADLINE_S) -> list[Outcome]:
+        """By rank. Whoever has not ended within ``timeout_s`` is killed, and that is an AssertionError."""
+        found = [Outcome() for _ in self.processes]
+        open_ends = dict(zip(self.ends, range(len(self.ends)), strict=True))
+        deadline = self.began + timeout_s
+        while open_ends:
+            ready = wait(list(open_ends), max(deadline - time.monotonic(), 0.0))
+            if not ready:
+                hung = sorted(open_ends.values())
+                for process in self.processes:
+                    process.kill()
+                raise AssertionError(f"ranks {hung} had not ended after {timeout_s:g} s")
+            for end in ready:
+                assert isinstance(end, Connection)
+                rank = open_ends.pop(end)
+                try:
+                    found[rank].result, found[rank].error = end.recv()
+                except EOFError:
+                    self.processes[rank].join(5)
+                    found[rank].exit_code = self.processes[rank].exitcode
+                found[rank].seconds = time.monotonic() - self.began
+        for process in self.processes:
+            process.join(10)
+            process.kill()
+        return found
+
+
+def run(
+    ranks: int, function: Callable[..., Any], *arguments: Any, env: Mapping[str, str] | None = None,
+    timeout_s: float = DEADLINE_S,
+) -> list[Any]:  # fmt: skip
+    """What ``function(*arguments)`` returns on each rank; AssertionError with the first traceback if one raises."""
+    outcomes = Job(ranks, function, *arguments, env=env).outcomes(timeout_s)
+    for rank, outcome in enumerate(outcomes):
+        assert not outcome.error, f"rank {rank}:\n{outcome.error}"
+        assert outcome.exit_code is None, f"rank {rank} ended with {outcome.exit_code}"
+    return [outcome.result for outcome in outcomes]
+
+
+def _child(end: Connection, facts: Mapping[str, str], function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    faulthandler.dump_traceback_later(DEADLINE_S - 5, file=sys.__stderr__)
+    os.environ.update(facts)
+    import torch
+
+    torch.set_num_threads(1)
+    try:
+        outcome = (function(*arguments), "")
+    except BaseException:
+        outcome = (None, traceback.format_exc())
+    end.send(outcome)
+    end.close()
+
+
+__all__ = ["Job", "Outcome", "run"]
