@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import torch.distributed as dist
 
 from real_backend.engine.assembly import assemble
 from real_backend.engine.engine import Engine
-from real_backend.engine.observer import Observer
 from real_backend.engine.settings import EngineSettings, settings_from
 from real_backend.errors import CannotStart, NotRunning
 
@@ -40,7 +38,6 @@ def init(
     chosen = settings or settings_from(file=config, **{"ranks_per_node": _fact("LOCAL_WORLD_SIZE", 1), **changes})
     engine = assemble(
         chosen, store or environment_store(rank, ranks), rank, ranks, job=os.environ.get("COORDSIM_JOB", "job"),
-        observers=_observers(chosen, rank, ranks),
     )  # fmt: skip
     engine.start()
     _engine = engine
@@ -104,8 +101,6 @@ def environment_store(rank: int, ranks: int) -> dist.Store:
     return _store
 
 
-def _observers(settings: EngineSettings, rank: int, ranks: int) -> Sequence[Observer]:
-    return ()
 
 
 def _leave_at_exit() -> None:

@@ -71,7 +71,7 @@ def _submit(
         (_book.request(name, tensor, op, group=engine.group_digest(name), **fields), tensor, output)
         for name, tensor, output in zip(names, tensors, outputs, strict=True)
     ]
-    return engine.submit(unit, ready=_ready(tensors), grouped=grouped)
+    return engine.submit(unit, ready=ready_event(tensors), grouped=grouped)
 
 
 def _refuse_capture() -> None:
@@ -81,7 +81,7 @@ def _refuse_capture() -> None:
         )
 
 
-def _ready(tensors: Sequence[torch.Tensor]) -> Any:
+def ready_event(tensors: Sequence[torch.Tensor]) -> Any:
     """An event of the caller's stream behind which the tensors exist; None on the CPU."""
     if not tensors[0].is_cuda:
         return None

@@ -22,7 +22,9 @@ CONTROL_PARTS = ("cycle_wait", "control_exchange", "control_work")
 
 
 def breakdown(trace: Trace) -> dict[str, Int64]:
-    """Part name -> ns, shape [step]; row 0 is the cold step. Sums over parts equal the step times."""
+    """Part name -> ns, shape [step]; row 0 is the cold step. Sums over parts equal the step times.
+
+    Parts in ``trace.missing`` are left out: nobody measured them, and their time is in the part that comes after."""
     steps = trace.steps
     start, end, collectives = steps["start_ns"], steps["end_ns"], steps["end_collective_ns"]
     ready = steps["ready_last_ns"]
@@ -41,7 +43,7 @@ def breakdown(trace: Trace) -> dict[str, Int64]:
             walk.back(tail, int(last[step]))
         for name, value in tail.parts.items():
             parts[name][step] = value
-    return parts
+    return {name: column for name, column in parts.items() if name not in trace.missing}
 
 
 def step_times(trace: Trace) -> Int64:

@@ -37,7 +37,10 @@ def write_run(path: Path, trace: Trace, facts: dict[str, Any]) -> None:
         columns = {f"{table}.{name}": getattr(trace, table)[name] for table, names in _TABLES.items() for name in names}
         with open(fresh / "trace.npz", "wb") as file:
             np.savez_compressed(file, blocking=np.array(trace.blocking), **columns)
-        manifest = {**facts, "schema": SCHEMA, "blocking": trace.blocking, "trace_sha256": trace.digest()}
+        manifest = {
+            **facts, "schema": SCHEMA, "blocking": trace.blocking, "missing_parts": sorted(trace.missing),
+            "trace_sha256": trace.digest(),
+        }  # fmt: skip
         (fresh / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
         fresh.chmod(0o755)
         if path.exists():
@@ -86,7 +89,8 @@ def read_run(path: Path) -> tuple[Trace, dict[str, Any]]:
             blocking = bool(stored["blocking"])
     except Exception as error:  # a damaged archive raises BadZipFile, zlib.error, RuntimeError, struct.error...
         raise InputError.one(str(path / "trace.npz"), "", None, f"damaged: {error}") from error
-    trace = Trace(tables["cycles"], tables["responses"], tables["steps"], blocking)
+    missing = frozenset(map(str, manifest.get("missing_parts", ())))
+    trace = Trace(tables["cycles"], tables["responses"], tables["steps"], blocking, missing)
     if blocking is not manifest.get("blocking"):
         raise InputError.one(str(manifest_path), "blocking", manifest.get("blocking"), f"trace.npz says {blocking}")
     if trace.digest() != manifest.get("trace_sha256"):

@@ -89,10 +89,12 @@ class Trace:
     the step's start (lower medians over ranks); the other times from the start of the run."""
     blocking: bool = False
     """Whether a cycle's loop ends with its last collective (MPI and gloo on CPU, and ``ideal``)."""
+    missing: frozenset[str] = frozenset()
+    """Parts of a step that nobody measured (real runs only); their time is in the part that comes after them."""
 
     def digest(self) -> str:
         """SHA-256 over all columns: equal tables, and only those, have equal digests."""
-        state = sha256(SCHEMA.encode())
+        state = sha256("\0".join([SCHEMA, *sorted(self.missing)]).encode())
         for table in (self.cycles, self.responses, self.steps):
             for name, column in table.items():
                 state.update(name.encode())
@@ -214,14 +216,15 @@ class TraceWriter:
         """One finished step; values in the order of ``STEP_COLUMNS``."""
         self._steps.append(values)
 
-    def finish(self, blocking: bool = False) -> Trace:
-        """The trace. The writer is spent. ``blocking`` as in :class:`Trace`."""
+    def finish(self, blocking: bool = False, missing: frozenset[str] = frozenset()) -> Trace:
+        """The trace. The writer is spent. ``blocking``, ``missing`` as in :class:`Trace`."""
         self._flush()
         return Trace(
             _table(CYCLE_COLUMNS, self._cycles),
             _table(RESPONSE_COLUMNS, self._responses),
             _table(STEP_COLUMNS, self._steps),
             blocking,
+            missing,
         )
 
 

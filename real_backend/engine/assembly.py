@@ -5,8 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coordsim.protocol.negotiator import COORDINATOR
 from real_backend.control.rendezvous import Neighbours, Purpose, connect
 from real_backend.control.stores import Store
 from real_backend.control.transport import ControlTransport
@@ -16,6 +19,8 @@ from real_backend.engine.engine import Engine
 from real_backend.engine.observer import Observer, Observers
 from real_backend.engine.settings import EngineSettings
 from real_backend.life.line import LifeLine
+from real_backend.recorder import Limits, Recorder
+from real_backend.timeline import TimelineObserver
 
 if TYPE_CHECKING:
     import torch.distributed as dist
@@ -44,9 +49,26 @@ def assemble(
         neighbours[Purpose.LIFE], settings.peer_timeout_ns / 1e9, lambda: engine[0].thread_alive,
         lambda lost, reason: engine[0].lose(lost, reason), clock_ns,
     )  # fmt: skip
-    observer = observers[0] if len(observers) == 1 else Observers(observers)
+    watching = list(observers)
+    if settings.record:
+        recorder = _recorder(settings, rank, ranks, job, clock_ns)
+        recorder.offset = lambda: life.clock
+        watching.append(recorder)
+    if settings.timeline and rank == COORDINATOR:
+        watching.append(TimelineObserver(Path(settings.timeline), settings.timeline_mark_cycles, clock_ns))
+    observer = watching[0] if len(watching) == 1 else Observers(watching)
     engine.append(Engine(settings, control, data, life, observer=observer, clock_ns=clock_ns))
     return engine[0]
+
+
+def _recorder(settings: EngineSettings, rank: int, ranks: int, job: str, clock_ns: Callable[[], int]) -> Recorder:
+    limits = Limits(
+        settings.record_first_steps, settings.record_worst_steps, settings.record_sampled_ranks,
+        settings.record_max_bytes, settings.record_digests,
+    )  # fmt: skip
+    return Recorder(
+        Path(settings.record), rank, ranks, job=job, settings=asdict(settings), limits=limits, clock_ns=clock_ns
+    )
 
 
 def _generation(job: str) -> int:

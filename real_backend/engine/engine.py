@@ -22,11 +22,12 @@ from real_backend.engine.handles import Bell, Handle, Task, close
 from real_backend.engine.observer import CycleTold, Observer, Performed
 from real_backend.engine.pace import FixedPace, Pace, WakingPace
 from real_backend.engine.settings import EngineSettings
-from real_backend.errors import CannotStart, CollectiveFailed, NotRunning, PeerLost, ShutDown
+from real_backend.errors import CannotStart, CollectiveFailed, NotRunning, PeerLost, SettingsDiffer, ShutDown
 from real_backend.life.line import LifeLine
 
 VERDICT_WAIT_S = 5.0
 """How long a broken connection waits for the life line to say who is lost, before it speaks for itself."""
+MARKS = ("step", "forward", "backward")
 LEAVE_WAIT_S = 30.0
 """How long a rank that wants to stop waits for the others to agree."""
 
@@ -48,6 +49,9 @@ class Engine:
         self._control = control
         self._data = data
         self._observer = observer or Observer()
+        self._stamped = self._observer.wants_stamps
+        self._stamps: list[int] = []
+        """When what is queued was submitted, in the order of the queue."""
         self._tell = tell or _to_stderr
         self._session = Session(
             settings.control_plane, control.rank, settings.protocol(control.ranks), settings.stall_limits(),
@@ -110,9 +114,17 @@ class Engine:
             self._session.submit(requests)
             for index, (request, payload, output) in enumerate(unit):
                 self._tasks[request.name] = Task(request, payload, output, handle, index, ready)
-            self._observer.submitted(requests)
+            if self._stamped:
+                self._stamps += [self.clock_ns()] * len(unit)
             self._pace.submitted()
         return handle
+
+    def mark(self, what: str) -> None:
+        """The framework has come to a point in its step: ``step`` (this one is over), ``forward`` or ``backward`` (it
+        begins). For the record only. Raises ValueError for another word."""
+        if what not in MARKS:
+            raise ValueError(f"mark {what!r}: one of {', '.join(MARKS)}")
+        self._observer.mark(what, self.clock_ns())
 
     def join(self) -> Handle:
         """This rank has no more data; the handle's result is the rank that joined last. Raises as :meth:`submit`."""
@@ -122,6 +134,8 @@ class Engine:
                 raise self._failure.with_traceback(None)
             self._session.join()
             self._tasks[JOIN_NAME] = Task(Request(JOIN_NAME, Op.JOIN), None, None, handle, 0)
+            if self._stamped:
+                self._stamps.append(self.clock_ns())
             self._pace.submitted()
         return handle
 
@@ -184,11 +198,12 @@ class Engine:
         with self._lock:
             self._pace.entered()
             exchange = next(conversation)
+            stamps, self._stamps = self._stamps, []
         self._received = ()
         schedule, work_ns = self._converse(conversation, exchange)
         self.counters.count(schedule)
         told = CycleTold(
-            cycle, entered_ns, self.clock_ns(), work_ns, self._session.popped, schedule, self._received,
+            cycle, entered_ns, self.clock_ns(), work_ns, self._session.popped, stamps, schedule, self._received,
             self._session.negotiator,
         )  # fmt: skip
         self._observer.cycle(told)
@@ -302,8 +317,8 @@ class Engine:
 
     def _diagnosed(self, error: BaseException) -> BaseException:
         """Who is to blame for an exception of the background thread; the other ranks are told."""
-        if self._failure is not None or self.life is None:
-            return self._failure or error
+        if self._failure is not None or self.life is None or isinstance(error, SettingsDiffer):
+            return self._failure or error  # settings that differ every rank knows of
         if isinstance(error, (ConnectionError, RuntimeError)) and self._over.wait(VERDICT_WAIT_S):
             return self._failure or error
         if isinstance(error, LinkLost):

@@ -33,6 +33,8 @@ class CycleTold:
     work_ns: int
     """Of the time between, spent in the protocol's own code; the rest is exchanges."""
     popped: Sequence[Request]
+    stamps: Sequence[int]
+    """When each of ``popped`` was submitted, ns; only where an observer wants to know."""
     schedule: Schedule
     received: Sequence[RequestList]
     """On the coordinator: the lists that it counted."""
@@ -40,10 +42,13 @@ class CycleTold:
 
 
 class Observer:
-    """Called by the background thread, but for :meth:`submitted` and :meth:`step`."""
+    """Called by the background thread, but for :meth:`mark`."""
 
-    def submitted(self, unit: Sequence[Request]) -> None:
-        """By the submitting thread, right after the unit was queued."""
+    wants_stamps = False
+    """Whether :attr:`CycleTold.stamps` is needed."""
+
+    def mark(self, what: str, now_ns: int) -> None:
+        """By the framework's thread: see :meth:`real_backend.engine.engine.Engine.mark`."""
 
     def cycle_begins(self, cycle: int) -> None:
         """All that was submitted is about to be popped."""
@@ -66,10 +71,11 @@ class Observers(Observer):
 
     def __init__(self, each: Sequence[Observer]) -> None:
         self._each = tuple(each)
+        self.wants_stamps = any(one.wants_stamps for one in each)
 
-    def submitted(self, unit: Sequence[Request]) -> None:
+    def mark(self, what: str, now_ns: int) -> None:
         for one in self._each:
-            one.submitted(unit)
+            one.mark(what, now_ns)
 
     def cycle_begins(self, cycle: int) -> None:
         for one in self._each:

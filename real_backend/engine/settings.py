@@ -61,7 +61,17 @@ class EngineSettings:
     stall_shutdown_ns: int = 0
     """0: never."""
     record: str = ""
-    """Folder for records of this run; empty: none."""
+    """Folder for records of this run, a stream a rank; empty: none."""
+    record_first_steps: int = 20
+    """Steps of which every cycle is kept."""
+    record_worst_steps: int = 20
+    """Slowest steps of which every cycle is kept."""
+    record_sampled_ranks: int = 8
+    """Ranks that keep them; all ranks keep a summary of every step."""
+    record_max_bytes: int = 256 << 20
+    """Of one rank's stream."""
+    record_digests: bool = False
+    """Whether each cycle's response cache is put down as well: for tests, it costs time."""
     timeline: str = ""
     """Rank 0's timeline in Horovod's format; empty: none."""
     timeline_mark_cycles: bool = False

@@ -1,0 +1,85 @@
+"""The stream's bytes: a magic line, then blocks ``length u32 | crc32 u32 | kind u8 | payload``, little-endian.
+
+A block is written by one call, so a killed process leaves whole blocks and at most one torn one at the end, which the
+reader tells by length or checksum and drops. Times are ns of the rank's own clock; :data:`NULL` is "not measured".
+
+=========  ==========================================================================================================
+kind       payload
+=========  ==========================================================================================================
+HEAD       JSON: schema, rank, ranks, host, pid, start time, settings, limits
+TENSOR     ``id u32`` and JSON of a request: name, op, dtype, shape, ... ; ids are given in order of first sight
+CYCLE      :data:`CYCLE`, then ``popped`` ids u32 and as many submission times i64
+RESPONSE   :data:`RESPONSE`, then ids u32
+STEP       :data:`STEP`: every step of every rank has one, whatever else was left out
+IDLE       :data:`IDLE`: cycles in which nothing was popped and nothing agreed, together
+CLOCK      :data:`CLOCK`: how far rank 0's clock is ahead
+END        JSON: why the stream ends, what was left out
+=========  ==========================================================================================================
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from enum import IntEnum
+from zlib import crc32
+
+SCHEMA = "coordsim.rank/1"
+MAGIC = b"coordsim rank record 1\n"
+NULL = -(1 << 63)
+"""Of a time that was not measured."""
+LARGEST_BLOCK = 1 << 26
+
+_BLOCK = struct.Struct("<IIB")
+CYCLE = struct.Struct("<QqBqqqqIQIIqQI")
+"""cycle, step, kind (:class:`coordsim.record.trace.Kind`), entered, left, work, finished (ns), requests and bytes that
+rank 0 took in, common hits, responses, schedule hash, cache digest (0: not taken), popped."""
+RESPONSE = struct.Struct("<QqIQBqqqqqI")
+"""cycle, step, index, bytes, operation (:class:`coordsim.protocol.messages.Op`), launch, begin, copied in, reduced,
+end (ns), tensors."""
+STEP = struct.Struct("<qqqqqqqqIIB")
+"""step, start, forward end, first and last submission, end of the last collective, end of the step (ns), cycles,
+tensors, slow cycles, 1 when cycles and responses of it are in the stream."""
+IDLE = struct.Struct("<QQqqq")
+"""first cycle, cycles, entered first, entered last, left last (ns)."""
+CLOCK = struct.Struct("<qqq")
+"""when, offset, error (ns)."""
+
+
+class Block(IntEnum):
+    """Kinds of block."""
+
+    HEAD = 1
+    TENSOR = 2
+    CYCLE = 3
+    RESPONSE = 4
+    STEP = 5
+    IDLE = 6
+    CLOCK = 7
+    END = 8
+
+
+def block(kind: Block, payload: bytes) -> bytes:
+    """One block, ready to be written."""
+    return _BLOCK.pack(len(payload), crc32(payload), kind) + payload
+
+
+def blocks(data: memoryview) -> Iterator[tuple[Block, memoryview]]:
+    """The whole blocks at the start of ``data`` (behind the magic); stops at the first torn one.
+
+    Its generator's return value (``StopIteration.value``) is the number of bytes that were not used.
+    """
+    at = 0
+    while at + _BLOCK.size <= len(data):
+        length, checksum, kind = _BLOCK.unpack_from(data, at)
+        payload = data[at + _BLOCK.size : at + _BLOCK.size + length]
+        if length > LARGEST_BLOCK or len(payload) < length or crc32(payload) != checksum:
+            break
+        if kind not in _KINDS:
+            break
+        at += _BLOCK.size + length
+        yield Block(kind), payload
+    return len(data) - at  # noqa: B901
+
+
+_KINDS = frozenset(int(kind) for kind in Block)

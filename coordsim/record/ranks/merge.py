@@ -1,0 +1,270 @@
+"""Several ranks' records as one trace, on rank 0's clock, by the rules that a simulated trace keeps.
+
+1. Clocks: each rank's times are moved by its best estimate of how far rank 0's clock is ahead.
+2. Steps: S is the mark at which forward began, else the end of the step before; R the last rank's last submission; C the
+   latest end of a collective; E the latest end of the optimizer's step, else C.
+3. Cycles, by index: A is the last entrance among ranks with details, T the last exit. Of the time between, rank 0's own
+   protocol code is the work; the shadow is what is left.
+4. Responses: each moment is the last rank's, for a collective begins and ends for everybody when it does for the last.
+
+What no rank measured is not made up: the parts of a step that would need it are named in ``Trace.missing``, and the time
+in them is part of what comes after (input and forward of backward, copies of the collective).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coordsim.errors import InputError
+from coordsim.record.ranks.format import NULL
+from coordsim.record.ranks.reader import CycleRecord, RankRecord, ResponseRecord, StepRecord, read_folder
+from coordsim.record.trace import CycleRow, Trace, TraceWriter, wake_hash
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A trace of consecutive steps, and what is known about it."""
+
+    trace: Trace
+    first_step: int
+    """Number, in the run, of the trace's first step."""
+    facts: dict[str, Any]
+    """For a manifest: ranks, which of them have details, clocks and their errors, what is missing and why."""
+
+
+def merge(folder: Path, steps: range | None = None) -> Merged:
+    """The longest run of detailed steps in ``folder`` that begins in ``steps`` (default: anywhere).
+
+    Raises InputError when there is none: no rank has details of a step that all ranks went through.
+    """
+    return merge_records(read_folder(folder), steps)
+
+
+def merge_records(records: Sequence[RankRecord], steps: range | None = None) -> Merged:
+    """As :func:`merge`, of records that were read before."""
+    chosen = _consecutive(records, steps)
+    if not chosen:
+        where = str(records[0].path.parent)
+        raise InputError.one(where, "", None, "no step that every rank ended and that was recorded in detail")
+    return _Merge(records, chosen).merged()
+
+
+def _consecutive(records: Sequence[RankRecord], within: range | None) -> range:
+    """The longest run of steps that all ranks have, and all ranks with details in detail."""
+    common = set.intersection(*({step.step for step in record.steps} for record in records))
+    for record in records:
+        if record.head.get("detailed"):
+            common &= {step.step for step in record.steps if step.detailed}
+    best, start = range(0), None
+    for number in sorted(common):
+        if within is not None and number not in within:
+            continue
+        if start is None or number - 1 not in common:
+            start = number
+        if number + 1 - start > len(best):
+            best = range(start, number + 1)
+    return best
+
+
+class _Merge:
+    def __init__(self, records: Sequence[RankRecord], steps: range) -> None:
+        self._records = records
+        self._steps = steps
+        self._detailed = [record for record in records if record.head.get("detailed")]
+        self._offsets = {record.rank: _offset(record) for record in records}
+        self._by_step = [{step.step: step for step in record.steps} for record in records]
+        self._missing: set[str] = set()
+        self._base = self._begin(steps.start)
+        self._writer = TraceWriter()
+        self._collective_end: dict[int, int] = {}
+        """By step: when its last response ended."""
+
+    def merged(self) -> Merged:
+        self._cycles_and_responses(self._by_cycle(), self._by_response())
+        end = 0
+        for number in self._steps:
+            end = self._step(number, end)
+        trace = self._writer.finish(blocking=True, missing=frozenset(self._missing))
+        return Merged(trace, self._steps.start, self._facts())
+
+    # Steps.
+
+    def _of_step(self, number: int) -> list[tuple[int, StepRecord]]:
+        """(offset, record) of a step on every rank."""
+        pairs = zip(self._records, self._by_step, strict=True)
+        return [(self._offsets[record.rank], steps[number]) for record, steps in pairs]
+
+    def _begin(self, number: int) -> int:
+        """On rank 0's clock: the end of the step before, else the first thing known of this one."""
+        before = [
+            offset + step.end_ns for offset, step in self._of_step(number - 1) if step.end_ns != NULL
+        ] if all(number - 1 in steps for steps in self._by_step) else []  # fmt: skip
+        if before:
+            return max(before)
+        found = self._of_step(number)
+        starts = [offset + step.start_ns for offset, step in found if step.start_ns != NULL]
+        return min(starts or [offset + step.first_submit_ns for offset, step in found])
+
+    def _step(self, number: int, previous_end: int) -> int:
+        found = self._of_step(number)
+        at: dict[str, list[int]] = {"start": [], "forward": [], "ready": [], "end": []}
+        for offset, step in found:
+            for key, value in (
+                ("start", step.start_ns), ("forward", step.forward_end_ns), ("ready", step.last_submit_ns),
+                ("end", step.end_ns),
+            ):  # fmt: skip
+                if value != NULL:
+                    at[key].append(offset + value - self._base)
+        last_rank = self._records[at["ready"].index(max(at["ready"]))].rank
+        collective = max(self._collective_end.get(number, max(at["ready"])), previous_end)
+        ready_last = min(max(*at["ready"], previous_end), collective)
+        start = previous_end
+        if len(at["start"]) == len(found):
+            start = min(max(max(at["start"]), previous_end), ready_last)
+        else:
+            self._missing.add("input_stall")
+        end = max([*at["end"], collective])
+        median = (len(found) - 1) // 2
+        ready = min(max(sorted(at["ready"])[median], start), ready_last) - start
+        forward = 0
+        if len(at["forward"]) == len(found) and "input_stall" not in self._missing:
+            forward = min(max(sorted(at["forward"])[median] - start, 0), ready)
+        else:
+            self._missing.add("forward")
+        self._writer.step(number - self._steps.start, start, forward, ready, ready_last, last_rank, collective, end)
+        return end
+
+    # Cycles and responses.
+
+    def _by_cycle(self) -> dict[int, dict[int, CycleRecord]]:
+        """Cycle -> rank -> record, of cycles that all ranks with details have."""
+        found: dict[int, dict[int, CycleRecord]] = {}
+        for record in self._detailed:
+            for cycle in record.cycles:
+                found.setdefault(cycle.cycle, {})[record.rank] = cycle
+        return found
+
+    def _by_response(self) -> dict[int, dict[int, list[ResponseRecord]]]:
+        """Cycle -> index -> its record on each rank that has one."""
+        found: dict[int, dict[int, list[ResponseRecord]]] = {}
+        for record in self._detailed:
+            offset = self._offsets[record.rank]
+            for each in record.responses:
+                moved = each._replace(
+                    launch_ns=each.launch_ns + offset, begin_ns=each.begin_ns + offset,
+                    **{key: NULL if getattr(each, key) == NULL else getattr(each, key) + offset
+                       for key in ("copied_in_ns", "reduced_ns", "end_ns")},
+                )  # fmt: skip
+                found.setdefault(each.cycle, {}).setdefault(each.index, []).append(moved)
+        return found
+
+    def _cycles_and_responses(
+        self, cycles: dict[int, dict[int, CycleRecord]], responses: dict[int, dict[int, list[ResponseRecord]]]
+    ) -> None:
+        ranks = [record.rank for record in self._detailed]
+        before = _Before()
+        leave = 0
+        for number in sorted(cycles):
+            of_ranks = cycles[number]
+            step = max(each.step for each in of_ranks.values())
+            if step not in self._steps:
+                continue
+            entered = {rank: each.entered_ns + self._offsets[rank] - self._base for rank, each in of_ranks.items()}
+            enter_last = max(*entered.values(), leave, 0)
+            last_rank = min(rank for rank, at in entered.items() if at == max(entered.values()))
+            left = max(each.left_ns + self._offsets[rank] - self._base for rank, each in of_ranks.items())
+            leave = max(left, enter_last)
+            first = of_ranks[min(of_ranks)]
+            work = min(first.work_ns, leave - enter_last)
+            finish, finish_shadow = before.of(number)
+            self._writer.cycle(CycleRow(
+                step - self._steps.start, first.kind, min(*entered.values(), enter_last), enter_last, last_rank, leave,
+                leave - work, finish, finish_shadow,
+                wake_hash(np.array([entered.get(rank, enter_last) - enter_last for rank in ranks], dtype=np.int64)),
+                first.requests, first.request_bytes, first.hits_common, first.responses, first.schedule_hash,
+            ))  # fmt: skip
+            of_cycle = responses.get(number, {})
+            leave = self._responses(self._writer.next_cycle - 1, of_cycle, leave, leave - work)
+            if of_cycle:
+                self._collective_end[step] = leave
+            before = _Before(number, leave, leave - work)
+
+    def _responses(
+        self, cycle: int, of_cycle: dict[int, list[ResponseRecord]], leave: int, shadow: int
+    ) -> int:
+        """Returns when the last one ends."""
+        at = leave
+        for index in sorted(of_cycle):
+            each = of_cycle[index]
+            launch = max(at, max(one.launch_ns for one in each) - self._base)
+            begin = max(launch, max(one.begin_ns for one in each) - self._base)
+            end = self._last(each, "end_ns", begin)
+            copied = min(self._last(each, "copied_in_ns", begin), end)
+            reduced = min(self._last(each, "reduced_ns", end), end)
+            if any(one.copied_in_ns == NULL for one in each):
+                self._missing.add("fusion_copy")
+                copied, reduced = begin, end
+            self._writer.response(
+                cycle, index, len(each[0].tensors), each[0].nbytes, begin, min(shadow, begin), begin,
+                copied - begin, reduced - copied, end - reduced, end,
+            )  # fmt: skip
+            at = end
+        return at
+
+    def _last(self, each: Iterable[ResponseRecord], key: str, unknown: int) -> int:
+        found = [getattr(one, key) - self._base for one in each if getattr(one, key) != NULL]
+        return max([*found, unknown])
+
+    def _facts(self) -> dict[str, Any]:
+        head = self._records[0].head
+        present = [record.rank for record in self._records]
+        absent = sorted(set(range(int(head["ranks"]))) - set(present))
+        clocks = {
+            str(record.rank): {"offset_ns": self._offsets[record.rank], "error_ns": _error(record)}
+            for record in self._records
+        }  # fmt: skip
+        return {
+            "source": "real run", "ranks": head["ranks"], "job": head.get("job"), "settings": head.get("settings"),
+            "first_step": self._steps.start, "ranks_with_details": [record.rank for record in self._detailed],
+            "ranks_absent": absent, "clocks": clocks,
+            "missing": {part: _WHY[part] for part in sorted(self._missing)},
+            "ended_early": [record.rank for record in self._records if record.end is None],
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """The cycle that was written last: its end counts only for the very next one, for idle ones are not written."""
+
+    cycle: int = -2
+    finish: int = 0
+    shadow: int = 0
+
+    def of(self, cycle: int) -> tuple[int, int]:
+        """F and its shadow of the cycle before ``cycle``, or 0: then all the wait since R is a wait for the cycle."""
+        return (self.finish, self.shadow) if cycle == self.cycle + 1 else (0, 0)
+
+
+_WHY = {
+    "input_stall": "nobody marked where forward begins: its time is part of backward",
+    "forward": "nobody marked where backward begins: its time is part of backward",
+    "fusion_copy": "on a GPU the loop goes on before copies end: their time is part of exposed_collective",
+}
+
+
+def _offset(record: RankRecord) -> int:
+    clock = record.clock
+    return clock.offset_ns if clock is not None else 0
+
+
+def _error(record: RankRecord) -> int | None:
+    clock = record.clock
+    return clock.error_ns if clock is not None else None
+
+
+__all__ = ["Merged", "merge", "merge_records"]

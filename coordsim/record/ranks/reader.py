@@ -1,0 +1,189 @@
+"""Reads ranks' streams: whole ones, and those of processes that were killed."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from coordsim.errors import InputError
+from coordsim.record.ranks.format import CLOCK, CYCLE, IDLE, MAGIC, RESPONSE, SCHEMA, STEP, Block, blocks
+
+SUFFIX = ".rank"
+
+
+class CycleRecord(NamedTuple):
+    """One cycle on one rank; fields as in :data:`coordsim.record.ranks.format.CYCLE`."""
+
+    cycle: int
+    step: int
+    kind: int
+    entered_ns: int
+    left_ns: int
+    work_ns: int
+    finished_ns: int
+    requests: int
+    request_bytes: int
+    hits_common: int
+    responses: int
+    schedule_hash: int
+    digest: int
+    popped: tuple[int, ...]
+    """Tensor ids, in order of submission."""
+    stamps_ns: tuple[int, ...]
+    """When each was submitted."""
+
+
+class ResponseRecord(NamedTuple):
+    """One executed response on one rank."""
+
+    cycle: int
+    step: int
+    index: int
+    nbytes: int
+    op: int
+    launch_ns: int
+    begin_ns: int
+    copied_in_ns: int
+    reduced_ns: int
+    end_ns: int
+    tensors: tuple[int, ...]
+
+
+class StepRecord(NamedTuple):
+    """One step on one rank; times are :data:`coordsim.record.ranks.format.NULL` where they were not measured."""
+
+    step: int
+    start_ns: int
+    forward_end_ns: int
+    first_submit_ns: int
+    last_submit_ns: int
+    end_collective_ns: int
+    end_ns: int
+    cycles: int
+    tensors: int
+    slow_cycles: int
+    detailed: int
+
+
+class IdleRecord(NamedTuple):
+    """A run of cycles in which nothing happened."""
+
+    cycle: int
+    count: int
+    entered_first_ns: int
+    entered_last_ns: int
+    left_last_ns: int
+
+
+class ClockRecord(NamedTuple):
+    """Rank 0's clock is ``offset_ns`` ahead of this rank's, give or take ``error_ns``."""
+
+    at_ns: int
+    offset_ns: int
+    error_ns: int
+
+
+@dataclass
+class RankRecord:
+    """What one rank wrote."""
+
+    path: Path
+    head: dict[str, Any]
+    tensors: list[dict[str, Any]] = field(default_factory=list)
+    """By id: a request's fields."""
+    cycles: list[CycleRecord] = field(default_factory=list)
+    responses: list[ResponseRecord] = field(default_factory=list)
+    steps: list[StepRecord] = field(default_factory=list)
+    idle: list[IdleRecord] = field(default_factory=list)
+    clocks: list[ClockRecord] = field(default_factory=list)
+    end: dict[str, Any] | None = None
+    """How the stream ended; None when the process did not come to that."""
+    lost_bytes: int = 0
+    """Bytes of a torn block at the end."""
+
+    @property
+    def rank(self) -> int:
+        return int(self.head["rank"])
+
+    @property
+    def ranks(self) -> int:
+        return int(self.head["ranks"])
+
+    def name(self, tensor: int) -> str:
+        return str(self.tensors[tensor]["name"])
+
+    @property
+    def clock(self) -> ClockRecord | None:
+        """The best estimate of how far rank 0's clock is ahead; None when there is none (rank 0 has one of 0)."""
+        return min(self.clocks, key=lambda each: each.error_ns, default=None)
+
+
+def read_folder(folder: Path) -> list[RankRecord]:
+    """All ranks' records in ``folder``, by rank. Raises InputError when there are none, or those of two runs."""
+    paths = sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []
+    if not paths:
+        raise InputError.one(str(folder), "", str(folder), f"no folder with ranks' records (*{SUFFIX})")
+    found = sorted((read_rank(path) for path in paths), key=lambda each: each.rank)
+    first = found[0]
+    for other in found[1:]:
+        for key in ("ranks", "job"):
+            if other.head.get(key) != first.head.get(key):
+                message = f"record of another run: {first.path.name} has {first.head.get(key)!r}"
+                raise InputError.one(str(other.path), key, other.head.get(key), message)
+    numbers = [each.rank for each in found]
+    if len(set(numbers)) < len(numbers):
+        raise InputError.one(str(folder), "rank", numbers, "a rank has two records")
+    return found
+
+
+def read_rank(path: Path) -> RankRecord:
+    """One rank's record, up to where it is whole. Raises InputError for a file that is none."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError.one(str(path), "", None, f"cannot be read: {error}") from error
+    if not data.startswith(MAGIC):
+        raise InputError.one(str(path), "", None, "no rank's record (it does not begin like one)")
+    stream = blocks(memoryview(data)[len(MAGIC) :])
+    first = next(stream, None)
+    if first is None or first[0] is not Block.HEAD:
+        raise InputError.one(str(path), "", None, "a rank's record without a head")
+    try:
+        head = json.loads(bytes(first[1]))
+        record = RankRecord(path, head)
+        if head.get("schema") != SCHEMA:
+            raise InputError.one(str(path), "schema", head.get("schema"), "unknown schema", (SCHEMA,))
+        record.lost_bytes = _fill(record, stream)
+    except (ValueError, KeyError, TypeError, struct.error) as error:
+        raise InputError.one(str(path), "", None, f"damaged: {error}") from error
+    return record
+
+
+def _fill(record: RankRecord, stream: Generator[tuple[Block, memoryview], None, int]) -> int:
+    while True:
+        try:
+            kind, payload = next(stream)
+        except StopIteration as stop:
+            return int(stop.value or 0)
+        if kind is Block.TENSOR:
+            record.tensors.append(json.loads(bytes(payload[4:])))
+        elif kind is Block.CYCLE:
+            *values, popped = CYCLE.unpack_from(payload)
+            ids = struct.unpack_from(f"<{popped}I", payload, CYCLE.size)
+            stamps = struct.unpack_from(f"<{popped}q", payload, CYCLE.size + 4 * popped)
+            record.cycles.append(CycleRecord(*values, ids, stamps))
+        elif kind is Block.RESPONSE:
+            *values, count = RESPONSE.unpack_from(payload)
+            record.responses.append(ResponseRecord(*values, struct.unpack_from(f"<{count}I", payload, RESPONSE.size)))
+        elif kind is Block.STEP:
+            record.steps.append(StepRecord(*STEP.unpack(payload)))
+        elif kind is Block.IDLE:
+            record.idle.append(IdleRecord(*IDLE.unpack(payload)))
+        elif kind is Block.CLOCK:
+            record.clocks.append(ClockRecord(*CLOCK.unpack(payload)))
+        elif kind is Block.END:
+            record.end = json.loads(bytes(payload))

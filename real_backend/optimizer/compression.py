@@ -1,0 +1,33 @@
+"""Gradients travel in fewer bits, and come back in their own type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Compression:
+    """Floating-point gradients travel as ``dtype``; others, and all with None, as they are."""
+
+    dtype: torch.dtype | None = None
+
+    def travels(self, gradient: torch.Tensor) -> torch.Tensor:
+        """What is reduced in place of ``gradient``: itself, or a converted copy."""
+        if self.dtype is None or not gradient.is_floating_point() or gradient.dtype == self.dtype:
+            return gradient
+        return gradient.to(self.dtype)
+
+    @staticmethod
+    def named(wanted: Compression | str | None) -> Compression:
+        """``None``, ``"none"``, ``"fp16"`` or ``"bf16"``. Raises ValueError for another name."""
+        if isinstance(wanted, Compression):
+            return wanted
+        try:
+            return _NAMED[wanted or "none"]
+        except KeyError:
+            raise ValueError(f"compression {wanted!r}: one of {', '.join(_NAMED)}") from None
+
+
+_NAMED = {"none": Compression(), "fp16": Compression(torch.float16), "bf16": Compression(torch.bfloat16)}

@@ -1,0 +1,341 @@
+"""Always-on record of one rank: what was submitted, negotiated, copied, reduced, and when (docs/semantics.md 8).
+
+Kept small: every step leaves a summary; its cycles and responses are written for the first steps, and for the slowest
+ones, on some ranks. Written by the background thread in whole blocks, a step at a time, so that a kill loses at most
+the step that was running. What it costs is in docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import os
+import platform
+import struct
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from coordsim.protocol.messages import Request, Response
+from coordsim.protocol.negotiator import CachedNegotiator
+from coordsim.protocol.wire import list_bytes
+from coordsim.record.ranks.format import CLOCK, CYCLE, IDLE, MAGIC, NULL, RESPONSE, SCHEMA, STEP, Block, block
+from coordsim.record.ranks.reader import SUFFIX
+from coordsim.record.trace import Kind, schedule_hash
+from real_backend.engine.observer import CycleTold, Observer, Performed
+from real_backend.life.clocks import Offset
+
+WORST_TRIES = 10
+"""Slow steps written at most, as a multiple of those wanted: a run that gets slower all the time has no end of them."""
+CLOCK_PERIOD_NS = 1_000_000_000
+LONGEST_STEP_BYTES = 4 << 20
+"""Details of one step that are held until it ends; beyond, they are written if it is one of the first, else dropped."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much is written; the same for all ranks, and said in every record."""
+
+    first_steps: int = 20
+    worst_steps: int = 20
+    sampled_ranks: int = 8
+    """Ranks that write cycles and responses, evenly spread, rank 0 among them."""
+    max_bytes: int = 256 << 20
+    """A stream stops growing there, and says so."""
+    digests: bool = False
+    """Whether each cycle carries a digest of the response cache: for tests; costs tens of microseconds a cycle."""
+
+    def samples(self, rank: int, ranks: int) -> bool:
+        """Whether ``rank`` is one of those."""
+        wanted = min(self.sampled_ranks, ranks)
+        return any(rank == number * ranks // wanted for number in range(wanted))
+
+
+@dataclass
+class _Step:
+    """The step that runs."""
+
+    number: int = 0
+    start_ns: int = NULL
+    forward_end_ns: int = NULL
+    first_submit_ns: int = NULL
+    last_submit_ns: int = NULL
+    end_collective_ns: int = NULL
+    cycles: int = 0
+    tensors: int = 0
+    slow_cycles: int = 0
+    names: set[str] = field(default_factory=set)
+    blocks: list[bytes] = field(default_factory=list)
+    """Its cycles and responses, until it is known whether they are wanted."""
+    held_bytes: int = 0
+    dropped: bool = False
+    """Whether it was too long to be held."""
+
+
+class Recorder(Observer):
+    """One rank's stream. A fault of the file system ends the record, never the job."""
+
+    wants_stamps = True
+
+    def __init__(
+        self, folder: Path, rank: int, ranks: int, *, job: str = "job", settings: dict[str, Any] | None = None,
+        limits: Limits | None = None, clock_ns: Callable[[], int] = time.perf_counter_ns,
+    ) -> None:  # fmt: skip
+        """Creates ``folder``/rank-NNNNN.rank, over an earlier run's. Raises OSError."""
+        self.path = folder / f"rank-{rank:05d}{SUFFIX}"
+        self.limits = limits or Limits()
+        self.offset: Callable[[], Offset | None] = lambda: None
+        """How far rank 0's clock is ahead; set once the life line runs."""
+        self._clock_ns = clock_ns
+        self._detailed = self.limits.samples(rank, ranks)
+        self._ids: dict[str, tuple[Request, int]] = {}
+        self._ids_given = 0
+        self._packed: dict[int, tuple[Any, bytes]] = {}
+        self._popped: tuple[Sequence[Request], bytes] = ((), b"")
+        self._pending: list[bytes] = []
+        self._step = _Step()
+        self._marked = False
+        self._marks: list[tuple[str, int]] = []
+        self._idle: list[int] = []
+        self._idle_from = 0
+        self._idle_left = 0
+        self._worst: list[int] = []
+        self._worst_written = 0
+        self._responses: list[tuple[int, Response, Performed]] = []
+        self._told: CycleTold | None = None
+        self._next_clock_ns = 0
+        self._written = 0
+        self._left_out = 0
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        head = {
+            "schema": SCHEMA, "job": job, "rank": rank, "ranks": ranks, "host": platform.node(), "pid": os.getpid(),
+            "started_unix_ns": time.time_ns(), "started_ns": clock_ns(), "settings": settings or {},
+            "limits": asdict(self.limits), "detailed": self._detailed,
+        }  # fmt: skip
+        self._write(MAGIC + block(Block.HEAD, json.dumps(head).encode()))
+
+    # What the engine tells.
+
+    def mark(self, what: str, now_ns: int) -> None:
+        """From the framework's thread; the background thread sorts marks in when it next comes by."""
+        self._marks.append((what, now_ns))
+
+    def cycle(self, told: CycleTold) -> None:
+        self._told = told
+        self._responses = []
+
+    def response(self, response: Response, performed: Performed, tasks: Sequence[Request | None]) -> None:
+        self._responses.append((len(self._responses), response, performed))
+
+    def cycle_ends(self, cycle: int, finished_ns: int) -> None:
+        told = self._told
+        if told is None:
+            return
+        kind = _kind(told)
+        if kind is Kind.IDLE and not told.popped:
+            self._count_idle(cycle, told)
+            return
+        self._end_idle()
+        self._place(told)
+        step = self._step
+        step.cycles += 1
+        step.slow_cycles += told.schedule.slow
+        if self._detailed:
+            self._hold(self._cycle_block(told, kind, finished_ns))
+        for index, response, performed in self._responses:
+            if performed.end_ns is not None:
+                step.end_collective_ns = max(step.end_collective_ns, performed.end_ns)
+            if self._detailed:
+                self._hold(self._response_block(cycle, index, response, performed))
+
+    def ended(self, error: BaseException | None) -> None:
+        self._end_idle()
+        self._take_marks(self._clock_ns())
+        if self._step.tensors:
+            self._end_step(NULL)
+        end = {"error": "" if error is None else f"{type(error).__name__}: {error}", "left_out_steps": self._left_out}
+        self._pending.append(block(Block.END, json.dumps(end).encode()))
+        self._flush()
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    # Steps.
+
+    def _place(self, told: CycleTold) -> None:
+        """Which step the popped submissions belong to: after a mark, or with a name that this step had before."""
+        for request, stamp_ns in zip(told.popped, told.stamps, strict=True):
+            if self._marks and stamp_ns > self._marks[0][1]:
+                self._take_marks(stamp_ns)
+            step = self._step
+            if request.name in step.names and not self._marked:
+                self._end_step(NULL)
+                step = self._step
+            step.names.add(request.name)
+            step.tensors += 1
+            if step.first_submit_ns == NULL:
+                step.first_submit_ns = stamp_ns
+            step.last_submit_ns = stamp_ns
+
+    def _take_marks(self, until_ns: int) -> None:
+        while self._marks and self._marks[0][1] < until_ns:
+            what, at_ns = self._marks.pop(0)
+            if what == "forward":
+                self._step.start_ns = at_ns
+            elif what == "backward":
+                self._step.forward_end_ns = at_ns
+            else:
+                self._marked = True
+                if self._step.tensors:
+                    self._end_step(at_ns)
+
+    def _end_step(self, end_ns: int) -> None:
+        step = self._step
+        begin_ns = step.start_ns if step.start_ns != NULL else step.first_submit_ns
+        last_ns = max(end_ns, step.end_collective_ns, step.last_submit_ns)
+        wanted = self._detailed and not step.dropped and self._wants(step.number, last_ns - begin_ns)
+        if wanted:
+            self._pending += step.blocks
+        elif step.blocks:
+            self._left_out += 1
+        self._pending.append(block(Block.STEP, STEP.pack(
+            step.number, step.start_ns, step.forward_end_ns, step.first_submit_ns, step.last_submit_ns,
+            step.end_collective_ns, end_ns, step.cycles, step.tensors, step.slow_cycles, wanted,
+        )))  # fmt: skip
+        self._clock()
+        self._flush()
+        self._step = _Step(step.number + 1)
+
+    def _hold(self, data: bytes) -> None:
+        step = self._step
+        step.blocks.append(data)
+        step.held_bytes += len(data)
+        if step.held_bytes > LONGEST_STEP_BYTES:
+            if step.number < self.limits.first_steps:
+                self._pending += step.blocks
+                self._flush()
+            else:
+                step.dropped = True
+            step.blocks, step.held_bytes = [], 0
+
+    def _wants(self, number: int, took_ns: int) -> bool:
+        """Whether this step's details are kept: it is one of the first, or of the slowest so far."""
+        if number < self.limits.first_steps:
+            return True
+        wanted = self.limits.worst_steps
+        if not wanted or self._worst_written >= WORST_TRIES * wanted:
+            return False
+        if len(self._worst) < wanted:
+            heapq.heappush(self._worst, took_ns)
+        elif took_ns <= self._worst[0]:
+            return False
+        else:
+            heapq.heapreplace(self._worst, took_ns)
+        self._worst_written += 1
+        return True
+
+    # Blocks.
+
+    def _cycle_block(self, told: CycleTold, kind: Kind, finished_ns: int) -> bytes:
+        schedule, negotiator = told.schedule, told.negotiator
+        digest = 0
+        if self.limits.digests and isinstance(negotiator, CachedNegotiator):
+            digest = negotiator.cache.digest()
+        if told.popped != self._popped[0]:
+            self._popped = (told.popped, self._pack_ids([self._id(request) for request in told.popped]))
+        return block(Block.CYCLE, CYCLE.pack(
+            told.cycle, self._step.number, kind, told.entered_ns, told.left_ns, told.work_ns, finished_ns,
+            sum(len(each.requests) for each in told.received),
+            sum(list_bytes(each) for each in told.received if each.rank), schedule.hits_common,
+            len(schedule.responses), schedule_hash([response.names for response in schedule.responses]), digest,
+            len(told.popped),
+        ) + self._popped[1] + struct.pack(f"<{len(told.stamps)}q", *told.stamps))  # fmt: skip
+
+    def _response_block(self, cycle: int, index: int, response: Response, performed: Performed) -> bytes:
+        packed = self._packed.get(id(response))
+        if packed is None or packed[0] is not response:
+            ids = [self._ids[name][1] for name in response.names if name in self._ids]
+            if len(self._packed) > 256:
+                self._packed.clear()
+            packed = self._packed[id(response)] = (response, self._pack_ids(ids))
+        times = [performed.copied_in_ns, performed.reduced_ns, performed.end_ns]
+        return block(Block.RESPONSE, RESPONSE.pack(
+            cycle, self._step.number, index, response.nbytes, response.op, performed.launch_ns, performed.begin_ns,
+            *(NULL if each is None else each for each in times), len(packed[1]) // 4,
+        ) + packed[1])  # fmt: skip
+
+    def _id(self, request: Request) -> int:
+        known = self._ids.get(request.name)
+        if known is not None and (known[0] is request or known[0] == request):
+            return known[1]
+        number = self._next_id()
+        self._ids[request.name] = (request, number)
+        facts = {
+            "name": request.name, "op": request.op.name, "dtype": request.dtype.name, "shape": list(request.shape),
+            "reduce_op": request.reduce_op.name, "root_rank": request.root_rank, "device": request.device,
+            "prescale": request.prescale, "postscale": request.postscale, "group": request.group,
+        }  # fmt: skip
+        self._pending.append(block(Block.TENSOR, struct.pack("<I", number) + json.dumps(facts).encode()))
+        return number
+
+    def _next_id(self) -> int:
+        self._ids_given += 1
+        return self._ids_given - 1
+
+    @staticmethod
+    def _pack_ids(ids: Sequence[int]) -> bytes:
+        return struct.pack(f"<{len(ids)}I", *ids)
+
+    # Idle cycles and clocks.
+
+    def _count_idle(self, cycle: int, told: CycleTold) -> None:
+        if not self._idle:
+            self._idle = [cycle, 0, told.entered_ns]
+        self._idle[1] += 1
+        self._idle_from, self._idle_left = told.entered_ns, told.left_ns
+
+    def _end_idle(self) -> None:
+        if self._idle:
+            cycle, count, first_ns = self._idle
+            self._idle = []
+            if self._detailed:
+                packed = IDLE.pack(cycle, count, first_ns, self._idle_from, self._idle_left)
+                self._hold(block(Block.IDLE, packed))
+
+    def _clock(self) -> None:
+        now_ns = self._clock_ns()
+        if now_ns >= self._next_clock_ns:
+            found = self.offset()
+            if found is not None:
+                self._next_clock_ns = now_ns + CLOCK_PERIOD_NS
+                self._pending.append(block(Block.CLOCK, CLOCK.pack(now_ns, found.offset_ns, found.error_ns)))
+
+    # The file.
+
+    def _flush(self) -> None:
+        if self._pending:
+            data = b"".join(self._pending)
+            self._pending = []
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        if self._file < 0 or self._written + len(data) > self.limits.max_bytes:
+            self._left_out += 1
+            return
+        try:
+            self._written += os.write(self._file, data)
+        except OSError:
+            os.close(self._file)
+            self._file = -1
+
+
+def _kind(told: CycleTold) -> Kind:
+    schedule = told.schedule
+    if schedule.invalidated:
+        return Kind.INVALIDATE
+    if schedule.slow and (told.popped or schedule.responses or isinstance(told.negotiator, CachedNegotiator)):
+        return Kind.SLOW
+    return Kind.FAST if schedule.responses else Kind.IDLE
