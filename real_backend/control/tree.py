@@ -53,8 +53,8 @@ class TreeTransport:
             self._below.register(link.socket, select.POLLIN)
         self._doorbell = -1
         self._by_type: dict[type, Callable[[Any], Any]] = {
-            AndReduce: lambda asked: self._reduce(asked, Kind.AND, operator.and_),
-            OrReduce: lambda asked: self._reduce(asked, Kind.OR, operator.or_),
+            AndReduce: lambda asked: self._reduce(asked, Kind.AND, operator.and_)[0],
+            OrReduce: lambda asked: self._reduce(asked, Kind.OR, operator.or_)[0],
             GatherLists: lambda asked: self._gather(asked.message, Kind.GATHER, wire.decode_requests),
             BroadcastList: lambda asked: self._broadcast(asked.message, Kind.BROADCAST, wire.decode_responses),
             GatherClaims: lambda asked: self._gather(asked.message, Kind.CLAIMS, wire.decode_claims),
@@ -116,21 +116,47 @@ class TreeTransport:
 
     # Exchanges.
 
-    def _reduce(self, asked: AndReduce | OrReduce, kind: Kind, combine: Callable[[int, int], int]) -> int:
+    def intersect_with_data(
+        self, asked: AndReduce, data: memoryview, add: Callable[[memoryview], None]
+    ) -> tuple[int, bool]:
+        """An AND whose vector carries ``data`` along; ``add`` another rank's to it.
+
+        The result, and whether ``data`` now holds the sum over all ranks: so it is when all offered the same bits, and
+        sent data along. Otherwise some of it may have been added up, for nothing. The frames of ranks that send none
+        are shorter; nothing else tells them apart.
+        """
+        return self._reduce(asked, Kind.AND, operator.and_, data, add)
+
+    def _reduce(
+        self, asked: AndReduce | OrReduce, kind: Kind, combine: Callable[[int, int], int],
+        data: memoryview | None = None, add: Callable[[memoryview], None] | None = None,
+    ) -> tuple[int, bool]:  # fmt: skip
         size = 8 * asked.words
         value = asked.value
+        along = data is not None
         for link in self._children:
-            payload = self._receive(link, kind)
-            if len(payload) != size:
+            payload = memoryview(self._receive(link, kind))
+            theirs = int.from_bytes(payload[:size], "little")
+            along = along and theirs == asked.value
+            if data is not None and add is not None and along and len(payload) == size + data.nbytes:
+                add(payload[size:])
+            elif len(payload) < size or (data is not None and along and len(payload) > size):
                 raise ProtocolError(f"rank {link.peer} sent {len(payload)} bytes of vector, rank {self.rank} has {size}")
-            value = combine(value, int.from_bytes(payload, "little"))
-        data = value.to_bytes(size, "little")
+            else:
+                along = False
+            value = combine(value, theirs)
+        result = value.to_bytes(size, "little") + (bytes(data) if data is not None and along else b"")
         if self._parent is not None:
-            self._parent.send(kind, self.cycle, data)
-            data = self._receive(self._parent, kind)
+            self._parent.send(kind, self.cycle, result)
+            result = self._receive(self._parent, kind)
+            if data is not None and len(result) == size + data.nbytes:
+                data[:] = result[size:]
+            else:
+                along = False
+                result = result[:size]
         for link in self._children:
-            link.send(kind, self.cycle, data)
-        return int.from_bytes(data, "little")
+            link.send(kind, self.cycle, result)
+        return int.from_bytes(result[:size], "little"), along
 
     def _gather(self, message: wire.Message, kind: Kind, decode: Callable[[bytes], Any]) -> list[Any] | None:
         """All ranks' messages in rank order at the root, None elsewhere."""

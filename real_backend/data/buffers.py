@@ -1,8 +1,13 @@
-"""Fusion buffers: one per element type and device, kept, grown when needed, with the views into them remembered."""
+"""Fusion buffers: one per element type and device, kept, grown when needed, with the views into them remembered.
+
+A response is carried out in *pieces*: runs of neighbours that fill a few megabytes, so that one is copied while another
+is on its way, and large tensors alone, which are not copied at all.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +20,19 @@ LAYOUTS_KEPT = 512
 
 
 @dataclass(slots=True)
+class Piece:
+    """Neighbours in a buffer that travel together."""
+
+    first: int
+    """Positions in the response: from ``first`` up to, not including, ``last``."""
+    last: int
+    flat: torch.Tensor
+    """Their part of the buffer, one dimension."""
+    views: list[torch.Tensor]
+    """Each tensor's part, in its own shape."""
+
+
+@dataclass(slots=True)
 class Layout:
     """One response's place in a buffer."""
 
@@ -22,13 +40,15 @@ class Layout:
     flat: torch.Tensor
     """Everything, one dimension."""
     views: list[torch.Tensor]
-    """Each tensor's part, in its own shape."""
+    pieces: list[Piece]
 
 
 class FusionBuffers:
     """Used by one thread, one response after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, piece_bytes: int) -> None:
+        """``piece_bytes``: a piece of several tensors is not larger; a larger tensor is a piece alone."""
+        self._piece_bytes = piece_bytes
         self._buffers: dict[tuple[torch.dtype, torch.device], torch.Tensor] = {}
         self._layouts: OrderedDict[tuple[object, ...], Layout] = OrderedDict()
 
@@ -45,7 +65,11 @@ class FusionBuffers:
         buffer = self._buffer(spans[-1].stop, dtype, device)
         flat = buffer[: spans[-1].stop]
         views = [flat[span.start : span.stop].view(shape) for span, shape in zip(spans, shapes, strict=True)]
-        self._layouts[key] = Layout(shapes, flat, views)
+        pieces = [
+            Piece(first, last, flat[spans[first].start : spans[last - 1].stop], views[first:last])
+            for first, last in _runs(response.sizes, self._piece_bytes)
+        ]
+        self._layouts[key] = Layout(shapes, flat, views, pieces)
         if len(self._layouts) > LAYOUTS_KEPT:
             self._layouts.popitem(last=False)
         return self._layouts[key]
@@ -59,3 +83,14 @@ class FusionBuffers:
                 if (layout.flat.dtype, layout.flat.device) != (dtype, device)
             )  # fmt: skip
         return held
+
+
+def _runs(sizes: Sequence[int], limit_bytes: int) -> Iterator[tuple[int, int]]:
+    """Runs of neighbours whose bytes add up to at most ``limit_bytes``, as (first, one past the last)."""
+    first, total = 0, 0
+    for index, size in enumerate(sizes):
+        if index > first and total + size > limit_bytes:
+            yield first, index
+            first, total = index, 0
+        total += size
+    yield first, len(sizes)

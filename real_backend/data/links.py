@@ -1,4 +1,5 @@
-"""Small reductions through the control tree's links: two messages a link instead of a ring of 2 (N - 1) hops.
+"""Small reductions through the control tree's links: two messages a link instead of a ring of 2 (N - 1) hops; none at
+all of their own when they travel with the bit vector.
 
 Children are added in rank order, whatever else is fused with a tensor, so that a sum has the same bits in every run and
 under any fusion.
@@ -10,6 +11,7 @@ from collections.abc import Callable
 
 import torch
 
+from coordsim.protocol.negotiator import AndReduce
 from real_backend.control.links import Kind
 from real_backend.control.tree import TreeTransport
 
@@ -37,6 +39,19 @@ class LinkReducer:
             neighbours.parent.receive_into(Kind.DATA_DOWN, mine)
         for link in neighbours.children:
             link.send(Kind.DATA_DOWN, cycle, mine)
+
+    def intersect(
+        self, asked: AndReduce, flat: torch.Tensor, combine: Callable[[torch.Tensor, torch.Tensor], None]
+    ) -> tuple[int, bool]:
+        """The AND of a cycle, and with it ``flat`` combined over all ranks, if all offer the same (second result)."""
+        other = self._other(flat)
+        view = as_bytes(other)
+
+        def add(theirs: memoryview) -> None:
+            view[:] = theirs
+            combine(flat, other)
+
+        return self._transport.intersect_with_data(asked, as_bytes(flat), add)
 
     def _other(self, flat: torch.Tensor) -> torch.Tensor:
         held = self._scratch.get(flat.dtype)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 
 from coordsim.protocol import execution
 from coordsim.protocol.messages import Op, Request, Response
+from coordsim.protocol.negotiator import AndReduce
+from real_backend.control.rendezvous import address_of
 from real_backend.control.tree import TreeTransport
 from real_backend.data.buffers import FusionBuffers, Layout
 from real_backend.data.dtypes import TORCH
@@ -27,6 +31,16 @@ if TYPE_CHECKING:
     from real_backend.data.nccl import NcclData
 
 
+PIECE_BYTES = 8 << 20
+"""Of a fused response over gloo, what travels at once; a larger tensor travels alone, and is not copied."""
+ALONG_BYTES = 64 << 10
+"""A small reduction up to that size travels with the bit vector; larger ones would cost too much when it is in vain."""
+PIECES_UNDER_WAY = 2
+"""Pieces that gloo has been given and that are not copied out yet."""
+CACHED_BYTES = 1 << 20
+"""Up to that size a second pass over a buffer costs nothing."""
+
+
 class TorchData:
     """One rank's end. Payloads and outputs are tensors; without an output a new tensor is the result."""
 
@@ -39,10 +53,13 @@ class TorchData:
         """``links``: the control tree, if there is one that small reductions may use."""
         self._rank, self._ranks = rank, ranks
         self._clock_ns = clock_ns
-        self._buffers = FusionBuffers()
-        self._small_bytes = settings.small_bytes if links is not None and settings.fusion_threshold_bytes else 0
+        self._buffers = FusionBuffers(PIECE_BYTES)
+        reach = min(ranks, settings.tree_radix(ranks) + 1)
+        self._small_bytes = settings.small_bytes // reach if settings.fusion_threshold_bytes else 0
         self._links = LinkReducer(links) if links is not None else None
-        self._gloo = _gloo(dist.PrefixStore("gloo", store), rank, ranks, settings)
+        self._gloo: Any = _gloo(dist.PrefixStore("gloo", store), rank, ranks, settings)
+        self._carried: Response | None = None
+        """What the last AND has reduced already; its sum is in the buffer."""
         self._nccl: NcclData | None = None
         self._store = store
         self._timeout = timedelta(microseconds=settings.data_timeout_ns // 1000)
@@ -53,46 +70,92 @@ class TorchData:
         if response.on_gpu:
             return self._on_gpu().perform(response, tasks)
         launch_ns = self._clock_ns()
-        results, begin_ns, copied_ns, reduced_ns = _OPERATIONS[response.op](self, response, tasks)
+        with torch.no_grad():
+            results, begin_ns, copied_ns, reduced_ns = _OPERATIONS[response.op](self, response, tasks)
         return Done(results, Performed(launch_ns, begin_ns, copied_ns, reduced_ns, self._clock_ns()))
+
+    def along(self, asked: AndReduce, tasks: Mapping[str, Task]) -> int | None:
+        """For one small allreduce: in a static model the vectors are equal, and it costs no message of its own."""
+        response = asked.expected[0]
+        if len(asked.expected) > 1 or response.op is not Op.ALLREDUCE or response.on_gpu or self._links is None:
+            return None
+        if response.nbytes > ALONG_BYTES or not self._small(response) or not response.nbytes or self._ranks == 1:
+            return None
+        mine = [tasks.get(name) for name in response.names]
+        with torch.no_grad():
+            layout = self._layout(response, mine)
+            self._copy_in(response, mine, layout.views)
+            value, carried = self._links.intersect(asked, layout.flat, COMBINE[response.reduce_op])
+        self._carried = response if carried else None
+        return value
 
     # Allreduce.
 
     def _allreduce(self, response: Response, tasks: Sequence[Task | None]) -> _Outcome:
+        """Piece by piece: while one is on its way, the next is copied in and the one before copied out."""
         before, after = execution.factors(response, self._ranks)
-        alone = tasks[0] if len(tasks) == 1 else None
-        if alone is not None:
-            output = _output(alone)
-            if output.is_contiguous():
-                return self._allreduce_alone(response, alone, output, before, after)
-        begin_ns = self._clock_ns()
-        layout = self._layout(response, tasks)
-        self._copy_in(response, tasks, layout.views)
-        if all(task is not None for task in tasks):
-            scale(layout.flat, before)
-        copied_ns = self._clock_ns()
-        self._reduce(layout.flat, response)
-        reduced_ns = self._clock_ns()
-        scale(layout.flat, after)
+        joined = any(task is None for task in tasks)
         results = [None if task is None else _output(task) for task in tasks]
-        _copy_all(
-            [result for result in results if result is not None],
-            [view for view, result in zip(layout.views, results, strict=True) if result is not None],
-        )
+        begin_ns = copied_ns = self._clock_ns()
+        if self._small(response):
+            return self._allreduce_small(response, tasks, results)
+        under_way: deque[_UnderWay] = deque()
+        reduced_ns = 0
+        for index, piece in enumerate(self._layout(response, tasks).pieces if len(tasks) > 1 or joined else (None,)):
+            first, last = (0, 1) if piece is None else (piece.first, piece.last)
+            alone = results[first] if last - first == 1 and not joined else None
+            if alone is not None and alone.is_contiguous():
+                task = tasks[first]
+                assert task is not None
+                if alone is not task.payload:
+                    alone.copy_(task.payload)
+                scale(alone, before)
+                under_way.append(_UnderWay(self._start(alone.view(-1), response), [], alone, []))
+            else:
+                piece = piece or self._layout(response, tasks).pieces[0]
+                self._copy_in(response, tasks[first:last], piece.views)
+                work = self._start(piece.flat, response)
+                under_way.append(_UnderWay(work, results[first:last], piece.flat, piece.views))
+            copied_ns = copied_ns if index else self._clock_ns()
+            if len(under_way) > PIECES_UNDER_WAY:
+                under_way.popleft().finish(after)
+        for each in under_way:
+            each.finish(after)
+            reduced_ns = self._clock_ns()
         return results, begin_ns, copied_ns, reduced_ns
 
-    def _allreduce_alone(
-        self, response: Response, task: Task, output: torch.Tensor, before: float, after: float
+    def _allreduce_small(
+        self, response: Response, tasks: Sequence[Task | None], results: list[torch.Tensor | None]
     ) -> _Outcome:
-        """A single tensor is reduced where its result belongs."""
-        if output is not task.payload:
-            output.copy_(task.payload)
-        scale(output, before)
+        """Through the control links, at once; a tensor alone where its result belongs."""
+        before, after = execution.factors(response, self._ranks)
         begin_ns = self._clock_ns()
-        self._reduce(output.view(-1), response)
+        carried, self._carried = self._carried, None
+        if response is carried:
+            layout = self._layout(response, tasks)
+            _copy_out(results, layout.flat, layout.views, after)
+            return results, begin_ns, begin_ns, begin_ns
+        alone, task = results[0], tasks[0]
+        if len(tasks) == 1 and alone is not None and task is not None and alone.is_contiguous():
+            if alone is not task.payload:
+                alone.copy_(task.payload)
+            scale(alone, before)
+            begin_ns = self._clock_ns()
+            self._reduce_now(alone.view(-1), response)
+            reduced_ns = self._clock_ns()
+            scale(alone, after)
+            return results, begin_ns, begin_ns, reduced_ns
+        layout = self._layout(response, tasks)
+        self._copy_in(response, tasks, layout.views)
+        copied_ns = self._clock_ns()
+        self._reduce_now(layout.flat, response)
         reduced_ns = self._clock_ns()
-        scale(output, after)
-        return [output], begin_ns, begin_ns, reduced_ns
+        _copy_out(results, layout.flat, layout.views, after)
+        return results, begin_ns, copied_ns, reduced_ns
+
+    def _small(self, response: Response) -> bool:
+        """Whether the control links carry it; every rank must come to the same answer."""
+        return self._links is not None and response.nbytes <= self._small_bytes
 
     def _layout(self, response: Response, tasks: Sequence[Task | None]) -> Layout:
         shapes = [
@@ -102,27 +165,31 @@ class TorchData:
         return self._buffers.layout(response, shapes, TORCH[response.dtype], _CPU)
 
     def _copy_in(self, response: Response, tasks: Sequence[Task | None], views: list[torch.Tensor]) -> None:
-        """Values, or what changes nothing where this rank has joined (unscaled there, as a joined rank's is)."""
+        """Values, scaled, or what changes nothing where this rank has joined."""
         have = [(view, task) for view, task in zip(views, tasks, strict=True) if task is not None]
-        _copy_all([view for view, _ in have], [task.payload for _, task in have])
-        if len(have) < len(tasks):
-            before, _ = execution.factors(response, self._ranks)
-            neutral = execution.neutral(response.dtype, response.reduce_op)
+        if have:
+            torch._foreach_copy_([view for view, _ in have], [task.payload for _, task in have])
+        before, _ = execution.factors(response, self._ranks)
+        neutral = execution.neutral(response.dtype, response.reduce_op) if len(have) < len(tasks) else 0
+        if before != 1.0 or len(have) < len(tasks):
             for view, task in zip(views, tasks, strict=True):
                 if task is None:
                     view.fill_(neutral)
                 else:
                     scale(view, before)
 
-    def _reduce(self, flat: torch.Tensor, response: Response) -> None:
-        if self._ranks == 1:
-            return
-        if self._links is not None and flat.nbytes * self._ranks <= self._small_bytes:
-            self._links.allreduce(flat, COMBINE[response.reduce_op])
-            return
+    def _start(self, flat: torch.Tensor, response: Response) -> Any:
+        """Begin to reduce ``flat`` over gloo; the result has ``wait``."""
+        if self._ranks == 1 or flat.numel() == 0:
+            return None
         options = dist.AllreduceOptions()
-        options.reduceOp = C10D[response.reduce_op]
-        self._gloo.allreduce([flat], options).wait()
+        options.reduceOp = C10D[response.reduce_op]  # type: ignore[assignment]
+        return self._gloo.allreduce([flat], options)
+
+    def _reduce_now(self, flat: torch.Tensor, response: Response) -> None:
+        if self._ranks > 1 and flat.numel():
+            assert self._links is not None
+            self._links.allreduce(flat, COMBINE[response.reduce_op])
 
     # The others.
 
@@ -183,15 +250,19 @@ class TorchData:
     def _reducescatter(self, response: Response, tasks: Sequence[Task | None]) -> _Outcome:
         """Reduced everywhere, and every rank keeps its rows: gloo does the same inside."""
         begin_ns = self._clock_ns()
-        before, after = execution.factors(response, self._ranks)
+        _, after = execution.factors(response, self._ranks)
         layout = self._layout(response, tasks)
         self._copy_in(response, tasks, layout.views)
-        scale(layout.flat, before)
         copied_ns = self._clock_ns()
-        self._reduce(layout.flat, response)
+        if self._small(response):
+            self._reduce_now(layout.flat, response)
+        else:
+            work = self._start(layout.flat, response)
+            if work is not None:
+                work.wait()
         reduced_ns = self._clock_ns()
         scale(layout.flat, after)
-        results = []
+        results: list[torch.Tensor | None] = []
         for task, view in zip(tasks, layout.views, strict=True):
             assert task is not None, "a rank that has joined takes no part in a reduce-scatter"
             kept = execution.shard_rows(view.shape[0], self._ranks)[self._rank]
@@ -238,14 +309,13 @@ _OPERATIONS: dict[Op, Callable[[TorchData, Response, Sequence["Task | None"]], _
 }
 
 
-def _gloo(store: dist.Store, rank: int, ranks: int, settings: EngineSettings) -> dist.ProcessGroupGloo:
-    from real_backend.control.rendezvous import address_of
-
-    options = dist.ProcessGroupGloo._Options()
+def _gloo(store: dist.Store, rank: int, ranks: int, settings: EngineSettings) -> Any:
+    group_type: Any = dist.ProcessGroupGloo
+    options = group_type._Options()
     options._timeout = timedelta(microseconds=settings.data_timeout_ns // 1000)
-    options._threads = 1  # one thread issues, in one order
-    options._devices = [dist.ProcessGroupGloo.create_device(hostname=address_of(settings.interface))]
-    return dist.ProcessGroupGloo(store, rank, ranks, options)
+    options._threads = 1  # one piece after the other: two at once would share the links and finish late
+    options._devices = [group_type.create_device(hostname=address_of(settings.interface))]
+    return group_type(store, rank, ranks, options)
 
 
 def _request(task: Task | None) -> Request:
@@ -277,7 +347,36 @@ def _place(task: Task, result: torch.Tensor) -> torch.Tensor:
     return output
 
 
-def _copy_all(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
-    if targets:
-        with torch.no_grad():
-            torch._foreach_copy_(targets, sources)
+@dataclass(slots=True)
+class _UnderWay:
+    """A piece that gloo is reducing."""
+
+    work: Any
+    outputs: Sequence[torch.Tensor | None]
+    """Where its views go; empty when it was reduced in place."""
+    flat: torch.Tensor
+    views: list[torch.Tensor]
+
+    def finish(self, after: float) -> None:
+        """Wait, scale, and put it where it belongs."""
+        if self.work is not None:
+            self.work.wait()
+        if self.outputs:
+            _copy_out(self.outputs, self.flat, self.views, after)
+        else:
+            scale(self.flat, after)
+
+
+def _copy_out(
+    outputs: Sequence[torch.Tensor | None], flat: torch.Tensor, views: list[torch.Tensor], after: float
+) -> None:
+    """Views to outputs, scaled on the way where that saves a pass over memory that no cache holds."""
+    there = [(output, view) for output, view in zip(outputs, views, strict=True) if output is not None]
+    if not there:
+        return
+    if after != 1.0 and flat.nbytes > CACHED_BYTES and flat.is_floating_point():
+        for output, view in there:
+            torch.mul(view, after, out=output)
+        return
+    scale(flat, after)
+    torch._foreach_copy_([output for output, _ in there], [view for _, view in there])

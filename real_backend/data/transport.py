@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from coordsim.protocol.messages import Response
+from coordsim.protocol.negotiator import AndReduce
 from real_backend.engine.handles import Task
 from real_backend.engine.observer import Performed
 
@@ -35,6 +36,13 @@ class DataTransport(Protocol):
         """
         ...
 
+    def along(self, asked: AndReduce, tasks: Mapping[str, Task]) -> int | None:
+        """Answer an AND with an expected schedule (``asked.expected``), and move its data in the same messages.
+
+        None: not to be had here, let the control transport answer. ``tasks``: all outstanding ones by name.
+        """
+        ...
+
     def break_off(self) -> None:
         """From any thread: give up what is being waited for, as far as that is possible."""
         ...
@@ -54,6 +62,9 @@ class NoData:
         now_ns = self._clock_ns()
         results = [None if task is None else task.payload for task in tasks]
         return Done(results, Performed(now_ns, now_ns, now_ns, now_ns, now_ns))
+
+    def along(self, asked: AndReduce, tasks: Mapping[str, Task]) -> int | None:
+        return None
 
     def break_off(self) -> None:
         pass

@@ -42,9 +42,9 @@ class EngineSettings:
     """Every group is reduced alone and whole, and no tensor outside one is fused: the same sums in every run."""
     ranks_per_node: int = 1
     """Rounds the fusion threshold as Horovod does."""
-    small_bytes: int = 256 << 10
-    """CPU, fusion on: reductions whose bytes times ranks are at most this go through the control tree's links, in
-    rank order; 0: never."""
+    small_bytes: int = 4 << 20
+    """CPU, fusion on: reductions whose bytes times the ranks that meet at one node of the control tree are at most
+    this go through its links, in rank order; 0: never."""
     data: str = "auto"
     """Data transport: ``gloo``, ``nccl`` (GPU tensors; CPU tensors still go by gloo), ``auto``, or ``none``."""
     gather_window_ns: int = 1_000_000

@@ -12,6 +12,8 @@ from coordsim.protocol.negotiator.coordinator import CoordinatorNegotiator, all_
 from coordsim.protocol.negotiator.decisions import Schedule, Settings, agree, remember
 from coordsim.protocol.negotiator.exchanges import AndReduce, Cycle, Exchange, OrReduce
 
+_NOTHING = (1 << STATUS_BITS) - 1
+"""Status bits of a rank that reports nothing."""
 SCHEDULES_REMEMBERED = 64
 """Fused schedules of the fast path that a rank keeps: what fuses changes with timing, but not without end."""
 
@@ -55,7 +57,8 @@ class CachedNegotiator(CoordinatorNegotiator):
             hits = [bit for bit, _ in self.cache.names_by_bit() if bit not in invalid]
         status = (not shutdown) | (not uncached) << 1 | (not invalid) << 2
         vector = status | sum(1 << (STATUS_BITS + bit) for bit in hits)
-        common_vector: int = yield AndReduce(vector, self.cache.words)
+        expected = self._remembered(vector >> STATUS_BITS) if vector & _NOTHING == _NOTHING else ()
+        common_vector: int = yield AndReduce(vector, self.cache.words, expected)
         wants_shutdown, slow, must_invalidate = (not common_vector >> flag & 1 for flag in range(STATUS_BITS))
         if must_invalidate:
             erased: int = yield OrReduce(sum(1 << bit for bit in invalid), self.cache.words)
@@ -90,14 +93,17 @@ class CachedNegotiator(CoordinatorNegotiator):
         self.cache.touch_all(agreed)
         if not agreed:
             return ()
-        key = (self.cache.generation, common, self.settings.groups)
-        found = self._fused.get(key)
-        if found is None:
+        found = self._remembered(common)
+        if not found:
             found = agree([self.cache.peek(name) for name in agreed], (), self.settings)
             if len(self._fused) >= SCHEDULES_REMEMBERED:
                 self._fused.clear()
-            self._fused[key] = found
+            self._fused[self.cache.generation, common, self.settings.groups] = found
         return found
+
+    def _remembered(self, bits: int) -> tuple[Response, ...]:
+        """The schedule that these common bits made before, while the cache was what it is now; else none."""
+        return self._fused.get((self.cache.generation, bits, self.settings.groups), ())
 
     def _not_with_zeros(self, offered: Mapping[str, Request]) -> set[int]:
         """Bits that a rank that joins must take out of the cache, because it will offer all others.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from coordsim.protocol.messages import Bundle, RequestList, ResponseList
+from coordsim.protocol.messages import Bundle, RequestList, Response, ResponseList
 from coordsim.protocol.negotiator.decisions import Schedule
 
 COORDINATOR = 0
@@ -19,6 +19,9 @@ class AndReduce:
 
     value: int
     words: int
+    expected: tuple[Response, ...] = field(default=(), compare=False)
+    """A hint: the schedule, should every rank turn out to offer just these bits. A driver may move its data along
+    with the vector. Empty when this rank cannot tell."""
 
 
 @dataclass(frozen=True, slots=True)
