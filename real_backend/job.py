@@ -1,4 +1,4 @@
-"""The job that this process belongs to: init, rank and size, shutdown. One default engine, started by torchrun's facts."""
+"""The job that this process belongs to: init, rank and size, shutdown; one default engine."""
 
 from __future__ import annotations
 

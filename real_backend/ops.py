@@ -85,7 +85,7 @@ def ready_event(tensors: Sequence[torch.Tensor]) -> Any:
     """An event of the caller's stream behind which the tensors exist; None on the CPU."""
     if not tensors[0].is_cuda:
         return None
-    event = torch.cuda.Event()
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record(torch.cuda.current_stream(tensors[0].device))
     return event
 

@@ -83,7 +83,9 @@ class ResponseCache:
 
     def classify(self, requests: Iterable[Request]) -> tuple[list[int], list[int]]:
         """Bits of the requests that hit, and of those that are invalid; the rest misses. As :meth:`lookup` of each."""
-        hits, invalid, entries = [], [], self._entries
+        hits: list[int] = []
+        invalid: list[int] = []
+        entries = self._entries
         for request in requests:
             entry = entries.get(request.name)
             if entry is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 from enum import IntEnum
@@ -105,7 +106,8 @@ class Link:
         found, _ = self.peek()
         (length,) = struct.unpack_from("<I", self._buffer, self._start)
         if found is not kind or length != target.nbytes:
-            raise ProtocolError(f"rank {self.peer} sent {found.name} of {length} bytes, not {kind.name} of {target.nbytes}")
+            wanted = f"{kind.name} of {target.nbytes}"
+            raise ProtocolError(f"rank {self.peer} sent {found.name} of {length} bytes, not {wanted}")
         begin = self._start + FRAME.size
         have = min(len(self._buffer) - begin, length)
         target[:have] = memoryview(self._buffer)[begin : begin + have]
@@ -149,10 +151,8 @@ class Link:
 
     def break_off(self) -> None:
         """From any thread: reads and writes that block raise LinkLost."""
-        try:
+        with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
 
     def close(self) -> None:
         self.socket.close()

@@ -26,7 +26,8 @@ class MpiTransport(CollectiveTransport):
         try:
             from mpi4py import MPI
         except (ImportError, RuntimeError) as error:
-            raise CannotStart(f"control 'mpi' needs mpi4py and an MPI: pip install 'coordsim[mpi]' ({error})") from error
+            message = f"control 'mpi' needs mpi4py and an MPI: pip install 'coordsim[mpi]' ({error})"
+            raise CannotStart(message) from error
         world = MPI.COMM_WORLD
         if (world.rank, world.size) != (rank, ranks):
             raise CannotStart(

@@ -106,7 +106,8 @@ def address_of(interface: str) -> str:
             found = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, struct.pack("256s", interface.encode()[:15]))
         except OSError as error:
             names = ", ".join(name for _, name in socket.if_nameindex())
-            raise CannotStart(f"interface {interface!r}: no IPv4 address ({error}); this machine has {names}") from error
+            message = f"interface {interface!r}: no IPv4 address ({error}); this machine has {names}"
+            raise CannotStart(message) from error
     return socket.inet_ntoa(found[20:24])
 
 
@@ -147,7 +148,8 @@ def _call(
     try:
         connected.settimeout(max(deadline - time.monotonic(), 0.1))
         theirs, mine = _exactly(connected, _NONCE), secrets.token_bytes(_NONCE)
-        connected.sendall(_HELLO.pack(_MAGIC, purpose, rank, mine, _proof(secret, b"child", theirs, mine, rank, purpose)))
+        proof = _proof(secret, b"child", theirs, mine, rank, purpose)
+        connected.sendall(_HELLO.pack(_MAGIC, purpose, rank, mine, proof))
         if not hmac.compare_digest(_exactly(connected, 32), _proof(secret, b"parent", theirs, mine, rank, purpose)):
             raise Unauthenticated(f"what listens at {host}:{port} is not rank {parent} of this job")
     except OSError as error:

@@ -13,7 +13,7 @@ from coordsim.record.files import whole_file
 class Store(Protocol):
     """Keys to bytes, seen by all ranks. ``torch.distributed.Store`` is one."""
 
-    def set(self, key: str, value: str | bytes) -> None: ...
+    def set(self, key: str, value: str) -> None: ...
 
     def get(self, key: str) -> bytes:
         """Blocks until the key is set; raises some exception after a time-out of the store's own."""
@@ -28,9 +28,9 @@ class FolderStore:
         self._timeout_s = timeout_s
         folder.mkdir(parents=True, exist_ok=True)
 
-    def set(self, key: str, value: str | bytes) -> None:
+    def set(self, key: str, value: str) -> None:
         with whole_file(self._path(key)) as fresh:
-            fresh.write_bytes(value.encode() if isinstance(value, str) else value)
+            fresh.write_text(value)
 
     def get(self, key: str) -> bytes:
         """Raises TimeoutError."""

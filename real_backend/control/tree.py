@@ -141,7 +141,7 @@ class TreeTransport:
             if data is not None and add is not None and along and len(payload) == size + data.nbytes:
                 add(payload[size:])
             elif len(payload) < size or (data is not None and along and len(payload) > size):
-                raise ProtocolError(f"rank {link.peer} sent {len(payload)} bytes of vector, rank {self.rank} has {size}")
+                raise ProtocolError(f"rank {link.peer} sent {len(payload)} bytes of vector, not {size}")
             else:
                 along = False
             value = combine(value, theirs)

@@ -62,4 +62,4 @@ class LinkReducer:
 
 def as_bytes(flat: torch.Tensor) -> memoryview:
     """The bytes of a contiguous CPU tensor, shared with it."""
-    return memoryview(flat.view(torch.uint8).numpy())
+    return memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]

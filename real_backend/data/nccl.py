@@ -40,7 +40,7 @@ class NcclData:
         self._rank, self._ranks = rank, ranks
         self._clock_ns = clock_ns
         self._device = torch.device("cuda", torch.cuda.current_device())
-        self._stream = torch.cuda.Stream(self._device, priority=-1)
+        self._stream = torch.cuda.Stream(self._device, priority=-1)  # type: ignore[no-untyped-call]
         self._buffers = FusionBuffers(1 << 62)
         group_type: Any = dist.ProcessGroupNCCL
         options = group_type.Options()

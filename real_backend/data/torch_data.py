@@ -1,7 +1,8 @@
-"""Responses carried out on torch's tensors: on the CPU by gloo, or by the control links while small; on a GPU by NCCL."""
+"""Responses carried out on torch's tensors: on the CPU by gloo, or the control links while small; on a GPU by NCCL."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -227,14 +228,15 @@ class TorchData:
         copied_ns = self._clock_ns()
         everybody = self._gathered(own)
         reduced_ns = self._clock_ns()
-        results = []
+        results: list[torch.Tensor | None] = []
         for index, task in enumerate(tasks):
-            pieces = []
-            for rank, elements in enumerate(parts):
-                start = sum(elements[:index])
-                pieces.append(everybody[rank, start : start + elements[index]])
-            shape = (int(rows[:, index].sum()), *requests[index].shape[1:])
             assert task is not None
+            starts = [sum(mine[:index]) for mine in parts]
+            pieces = [
+                everybody[rank, start : start + mine[index]]
+                for rank, (start, mine) in enumerate(zip(starts, parts, strict=True))
+            ]
+            shape = (int(rows[:, index].sum()), *requests[index].shape[1:])
             results.append(_place(task, torch.cat(pieces).view(shape)))
         return results, begin_ns, copied_ns, reduced_ns
 
@@ -285,10 +287,8 @@ class TorchData:
         threading.Thread(target=self._abort, name="coordsim-abort", daemon=True).start()
 
     def _abort(self) -> None:
-        try:
+        with contextlib.suppress(RuntimeError):  # it cannot, or has nothing to abort
             self._gloo.abort()
-        except RuntimeError:
-            pass  # it cannot, or has nothing to abort
         if self._nccl is not None:
             self._nccl.break_off()
 
@@ -301,7 +301,7 @@ _CPU = torch.device("cpu")
 _Outcome = tuple[list["torch.Tensor | None"], int, int, int]
 """Results; begin, end of the copy in, end of the collective, ns."""
 
-_OPERATIONS: dict[Op, Callable[[TorchData, Response, Sequence["Task | None"]], _Outcome]] = {
+_OPERATIONS: dict[Op, Callable[[TorchData, Response, Sequence[Task | None]], _Outcome]] = {
     Op.ALLREDUCE: TorchData._allreduce,
     Op.BROADCAST: TorchData._broadcast,
     Op.ALLGATHER: TorchData._allgather,

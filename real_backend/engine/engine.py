@@ -200,6 +200,7 @@ class Engine:
             exchange = next(conversation)
             stamps, self._stamps = self._stamps, []
         self._received = ()
+        schedule: Schedule
         schedule, work_ns = self._converse(conversation, exchange)
         self.counters.count(schedule)
         told = CycleTold(
@@ -216,7 +217,7 @@ class Engine:
             self._leaving = True
         if schedule.shutdown:
             self._end()
-        return schedule.shutdown
+        return bool(schedule.shutdown)
 
     def _idle_s(self) -> float | None:
         """How long nothing may happen before stalls have to be looked for."""
@@ -233,7 +234,7 @@ class Engine:
         """Answer exchanges until the conversation returns; its value, and the time spent in its own code, ns."""
         work_ns = 0
         while True:
-            answer = self._data.along(exchange, self._tasks) if getattr(exchange, "expected", ()) else None
+            answer: Any = self._data.along(exchange, self._tasks) if getattr(exchange, "expected", ()) else None
             if answer is None:
                 answer = self._control.answer(exchange)
             if answer is not None and isinstance(exchange, GatherLists):
@@ -262,7 +263,7 @@ class Engine:
             self._told(response, tasks, done.performed)
 
     def _told(self, response: Response, tasks: Sequence[Task | None], performed: Performed) -> None:
-        self._observer.response(response, performed, [task and task.request for task in tasks])
+        self._observer.response(response, performed, [None if task is None else task.request for task in tasks])
 
     def _finish(
         self, response: Response, tasks: Sequence[Task | None], *, results: Sequence[Any] = (),

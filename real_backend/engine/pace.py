@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -117,10 +118,8 @@ class WakingPace:
         os.eventfd_write(self._doorbell, 1)
 
     def _silence(self) -> None:
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._doorbell)
-        except BlockingIOError:
-            pass
 
     def close(self) -> None:
         os.close(self._doorbell)

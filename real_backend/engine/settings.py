@@ -197,7 +197,8 @@ def _parsed(name: str, value: Any) -> Any:
 def _not_allowed(settings: EngineSettings) -> list[Problem]:
     problems = []
     for name, allowed in (
-        ("control_plane", tuple(NEGOTIATORS)), ("control", CONTROL_TRANSPORTS), ("data", ("auto", "gloo", "nccl", "none")),
+        ("control_plane", tuple(NEGOTIATORS)), ("control", CONTROL_TRANSPORTS),
+        ("data", ("auto", "gloo", "nccl", "none")),
     ):  # fmt: skip
         value = getattr(settings, name)
         if value not in allowed:

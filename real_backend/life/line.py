@@ -7,6 +7,7 @@ Signs of life also carry times, from which ranks learn how far their clocks are 
 
 from __future__ import annotations
 
+import contextlib
 import select
 import struct
 import threading
@@ -183,7 +184,5 @@ class LifeLine:
 
 def _try_send(link: Link, kind: Kind, payload: bytes) -> None:
     """A neighbour that cannot be told is lost itself, and found so by its silence."""
-    try:
+    with contextlib.suppress(ConnectionError, BlockingIOError):
         link.send(kind, 0, payload)
-    except (ConnectionError, BlockingIOError):
-        pass

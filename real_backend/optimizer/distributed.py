@@ -71,7 +71,7 @@ class _Distributed(torch.optim.Optimizer):
         finally:
             self._reducer.skip = False
 
-    def step(self, closure: Callable[[], float] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
         reducer = self._reducer
         if not reducer.skip:
             if reducer.synchronized:
@@ -81,7 +81,7 @@ class _Distributed(torch.optim.Optimizer):
                 )
             reducer.synchronize()
         reducer.synchronized = False
-        result = super().step(closure)  # type: ignore[arg-type]
+        result = super().step(closure)
         reducer.engine.mark("step")
         return result
 
@@ -153,7 +153,9 @@ class _Reducer:
         for name, parameter in self._parameters.items():
             if parameter.requires_grad and name not in self._hooked:
                 self._hooked.add(name)
-                parameter.register_post_accumulate_grad_hook(self._on_gradient(name))
+                parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                    self._on_gradient(name)
+                )
 
     def _on_gradient(self, name: str) -> Callable[[torch.Tensor], None]:
         def arrived(_: torch.Tensor) -> None:

@@ -20,7 +20,7 @@ END        JSON: why the stream ends, what was left out
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator
 from enum import IntEnum
 from zlib import crc32
 
@@ -64,7 +64,7 @@ def block(kind: Block, payload: bytes) -> bytes:
     return _BLOCK.pack(len(payload), crc32(payload), kind) + payload
 
 
-def blocks(data: memoryview) -> Iterator[tuple[Block, memoryview]]:
+def blocks(data: memoryview) -> Generator[tuple[Block, memoryview], None, int]:
     """The whole blocks at the start of ``data`` (behind the magic); stops at the first torn one.
 
     Its generator's return value (``StopIteration.value``) is the number of bytes that were not used.
@@ -79,7 +79,7 @@ def blocks(data: memoryview) -> Iterator[tuple[Block, memoryview]]:
             break
         at += _BLOCK.size + length
         yield Block(kind), payload
-    return len(data) - at  # noqa: B901
+    return len(data) - at
 
 
 _KINDS = frozenset(int(kind) for kind in Block)

@@ -1,14 +1,14 @@
 """Several ranks' records as one trace, on rank 0's clock, by the rules that a simulated trace keeps.
 
 1. Clocks: each rank's times are moved by its best estimate of how far rank 0's clock is ahead.
-2. Steps: S is the mark at which forward began, else the end of the step before; R the last rank's last submission; C the
-   latest end of a collective; E the latest end of the optimizer's step, else C.
+2. Steps: S is the mark at which forward began, else the end of the step before; R the last rank's last submission; C
+   the latest end of a collective; E the latest end of the optimizer's step, else C.
 3. Cycles, by index: A is the last entrance among ranks with details, T the last exit. Of the time between, rank 0's own
    protocol code is the work; the shadow is what is left.
 4. Responses: each moment is the last rank's, for a collective begins and ends for everybody when it does for the last.
 
-What no rank measured is not made up: the parts of a step that would need it are named in ``Trace.missing``, and the time
-in them is part of what comes after (input and forward of backward, copies of the collective).
+What no rank measured is not made up: the parts of a step that would need it are named in ``Trace.missing``, and the
+time in them is part of what comes after (input and forward of backward, copies of the collective).
 """
 
 from __future__ import annotations
@@ -157,10 +157,10 @@ class _Merge:
             for each in record.responses:
                 moved = each._replace(
                     launch_ns=each.launch_ns + offset, begin_ns=each.begin_ns + offset,
-                    **{key: NULL if getattr(each, key) == NULL else getattr(each, key) + offset
-                       for key in ("copied_in_ns", "reduced_ns", "end_ns")},
+                    copied_in_ns=_moved(each.copied_in_ns, offset), reduced_ns=_moved(each.reduced_ns, offset),
+                    end_ns=_moved(each.end_ns, offset),
                 )  # fmt: skip
-                found.setdefault(each.cycle, {}).setdefault(each.index, []).append(moved)
+                found.setdefault(each.cycle, {}).setdefault(each.place, []).append(moved)
         return found
 
     def _cycles_and_responses(
@@ -217,7 +217,7 @@ class _Merge:
         return at
 
     def _last(self, each: Iterable[ResponseRecord], key: str, unknown: int) -> int:
-        found = [getattr(one, key) - self._base for one in each if getattr(one, key) != NULL]
+        found = [int(getattr(one, key)) - self._base for one in each if getattr(one, key) != NULL]
         return max([*found, unknown])
 
     def _facts(self) -> dict[str, Any]:
@@ -255,6 +255,10 @@ _WHY = {
     "forward": "nobody marked where backward begins: its time is part of backward",
     "fusion_copy": "on a GPU the loop goes on before copies end: their time is part of exposed_collective",
 }
+
+
+def _moved(at_ns: int, offset_ns: int) -> int:
+    return NULL if at_ns == NULL else at_ns + offset_ns
 
 
 def _offset(record: RankRecord) -> int:

@@ -42,7 +42,8 @@ class ResponseRecord(NamedTuple):
 
     cycle: int
     step: int
-    index: int
+    place: int
+    """Position in the cycle's schedule."""
     nbytes: int
     op: int
     launch_ns: int
@@ -73,7 +74,7 @@ class IdleRecord(NamedTuple):
     """A run of cycles in which nothing happened."""
 
     cycle: int
-    count: int
+    cycles: int
     entered_first_ns: int
     entered_last_ns: int
     left_last_ns: int
@@ -175,10 +176,11 @@ def _fill(record: RankRecord, stream: Generator[tuple[Block, memoryview], None, 
             *values, popped = CYCLE.unpack_from(payload)
             ids = struct.unpack_from(f"<{popped}I", payload, CYCLE.size)
             stamps = struct.unpack_from(f"<{popped}q", payload, CYCLE.size + 4 * popped)
-            record.cycles.append(CycleRecord(*values, ids, stamps))
+            record.cycles.append(CycleRecord._make((*values, ids, stamps)))
         elif kind is Block.RESPONSE:
             *values, count = RESPONSE.unpack_from(payload)
-            record.responses.append(ResponseRecord(*values, struct.unpack_from(f"<{count}I", payload, RESPONSE.size)))
+            ids = struct.unpack_from(f"<{count}I", payload, RESPONSE.size)
+            record.responses.append(ResponseRecord._make((*values, ids)))
         elif kind is Block.STEP:
             record.steps.append(StepRecord(*STEP.unpack(payload)))
         elif kind is Block.IDLE:
