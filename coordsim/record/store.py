@@ -38,8 +38,8 @@ def write_run(path: Path, trace: Trace, facts: dict[str, Any]) -> None:
         with open(fresh / "trace.npz", "wb") as file:
             np.savez_compressed(file, blocking=np.array(trace.blocking), **columns)
         manifest = {
-            **facts, "schema": SCHEMA, "blocking": trace.blocking, "missing_parts": sorted(trace.missing),
-            "trace_sha256": trace.digest(),
+            **facts, "schema": SCHEMA, "blocking": trace.blocking, "trace_sha256": trace.digest(),
+            **({"missing_parts": sorted(trace.missing)} if trace.missing else {}),
         }  # fmt: skip
         (fresh / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
         fresh.chmod(0o755)

@@ -39,6 +39,8 @@ class Kind(IntEnum):
     """Life line: a rank is lost; the job is over."""
     GOODBYE = 18
     """Life line: the sender has left as agreed."""
+    NOTICE = 19
+    """Life line: text that every rank is to tell its user."""
 
 
 class LinkLost(ConnectionError):

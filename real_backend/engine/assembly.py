@@ -47,7 +47,7 @@ def assemble(
     engine: list[Engine] = []
     life = LifeLine(
         neighbours[Purpose.LIFE], settings.peer_timeout_ns / 1e9, lambda: engine[0].thread_alive,
-        lambda lost, reason: engine[0].lose(lost, reason), clock_ns,
+        lambda lost, reason: engine[0].lose(lost, reason), lambda text: engine[0].tell(text), clock_ns,
     )  # fmt: skip
     watching = list(observers)
     if settings.record:

@@ -6,6 +6,7 @@ here they meet real time, real connections and real failures. Nothing below know
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -14,7 +15,6 @@ from typing import Any
 from coordsim.protocol.messages import JOIN_NAME, Op, Request, RequestList, Response
 from coordsim.protocol.negotiator import GatherLists, Schedule
 from coordsim.protocol.session import Session
-from coordsim.protocol.stall import StallReport
 from real_backend.control.links import LinkLost
 from real_backend.control.transport import ControlTransport
 from real_backend.data.transport import DataTransport
@@ -37,10 +37,10 @@ class Engine:
 
     def __init__(
         self, settings: EngineSettings, control: ControlTransport, data: DataTransport, life: LifeLine | None,
-        *, observer: Observer | None = None, tell: Callable[[StallReport], None] | None = None,
+        *, observer: Observer | None = None, tell: Callable[[str], None] | None = None,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:  # fmt: skip
-        """``tell``: what to do with a stall's report, on the rank that decides; by default it goes to stderr."""
+        """``tell``: what to do with a stall's report, which every rank gets; by default it goes to stderr."""
         self.settings = settings
         self.rank, self.ranks = control.rank, control.ranks
         self.life = life
@@ -52,7 +52,7 @@ class Engine:
         self._stamped = self._observer.wants_stamps
         self._stamps: list[int] = []
         """When what is queued was submitted, in the order of the queue."""
-        self._tell = tell or _to_stderr
+        self.tell = tell or _to_stderr
         self._session = Session(
             settings.control_plane, control.rank, settings.protocol(control.ranks), settings.stall_limits(),
             settings.shared(),
@@ -209,7 +209,9 @@ class Engine:
         )  # fmt: skip
         self._observer.cycle(told)
         if self._session.report is not None:
-            self._tell(self._session.report)
+            self.tell(self._session.report.text())
+            if self.life is not None:
+                self.life.tell_all(self._session.report.text())
         for response in schedule.responses:
             self._execute(response)
         self._observer.cycle_ends(cycle, self.clock_ns())
@@ -363,7 +365,5 @@ class Counters:
         return dict(vars(self))
 
 
-def _to_stderr(report: StallReport) -> None:
-    import sys
-
-    print(f"coordsim: {report.text()}", file=sys.stderr, flush=True)
+def _to_stderr(text: str) -> None:
+    print(f"coordsim: {text}", file=sys.stderr, flush=True)

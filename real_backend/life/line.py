@@ -28,6 +28,7 @@ _TIMES = struct.Struct("<qqqqqB")
 """Sent, received, answered (ns, -1: none), the sender's offset from rank 0 and its error (ns), 1 for an answer."""
 _RANK = struct.Struct("<I")
 _NONE = -1
+_LONGEST_NOTICE = 16_000
 
 
 class LifeLine:
@@ -35,14 +36,16 @@ class LifeLine:
 
     def __init__(
         self, neighbours: Neighbours, peer_timeout_s: float, alive: Callable[[], bool],
-        lost: Callable[[int, str], None], clock_ns: Callable[[], int] = time.perf_counter_ns,
+        lost: Callable[[int, str], None], notice: Callable[[str], None] = lambda _: None,
+        clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:  # fmt: skip
-        """``alive``: whether the background thread of this rank lives. ``lost``: called once, with the rank and the
-        reason, from the thread of the life line."""
+        """``alive``: whether the background thread of this rank lives. From the life line's thread are called ``lost``,
+        once, with a rank and the reason, and ``notice`` with what another rank wants everybody to be told."""
         self._neighbours = neighbours
         self._timeout_s = peer_timeout_s
         self._alive = alive
         self._lost = lost
+        self._notice = notice
         self._clock_ns = clock_ns
         self._links = {link.socket.fileno(): link for link in neighbours.links}
         self._heard = {link.peer: time.monotonic() for link in neighbours.links}
@@ -88,6 +91,13 @@ class LifeLine:
                     _try_send(link, Kind.LOST, payload)
         self._lost(rank, reason)
         return True
+
+    def tell_all(self, text: str, via: Link | None = None) -> None:
+        """Have every other rank tell ``text`` to its user; from any thread."""
+        with self._lock:
+            for link in self._neighbours.links:
+                if link is not via:
+                    _try_send(link, Kind.NOTICE, text.encode()[:_LONGEST_NOTICE])
 
     def leave(self) -> None:
         """As agreed by all ranks: say goodbye and stop."""
@@ -155,6 +165,10 @@ class LifeLine:
         elif kind is Kind.LOST:
             (rank,) = _RANK.unpack_from(payload)
             self.declare_lost(rank, payload[_RANK.size :].decode(errors="replace"), via=link)
+        elif kind is Kind.NOTICE:
+            text = payload.decode(errors="replace")
+            self.tell_all(text, via=link)
+            self._notice(text)
         elif kind is Kind.GOODBYE:
             self._forget(link.socket.fileno())
         else:
