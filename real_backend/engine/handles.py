@@ -46,9 +46,9 @@ class Handle:
         self._bell = bell
         self._left = members
         self._grouped = grouped
-        self._results: list[Any] = [None] * members
+        self._results: Any = [None] * members if grouped else None
         self._error: BaseException | None = None
-        self._on_done: list[Callable[[Handle], None]] = []
+        self._on_done: list[Callable[[Handle], None]] | None = None
 
     def poll(self) -> bool:
         """Whether the operation has ended, well or not."""
@@ -73,7 +73,7 @@ class Handle:
     @property
     def result(self) -> Any:
         """Of an operation that has ended well."""
-        return self._results if self._grouped else self._results[0]
+        return self._results
 
     @property
     def error(self) -> BaseException | None:
@@ -83,13 +83,16 @@ class Handle:
         """Call ``call`` with this handle when it is done, at once if it is; from the background thread else."""
         with self._bell.condition:
             if not self.done:
-                self._on_done.append(call)
+                self._on_done = [*(self._on_done or ()), call]
                 return
         call(self)
 
     def finish(self, index: int, result: Any) -> bool:
         """By the loop: one member has ended well. True when that was the last; :meth:`close` must follow."""
-        self._results[index] = result
+        if self._grouped:
+            self._results[index] = result
+        else:
+            self._results = result
         self._left -= 1
         return self._left == 0
 
@@ -108,7 +111,8 @@ def close(bell: Bell, handles: Sequence[Handle]) -> None:
         for handle in handles:
             if not handle.done:
                 handle.done = True
-                calls += [(handle, call) for call in handle._on_done]
+                if handle._on_done is not None:
+                    calls += [(handle, call) for call in handle._on_done]
         bell.condition.notify_all()
     for handle, call in calls:
         call(handle)
