@@ -1,0 +1,95 @@
+"""``coordsim report``: a run on one screen, whether ranks recorded it or an engine simulated it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from coordsim.record.ranks.format import MAGIC
+from tests.cli.conftest import Run
+from tests.real_backend.processes import run as on_ranks
+from tests.real_backend.test_recorder import steps
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three ranks, ten steps, rank 2 late by 10 ms."""
+    folder = tmp_path_factory.mktemp("records")
+    on_ranks(3, steps, 10, 10.0, env={"COORDSIM_RECORD": str(folder), "COORDSIM_RECORD_SAMPLED_RANKS": "2"})
+    return folder
+
+
+def test_one_screen(run: Run, recorded: Path) -> None:
+    result = run("report", recorded)
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 34
+    assert "real run, 3 ranks, 9 steps from number 1 on" in lines[0]
+    assert "rank 2 in 9 of 9 steps" in result.stdout
+    assert "not measured apart" in result.stdout
+    assert "cycles were recorded on 2 of 3 ranks" in result.stdout
+    assert result.stderr.splitlines()[-1].startswith("next: coordsim report")
+
+
+def test_json(run: Run, recorded: Path) -> None:
+    found = json.loads(run("report", recorded, "--json").stdout)
+    assert found["schema"] == "coordsim.run/1"
+    assert found["breakdown_s"]["forward"] is None
+    known = sum(value for value in found["breakdown_s"].values() if value is not None)
+    assert known == pytest.approx(found["step_time_s"]["mean"], rel=1e-9)
+    assert found["last"][0] == {"rank": 2, "steps": 9}
+    assert found["control"]["slow_cycles_per_step"] == 0
+    assert found["straggler_wait_s"] == pytest.approx(0.010, rel=0.5)
+
+
+def test_merged_and_stored_it_says_the_same(run: Run, recorded: Path, tmp_path: Path) -> None:
+    first = json.loads(run("report", recorded, "--json", "--out", tmp_path / "run").stdout)
+    assert json.loads(run("report", tmp_path / "run", "--json").stdout) == first
+
+
+def test_some_steps_only(run: Run, recorded: Path) -> None:
+    found = json.loads(run("report", recorded, "--steps", "3:7", "--json").stdout)
+    assert (found["steps"], found["first_step"], found["cold_step_s"]) == (4, 3, None)
+
+
+def test_a_simulated_run_too(run: Run, small: Path, tmp_path: Path) -> None:
+    simulated = json.loads(run("simulate", small, "--json", "--out", tmp_path / "run").stdout)
+    found = json.loads(run("report", tmp_path / "run", "--json").stdout)
+    assert found["source"] == "simulation"
+    assert found["step_time_s"] == simulated["step_time_s"]
+    assert found["breakdown_s"] == pytest.approx(simulated["breakdown_s"])
+    assert found["ranks"] == simulated["ranks"]
+    assert run("report", tmp_path / "run").stdout.startswith("run: simulation")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{tmp}/nothing"], "no folder with ranks' records"),
+        (["{tmp}", "--steps", "7"], 'needs the form "A:B"'),
+        (["{tmp}", "--steps", "7:3"], 'needs the form "A:B"'),
+        (["{tmp}"], "without a head"),
+    ],
+)
+def test_bad_input_is_one_error(run: Run, arguments: list[str], message: str, tmp_path: Path) -> None:
+    (tmp_path / "rank-00000.rank").write_bytes(MAGIC)
+    result = run("report", *(each.format(tmp=tmp_path) for each in arguments))
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stdout == ""
+
+
+def test_steps_that_nobody_recorded(run: Run, recorded: Path) -> None:
+    result = run("report", recorded, "--steps", "50:60")
+    assert result.exit_code == 2
+    assert "no step that every rank ended and that was recorded in detail" in result.stderr
+
+
+def test_a_result_is_not_written_over_something_else(run: Run, recorded: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("precious")
+    result = run("report", recorded, "--out", tmp_path / "mine")
+    assert result.exit_code == 2
+    assert (tmp_path / "mine").read_text() == "precious"
