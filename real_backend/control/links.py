@@ -11,6 +11,7 @@ from coordsim.protocol.readiness import ProtocolError
 
 FRAME = struct.Struct("<IBI")
 """Payload bytes, kind, cycle (modulo 2^32)."""
+_LENGTH = struct.Struct("<I")
 LARGEST_FRAME = 1 << 31
 """A longer payload is taken for garbage."""
 _CHUNK = 1 << 16
@@ -55,14 +56,16 @@ class LinkLost(ConnectionError):
 class Link:
     """A connected socket to one neighbour. Used by one thread, but for :meth:`break_off`."""
 
-    __slots__ = ("_buffer", "_start", "peer", "socket")
+    __slots__ = ("_buffer", "_start", "_stop", "_view", "peer", "socket")
 
     def __init__(self, connected: socket.socket, peer: int) -> None:
         """``peer``: the rank at the other end."""
         self.socket = connected
         self.peer = peer
-        self._buffer = bytearray()
-        self._start = 0
+        self._buffer = bytearray(_CHUNK)
+        self._view = memoryview(self._buffer)
+        self._start = self._stop = 0
+        """What has been read and not been taken yet."""
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def send(self, kind: Kind, cycle: int, payload: bytes | memoryview = b"") -> None:
@@ -83,73 +86,80 @@ class Link:
     @property
     def heard(self) -> bool:
         """Whether bytes have been read that no frame was made of yet."""
-        return len(self._buffer) > self._start
+        return self._stop > self._start
 
     def peek(self) -> tuple[Kind, int]:
         """Kind and cycle of the next frame, which stays; blocks for its head. Raises as :meth:`receive`."""
-        self._fill(FRAME.size)
-        length, kind, cycle = FRAME.unpack_from(self._buffer, self._start)
-        if length > LARGEST_FRAME or kind not in _KINDS:
-            raise ProtocolError(f"rank {self.peer} sent no frame: {length} bytes of kind {kind}")
-        return Kind(kind), cycle
+        _, kind, cycle = self._head()
+        return kind, cycle
 
     def receive(self) -> tuple[Kind, int, bytes]:
         """The next frame. Raises LinkLost when the peer is gone, ProtocolError for what is no frame."""
-        kind, cycle = self.peek()
-        (length,) = struct.unpack_from("<I", self._buffer, self._start)
-        stop = FRAME.size + length
-        self._fill(stop)
-        payload = bytes(memoryview(self._buffer)[self._start + FRAME.size : self._start + stop])
-        self._drop(stop)
-        return kind, cycle, payload
+        length, kind, cycle = self._head()
+        if length <= _CHUNK - FRAME.size:
+            self._fill(FRAME.size + length)
+            begin = self._start + FRAME.size
+            payload = bytes(self._view[begin : begin + length])
+            self._drop(FRAME.size + length)
+            return kind, cycle, payload
+        large = bytearray(length)
+        self._drain_into(memoryview(large))
+        return kind, cycle, bytes(large)
 
     def receive_into(self, kind: Kind, target: memoryview) -> None:
         """The payload of the next frame, of exactly that kind and length, without another copy."""
-        found, _ = self.peek()
-        (length,) = struct.unpack_from("<I", self._buffer, self._start)
+        length, found, _ = self._head()
         if found is not kind or length != target.nbytes:
             wanted = f"{kind.name} of {target.nbytes}"
             raise ProtocolError(f"rank {self.peer} sent {found.name} of {length} bytes, not {wanted}")
-        begin = self._start + FRAME.size
-        have = min(len(self._buffer) - begin, length)
-        target[:have] = memoryview(self._buffer)[begin : begin + have]
-        self._drop(FRAME.size + have)
-        while have < length:
-            try:
-                got = self.socket.recv_into(target[have:])
-            except OSError as error:
-                raise LinkLost(self.peer, str(error)) from error
-            if not got:
-                raise LinkLost(self.peer, "it closed its connection")
-            have += got
+        self._drain_into(target)
 
     def read_more(self) -> None:
         """One read. Raises LinkLost when the peer is gone."""
-        try:
-            data = self.socket.recv(_CHUNK)
-        except OSError as error:
-            raise LinkLost(self.peer, str(error)) from error
-        if not data:
-            raise LinkLost(self.peer, "it closed its connection")
-        self._buffer += data
+        if self._stop == _CHUNK:  # only while a frame is incomplete, so there is room in front
+            self._view[: self._stop - self._start] = bytes(self._view[self._start : self._stop])
+            self._start, self._stop = 0, self._stop - self._start
+        self._stop += self._read(self._view[self._stop :])
 
     def whole(self) -> bool:
         """Whether a whole frame can be had without blocking."""
-        have = len(self._buffer) - self._start
-        if have < FRAME.size:
-            return False
-        (length,) = struct.unpack_from("<I", self._buffer, self._start)
-        return have >= FRAME.size + int(length)
+        have = self._stop - self._start
+        return have >= FRAME.size and have >= FRAME.size + int(_LENGTH.unpack_from(self._buffer, self._start)[0])
+
+    def _head(self) -> tuple[int, Kind, int]:
+        self._fill(FRAME.size)
+        length, kind, cycle = FRAME.unpack_from(self._buffer, self._start)
+        known = _KINDS.get(kind)
+        if length > LARGEST_FRAME or known is None:
+            raise ProtocolError(f"rank {self.peer} sent no frame: {length} bytes of kind {kind}")
+        return length, known, cycle
+
+    def _drain_into(self, target: memoryview) -> None:
+        """The payload behind the head: what has been read, then straight from the socket."""
+        begin = self._start + FRAME.size
+        have = min(self._stop - begin, target.nbytes)
+        target[:have] = self._view[begin : begin + have]
+        self._drop(FRAME.size + have)
+        while have < target.nbytes:
+            have += self._read(target[have:])
+
+    def _read(self, into: memoryview) -> int:
+        try:
+            got = self.socket.recv_into(into)
+        except OSError as error:
+            raise LinkLost(self.peer, str(error)) from error
+        if not got:
+            raise LinkLost(self.peer, "it closed its connection")
+        return got
 
     def _fill(self, size: int) -> None:
-        while len(self._buffer) - self._start < size:
+        while self._stop - self._start < size:
             self.read_more()
 
     def _drop(self, size: int) -> None:
         self._start += size
-        if self._start == len(self._buffer):
-            self._buffer.clear()
-            self._start = 0
+        if self._start == self._stop:
+            self._start = self._stop = 0
 
     def break_off(self) -> None:
         """From any thread: reads and writes that block raise LinkLost."""
@@ -160,4 +170,4 @@ class Link:
         self.socket.close()
 
 
-_KINDS = frozenset(int(kind) for kind in Kind)
+_KINDS = {int(kind): kind for kind in Kind}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -127,3 +128,16 @@ def test_every_public_name_is_there() -> None:
         assert getattr(real_backend, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = real_backend.nothing
+
+
+def test_the_page_names_every_setting_with_its_default() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "backend.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"^\| `COORDSIM_(\w+)` \| (.*?) \|", page, re.MULTILINE))
+    names = {each.name.removesuffix("_ns").removesuffix("_bytes").upper(): each for each in fields(EngineSettings)}
+    assert set(told) == set(names)
+    for variable, default in told.items():
+        if variable in ("RANKS_PER_NODE", "INTERFACE"):
+            continue
+        value = getattr(EngineSettings(), names[variable].name)
+        found = settings_from({f"COORDSIM_{variable}": default}) if default != "-" else EngineSettings()
+        assert getattr(found, names[variable].name) == value, variable
