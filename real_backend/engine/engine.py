@@ -239,6 +239,8 @@ class Engine:
             answer: Any = self._data.along(exchange, self._tasks) if getattr(exchange, "expected", ()) else None
             if answer is None:
                 answer = self._control.answer(exchange)
+            else:
+                self.counters.along += 1
             if answer is not None and isinstance(exchange, GatherLists):
                 self._received = answer
             self.counters.exchanges += 1
@@ -353,6 +355,8 @@ class Counters:
         self.responses = 0
         self.tensors = 0
         self.hits = 0
+        self.along = 0
+        """ANDs that took data along, in vain or not."""
 
     def count(self, schedule: Schedule) -> None:
         self.cycles += 1
