@@ -2,71 +2,49 @@
 
 ``..._async`` return a :class:`real_backend.engine.handles.Handle`; those without wait for it. A name ending in ``_``
 writes into its argument. Every rank must use the same names, in any order. Unlike in Horovod, nothing is cached for
-tensors without names: give names to what is repeated.
+tensors without names: give names to what is repeated. What this rank alone can see to be wrong (a sparse tensor, an
+output that does not fit) raises TypeError or ValueError at once, here: nobody else is asked for anything then.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
-from coordsim.protocol.messages import CPU, Op, ReduceOp, Request
+from coordsim.protocol.messages import Op, ReduceOp, Request
 from real_backend import job
-from real_backend.data.dtypes import PROTOCOL
 from real_backend.engine.engine import Engine
 from real_backend.engine.handles import Handle
+from real_backend.requests import RequestBook, check_tensor, ready_event, refuse_capture
 
 Average, Sum, Min, Max, Product = (
     ReduceOp.AVERAGE, ReduceOp.SUM, ReduceOp.MIN, ReduceOp.MAX, ReduceOp.PRODUCT,
 )  # fmt: skip
 
-_unnamed = itertools.count()
-
-
-class RequestBook:
-    """Requests that were made before: in a static model each step asks for the same, and equal objects cost less."""
-
-    def __init__(self) -> None:
-        self._made: dict[str, Request] = {}
-
-    def request(
-        self, name: str, tensor: torch.Tensor, op: Op = Op.ALLREDUCE, *, reduce_op: ReduceOp = ReduceOp.AVERAGE,
-        root_rank: int = -1, prescale: float = 1.0, postscale: float = 1.0, group: int = 0,
-    ) -> Request:  # fmt: skip
-        """What this rank asks for. Raises TypeError for an element type that does not travel."""
-        dtype = PROTOCOL.get(tensor.dtype)
-        if dtype is None:
-            raise TypeError(f"{name!r}: {tensor.dtype} does not travel; convert it first")
-        device = CPU if tensor.device.type == "cpu" else tensor.device.index or 0
-        made = self._made.get(name)
-        if (
-            made is not None and made.dtype is dtype and made.shape == tensor.shape and made.reduce_op is reduce_op
-            and made.op is op and made.device == device and made.prescale == prescale
-            and made.postscale == postscale and made.root_rank == root_rank and made.group == group
-        ):  # fmt: skip
-            return made
-        made = Request(
-            name, op, dtype, tuple(tensor.shape), reduce_op, root_rank, device, prescale, postscale, group
-        )
-        self._made[name] = made
-        if len(self._made) > 65_536:  # names that never come back
-            self._made.clear()
-        return made
-
-
+_unnamed: WeakKeyDictionary[Engine, Iterator[int]] = WeakKeyDictionary()
+"""By engine: its ranks must count alike, whatever some of them do in another process set or did in a job before."""
 _book = RequestBook()
+
+
+def _submit_one(
+    op: Op, tensor: torch.Tensor, output: torch.Tensor | None, name: str | None, engine: Engine | None, **fields: Any
+) -> Handle:
+    engine = engine or job.default_engine()
+    return _submit(op, [tensor], [output], [_name(op.name.lower(), name, engine)], engine, False, **fields)
 
 
 def _submit(
     op: Op, tensors: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor | None], names: Sequence[str],
-    engine: Engine | None, grouped: bool, **fields: Any,
+    engine: Engine, grouped: bool, **fields: Any,
 ) -> Handle:  # fmt: skip
-    engine = engine or job.default_engine()
+    for name, tensor, output in zip(names, tensors, outputs, strict=True):
+        check_tensor(name, op, tensor, output, engine)
     if tensors[0].is_cuda:
-        _refuse_capture()
+        refuse_capture()
     unit = [
         (_book.request(name, tensor, op, group=engine.group_digest(name), **fields), tensor, output)
         for name, tensor, output in zip(names, tensors, outputs, strict=True)
@@ -74,28 +52,14 @@ def _submit(
     return engine.submit(unit, ready=ready_event(tensors), grouped=grouped)
 
 
-def _refuse_capture() -> None:
-    if torch.cuda.is_current_stream_capturing():
-        raise RuntimeError(
-            "a negotiation cannot be captured in a CUDA graph: submit gradients outside of the captured region"
-        )
+def _name(operation: str, name: str | None, engine: Engine) -> str:
+    if name is None:
+        name = f"noname.{next(_unnamed.setdefault(engine, itertools.count()))}"
+    return f"{operation}.{name}"
 
 
-def ready_event(tensors: Sequence[torch.Tensor]) -> Any:
-    """An event of the caller's stream behind which the tensors exist; None on the CPU."""
-    if not tensors[0].is_cuda:
-        return None
-    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    event.record(torch.cuda.current_stream(tensors[0].device))
-    return event
-
-
-def _name(operation: str, name: str | None) -> str:
-    return f"{operation}.{name}" if name is not None else f"{operation}.noname.{next(_unnamed)}"
-
-
-def _names(operation: str, name: str | None, count: int) -> list[str]:
-    base = _name(f"grouped_{operation}", name)
+def _names(operation: str, name: str | None, count: int, engine: Engine) -> list[str]:
+    base = _name(f"grouped_{operation}", name, engine)
     return [f"{base}_{index}of{count}" for index in range(1, count + 1)]
 
 
@@ -107,10 +71,9 @@ def allreduce_async(
 
     Raises DuplicateName while an operation of that name is pending, and what :meth:`Engine.submit` raises.
     """
-    return _submit(
-        Op.ALLREDUCE, [tensor], [output], [_name("allreduce", name)], engine, False, reduce_op=op, prescale=prescale,
-        postscale=postscale,
-    )  # fmt: skip
+    return _submit_one(
+        Op.ALLREDUCE, tensor, output, name, engine, reduce_op=op, prescale=prescale, postscale=postscale
+    )
 
 
 def allreduce(tensor: torch.Tensor, name: str | None = None, op: ReduceOp = Average, **more: Any) -> torch.Tensor:
@@ -136,12 +99,12 @@ def grouped_allreduce_async(
     Raises ValueError for tensors on several kinds of device, and as :func:`allreduce_async`.
     """
     return _submit_group(
-        Op.ALLREDUCE, "allreduce", tensors, outputs, name, engine, reduce_op=op, prescale=prescale, postscale=postscale
+        Op.ALLREDUCE, tensors, outputs, name, engine, reduce_op=op, prescale=prescale, postscale=postscale
     )
 
 
 def _submit_group(
-    op: Op, operation: str, tensors: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor] | None,
+    op: Op, tensors: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor] | None,
     name: str | None, engine: Engine | None, **fields: Any,
 ) -> Handle:  # fmt: skip
     if len({tensor.device.type for tensor in tensors}) > 1:
@@ -149,7 +112,7 @@ def _submit_group(
     if not tensors:
         raise ValueError("a group needs at least one tensor")
     engine = engine or job.default_engine()
-    names = _names(operation, name, len(tensors))
+    names = _names(op.name.lower(), name, len(tensors), engine)
     if engine.settings.strict_groups and len(names) > 1:
         engine.register_groups([names])
     return _submit(op, tensors, outputs or [None] * len(tensors), names, engine, True, **fields)
@@ -175,11 +138,9 @@ def grouped_allreduce_(
     return results
 
 
-def allgather_async(
-    tensor: torch.Tensor, name: str | None = None, *, output: torch.Tensor | None = None, engine: Engine | None = None
-) -> Handle:
+def allgather_async(tensor: torch.Tensor, name: str | None = None, *, engine: Engine | None = None) -> Handle:
     """All ranks' rows, in rank order; ranks may give different numbers of rows, in all else they must agree."""
-    return _submit(Op.ALLGATHER, [tensor], [output], [_name("allgather", name)], engine, False)
+    return _submit_one(Op.ALLGATHER, tensor, None, name, engine)
 
 
 def allgather(tensor: torch.Tensor, name: str | None = None, **more: Any) -> torch.Tensor:
@@ -190,7 +151,7 @@ def allgather(tensor: torch.Tensor, name: str | None = None, **more: Any) -> tor
 def grouped_allgather(
     tensors: Sequence[torch.Tensor], name: str | None = None, *, engine: Engine | None = None
 ) -> list[torch.Tensor]:
-    results: list[torch.Tensor] = _submit_group(Op.ALLGATHER, "allgather", tensors, None, name, engine).wait()
+    results: list[torch.Tensor] = _submit_group(Op.ALLGATHER, tensors, None, name, engine).wait()
     return results
 
 
@@ -202,7 +163,7 @@ def broadcast_async(
     ranks = (engine or job.default_engine()).ranks
     if not 0 <= root_rank < ranks:
         raise ValueError(f"root rank {root_rank}: there are ranks 0 to {ranks - 1}")
-    return _submit(Op.BROADCAST, [tensor], [output], [_name("broadcast", name)], engine, False, root_rank=root_rank)
+    return _submit_one(Op.BROADCAST, tensor, output, name, engine, root_rank=root_rank)
 
 
 def broadcast(tensor: torch.Tensor, root_rank: int, name: str | None = None, **more: Any) -> torch.Tensor:
@@ -220,10 +181,9 @@ def reducescatter_async(
     postscale: float = 1.0, output: torch.Tensor | None = None, engine: Engine | None = None,
 ) -> Handle:  # fmt: skip
     """Reduce over all ranks; each keeps its share of the rows, the low ranks one more where they do not divide."""
-    return _submit(
-        Op.REDUCESCATTER, [tensor], [output], [_name("reducescatter", name)], engine, False, reduce_op=op,
-        prescale=prescale, postscale=postscale,
-    )  # fmt: skip
+    return _submit_one(
+        Op.REDUCESCATTER, tensor, output, name, engine, reduce_op=op, prescale=prescale, postscale=postscale
+    )
 
 
 def reducescatter(tensor: torch.Tensor, name: str | None = None, op: ReduceOp = Average, **more: Any) -> torch.Tensor:
@@ -234,15 +194,14 @@ def reducescatter(tensor: torch.Tensor, name: str | None = None, op: ReduceOp = 
 def grouped_reducescatter(
     tensors: Sequence[torch.Tensor], name: str | None = None, op: ReduceOp = Average, *, engine: Engine | None = None
 ) -> list[torch.Tensor]:
-    results: list[torch.Tensor] = _submit_group(
-        Op.REDUCESCATTER, "reducescatter", tensors, None, name, engine, reduce_op=op
-    ).wait()
+    results: list[torch.Tensor] = _submit_group(Op.REDUCESCATTER, tensors, None, name, engine, reduce_op=op).wait()
     return results
 
 
 def barrier(name: str | None = None, *, engine: Engine | None = None) -> None:
     """Return when every rank has come here."""
-    (engine or job.default_engine()).submit([(Request(_name("barrier", name), Op.BARRIER), None, None)]).wait()
+    engine = engine or job.default_engine()
+    engine.submit([(Request(_name("barrier", name, engine), Op.BARRIER), None, None)]).wait()
 
 
 def join(*, engine: Engine | None = None) -> int:

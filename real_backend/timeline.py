@@ -7,19 +7,28 @@ then pays for.)
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from coordsim.protocol import execution
 from coordsim.protocol.messages import JOIN_NAME, Op, Request, Response
 from coordsim.record.timeline import TimelineWriter
 from real_backend.engine.observer import CycleTold, Observer, Performed
 
 COPY_IN, COPY_OUT, REDUCE = "MEMCPY_IN_FUSION_BUFFER", "MEMCPY_OUT_FUSION_BUFFER", "GLOO_"
+_SHORT = {"BROADCAST": "BCAST"}
+"""Operations that Horovod calls otherwise where gloo performs them."""
 
 
 class TimelineObserver(Observer):
-    """Times are microseconds since it was made. May be stopped and started with another file at any time."""
+    """Times are microseconds since it was made. May be stopped and started with another file at any time.
+
+    A fault of the file system ends the timeline, never the job.
+    """
 
     def __init__(self, path: Path | None, mark_cycles: bool, clock_ns: Callable[[], int]) -> None:
         """Raises OSError when ``path`` cannot be written."""
@@ -27,65 +36,67 @@ class TimelineObserver(Observer):
         self._zero_ns = clock_ns()
         self._epoch_us = time.time_ns() // 1000
         self._last_us = 0
-        self._wanted: tuple[Path | None, bool] | None = None
+        self._wanted: deque[tuple[Path | None, bool]] = deque()
         self._writer = TimelineWriter(path, mark_cycles, start_epoch_us=self._epoch_us)
-        self._requests: dict[str, Request] = {}
 
     def start(self, path: Path, mark_cycles: bool = False) -> None:
-        """Write to ``path`` from the next cycle on; from any thread."""
-        self._wanted = path, mark_cycles
+        """Write to ``path`` from the next cycle on; from any thread. Raises OSError when it cannot be written."""
+        with path.open("ab"):
+            pass
+        self._wanted.append((path, mark_cycles))
 
     def stop(self) -> None:
         """Write nothing from the next cycle on; from any thread."""
-        self._wanted = None, False
+        self._wanted.append((None, False))
 
     def cycle_begins(self, cycle: int) -> None:
-        if self._wanted is not None:
-            (path, mark_cycles), self._wanted = self._wanted, None
-            if path is None:
-                self._writer.stop()
-            else:
-                self._writer.start(path, mark_cycles, start_epoch_us=self._epoch_us)
-        self._writer.cycle_start(self._us(self._clock_ns()))
+        with self._or_no_timeline():
+            while self._wanted:
+                path, mark_cycles = self._wanted.popleft()
+                if path is None:
+                    self._writer.stop()
+                else:
+                    self._writer.start(path, mark_cycles, start_epoch_us=self._epoch_us)
+            self._writer.cycle_start(self._us(self._clock_ns()))
 
     def cycle(self, told: CycleTold) -> None:
+        if self._writer.path is None:
+            return
         now_us = self._us(told.left_ns)
         asked = {request.name for each in told.received for request in each.requests}
-        for request in told.popped:
-            if request.name != JOIN_NAME:
-                self._requests[request.name] = request
-                if request.name not in asked:
+        with self._or_no_timeline():
+            for request in told.popped:
+                if request.name != JOIN_NAME and request.name not in asked:
                     self._writer.negotiate_start(request.name, request.op.name, now_us)
-        for each in told.received:
-            for request in each.requests:
-                self._requests.setdefault(request.name, request)
-                self._writer.negotiate_start(request.name, request.op.name, now_us)
-                self._writer.tick(request.name, each.rank, now_us)
-        for response in told.schedule.responses:
-            for name in response.names:
-                self._writer.negotiate_end(name, now_us)
+            for each in told.received:
+                for request in each.requests:
+                    self._writer.negotiate_start(request.name, request.op.name, now_us)
+                    self._writer.tick(request.name, each.rank, now_us)
+            for response in told.schedule.responses:
+                for name in response.names:
+                    self._writer.negotiate_end(name, now_us)
 
     def response(self, response: Response, performed: Performed, tasks: Sequence[Request | None]) -> None:
-        if response.op is Op.JOIN:
+        if response.op is Op.JOIN or self._writer.path is None:
             return
-        for name in response.names:
-            self._writer.start_operation(name, response.op.name, self._us(performed.launch_ns))
-        if response.op not in (Op.ERROR, Op.BARRIER):
-            self._activities(response, performed)
-        end_us = self._us(self._clock_ns() if performed.end_ns is None else performed.end_ns)
-        for name in response.names:
-            request = self._requests.pop(name, None)
-            failed = response.op is Op.ERROR or request is None
-            if failed or request is None:
-                self._writer.end_operation(name, end_us)
-            else:
-                self._writer.end_operation(name, end_us, request.dtype.name.lower(), request.shape)
+        with self._or_no_timeline():
+            for name in response.names:
+                self._writer.start_operation(name, response.op.name, self._us(performed.launch_ns))
+            if response.op not in (Op.ERROR, Op.BARRIER):
+                self._activities(response, performed)
+            end_us = self._us(self._clock_ns() if performed.end_ns is None else performed.end_ns)
+            for index, (name, request) in enumerate(zip(response.names, tasks, strict=True)):
+                if response.op is Op.ERROR:
+                    self._writer.end_operation(name, end_us)
+                else:  # a rank that has joined knows how many elements there are, not their shape
+                    shape = (execution.elements(response, index),) if request is None else request.shape
+                    self._writer.end_operation(name, end_us, response.dtype.name.lower(), shape)
 
     def _activities(self, response: Response, performed: Performed) -> None:
         begin, copied, reduced, end = performed.begin_ns, performed.copied_in_ns, performed.reduced_ns, performed.end_ns
         if copied is None or reduced is None or end is None:
             return
-        parts = [(REDUCE + response.op.name, copied, reduced)]
+        parts = [(REDUCE + _SHORT.get(response.op.name, response.op.name), copied, reduced)]
         if len(response.names) > 1:
             parts = [(COPY_IN, begin, copied), *parts, (COPY_OUT, reduced, end)]
         for activity, from_ns, to_ns in parts:
@@ -93,7 +104,16 @@ class TimelineObserver(Observer):
             self._writer.end_activity(response.names, self._us(to_ns))
 
     def ended(self, error: BaseException | None) -> None:
-        self._writer.stop()
+        with self._or_no_timeline():
+            self._writer.stop()
+
+    @contextmanager
+    def _or_no_timeline(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            print(f"coordsim: the timeline ends here: {error}", file=sys.stderr, flush=True)
+            self._writer = TimelineWriter()
 
     def _us(self, ns: int) -> int:
         """Not decreasing, as a timeline's times must be."""

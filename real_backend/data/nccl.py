@@ -19,6 +19,7 @@ from coordsim.protocol import execution
 from coordsim.protocol.messages import Op, Response
 from real_backend.data.buffers import FusionBuffers
 from real_backend.data.dtypes import TORCH
+from real_backend.data.gather import EqualShares
 from real_backend.data.reductions import C10D, scale
 from real_backend.data.transport import Done
 from real_backend.engine.handles import Task
@@ -126,6 +127,13 @@ class NcclData:
         for task in tasks:
             assert task is not None, "a rank that has joined takes no part in an allgather"
             own = task.payload.contiguous()
+            if isinstance(task.output, EqualShares):
+                gathered = task.output.whole
+                if gathered is None:
+                    gathered = own.new_empty((self._ranks, own.numel()))
+                self._group._allgather_base(gathered.view(-1), own.view(-1)).wait()
+                results.append(gathered if task.output.whole is not None else task.output.take(gathered))
+                continue
             rows = torch.empty(self._ranks, dtype=torch.int64, device=self._device)
             mine = torch.tensor([own.shape[0]], dtype=torch.int64, device=self._device)
             self._group._allgather_base(rows, mine).wait()

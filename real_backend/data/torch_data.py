@@ -20,6 +20,7 @@ from real_backend.control.rendezvous import address_of
 from real_backend.control.tree import TreeTransport
 from real_backend.data.buffers import FusionBuffers, Layout
 from real_backend.data.dtypes import TORCH
+from real_backend.data.gather import EqualGather, EqualShares
 from real_backend.data.links import LinkReducer
 from real_backend.data.reductions import C10D, COMBINE, scale
 from real_backend.data.transport import Done
@@ -59,6 +60,7 @@ class TorchData:
         self._small_bytes = settings.small_bytes // reach if settings.fusion_threshold_bytes else 0
         self._links = LinkReducer(links) if links is not None else None
         self._gloo: Any = _gloo(dist.PrefixStore("gloo", store), rank, ranks, settings)
+        self._equal = EqualGather(self._gloo, links, self._small_bytes)
         self._carried: Response | None = None
         """What the last AND has reduced already; its sum is in the buffer."""
         self._nccl: NcclData | None = None
@@ -185,6 +187,8 @@ class TorchData:
             return None
         options = dist.AllreduceOptions()
         options.reduceOp = C10D[response.reduce_op]  # type: ignore[assignment]
+        if flat.dtype is torch.int16:
+            return _Widened(flat, lambda wide: self._gloo.allreduce([wide], options))
         return self._gloo.allreduce([flat], options)
 
     def _reduce_now(self, flat: torch.Tensor, response: Response) -> None:
@@ -205,7 +209,7 @@ class TorchData:
         if self._ranks > 1 and target.numel():
             options = dist.BroadcastOptions()
             options.rootRank, options.rootTensor = response.root_rank, 0
-            self._gloo.broadcast([target.view(-1)], options).wait()
+            self._gloo.broadcast([target.view(-1).view(torch.uint8)], options).wait()
         if target is not output:
             output.copy_(target)
         return [output], begin_ns, begin_ns, self._clock_ns()
@@ -214,6 +218,10 @@ class TorchData:
         """Ranks may give different numbers of rows; every rank is padded to the longest."""
         begin_ns = self._clock_ns()
         requests = [_request(task) for task in tasks]
+        equal = [task.output for task in tasks if task is not None and isinstance(task.output, EqualShares)]
+        if len(equal) == len(tasks):
+            self._equal.gather([task.payload for task in tasks if task is not None], equal)
+            return [each.result for each in equal], begin_ns, begin_ns, self._clock_ns()
         mine = torch.tensor([request.shape[0] for request in requests], dtype=torch.int64)
         rows = self._gathered(mine)
         widths = [_width(request) for request in requests]
@@ -241,12 +249,12 @@ class TorchData:
         return results, begin_ns, copied_ns, reduced_ns
 
     def _gathered(self, own: torch.Tensor) -> torch.Tensor:
-        """``own`` of all ranks; shape [rank, ...]."""
+        """``own`` of all ranks; shape [rank, elements]."""
         everybody = torch.empty((self._ranks, *own.shape), dtype=own.dtype)
         if self._ranks == 1 or own.numel() == 0:
             everybody.copy_(own)
             return everybody
-        self._gloo.allgather([list(everybody.unbind(0))], [own]).wait()
+        self._gloo.allgather([list(everybody.view(torch.uint8).unbind(0))], [own.view(torch.uint8)]).wait()
         return everybody
 
     def _reducescatter(self, response: Response, tasks: Sequence[Task | None]) -> _Outcome:
@@ -342,6 +350,8 @@ def _place(task: Task, result: torch.Tensor) -> torch.Tensor:
     """``result`` where the caller wants it, never in a buffer that is used again."""
     if task.output is None:
         return result.clone()
+    if isinstance(task.output, EqualShares):
+        return task.output.take(result)
     output: torch.Tensor = task.output
     output.copy_(result.view(output.shape))
     return output
@@ -365,6 +375,18 @@ class _UnderWay:
             _copy_out(self.outputs, self.flat, self.views, after)
         else:
             scale(self.flat, after)
+
+
+class _Widened:
+    """gloo has no 16-bit integers: they are added up in 32 bits, whose low half is the same."""
+
+    def __init__(self, flat: torch.Tensor, start: Callable[[torch.Tensor], Any]) -> None:
+        self._flat, self._wide = flat, flat.int()
+        self._work = start(self._wide)
+
+    def wait(self) -> None:
+        self._work.wait()
+        self._flat.copy_(self._wide)
 
 
 def _copy_out(

@@ -63,6 +63,7 @@ class Engine:
         self._over = threading.Event()
         self._failure: BaseException | None = None
         self._leaving = False
+        self._closed = False
         self._pace: Pace
         if settings.wakes:
             self._pace = WakingPace(control, settings.gather_window_ns, lambda: self._leaving)
@@ -158,9 +159,9 @@ class Engine:
         with self._lock:
             self._leaving = True
             self._session.shut_down()
-        if isinstance(self._pace, WakingPace):
-            self._pace.ring()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
+            if isinstance(self._pace, WakingPace):
+                self._pace.ring()
             self._thread.join(wait_s)
             if self._thread.is_alive():
                 self._fail(ShutDown("the other ranks did not agree to stop in time"))
@@ -339,7 +340,8 @@ class Engine:
     def _end_threads(self) -> None:
         if self.life is not None:
             self.life.leave()
-        if not self._thread.is_alive():
+        if not self._thread.is_alive() and not self._closed:
+            self._closed = True
             self._control.close()
             self._data.close()
             self._pace.close()

@@ -17,7 +17,7 @@ class Compression:
         """What is reduced in place of ``gradient``: itself, or a converted copy."""
         if self.dtype is None or not gradient.is_floating_point() or gradient.dtype == self.dtype:
             return gradient
-        return gradient.to(self.dtype)
+        return gradient.detach().to(self.dtype)
 
     @staticmethod
     def named(wanted: Compression | str | None) -> Compression:

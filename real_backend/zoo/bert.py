@@ -25,7 +25,9 @@ class BertLarge(nn.Module):
     ) -> None:
         super().__init__()
         self.bert = _Bert(hidden, heads, vocabulary, layers)
-        self.cls = _Heads(hidden, vocabulary, self.bert.embeddings.word_embeddings.weight)
+        words = self.bert.embeddings.word_embeddings.weight
+        assert isinstance(words, nn.Parameter)
+        self.cls = _Heads(hidden, vocabulary, words)
 
     def forward(self, words: Tensor) -> Tensor:
         scores: Tensor = self.cls(*self.bert(words.long()))

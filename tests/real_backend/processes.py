@@ -21,8 +21,8 @@ from typing import Any
 import torch.distributed as dist
 
 PRELOADED = [
-    "torch", "torch.distributed", "numpy", "real_backend.ops", "real_backend.data.torch_data",
-    "real_backend.optimizer", "tests.real_backend.processes",
+    "torch", "torch.distributed", "numpy", "pytest", "real_backend.ops", "real_backend.data.torch_data",
+    "real_backend.optimizer", "torch._dynamo", "tests.real_backend.processes",
 ]  # fmt: skip
 DEADLINE_S = 60.0
 _context = multiprocessing.get_context("forkserver")

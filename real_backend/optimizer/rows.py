@@ -1,0 +1,105 @@
+"""Sparse gradients, an embedding's say: every rank gets the rows of all ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import Parameter
+
+from coordsim.protocol.messages import Op, ReduceOp
+from real_backend.engine.engine import Engine
+from real_backend.engine.handles import Handle
+from real_backend.errors import CollectiveFailed
+from real_backend.optimizer.compression import Compression
+from real_backend.requests import RequestBook, ready_event
+
+
+@dataclass(slots=True)
+class _Rows:
+    """One gradient on its way; the values bear the parameter's own name on the wire."""
+
+    wire: str
+    parameter: Parameter
+    mine: torch.Tensor
+    values: Handle
+    indices: Handle
+
+
+class RowGradients:
+    """Two allgathers a gradient, values and indices.
+
+    A rank that did not use the embedding, and does not know that its gradient is sparse, brings dense zeros. Then every
+    rank is told that operations differ, by the same text, and all of them turn to rows and try once more. Horovod would
+    wait for ever.
+    """
+
+    def __init__(self, engine: Engine, op: ReduceOp, compression: Compression) -> None:
+        self.dims: dict[str, int] = {}
+        """Parameters whose gradients are sparse, as far as this rank knows, and how many dimensions are."""
+        self._engine = engine
+        self._op = op
+        self._compression = compression
+        self._book = RequestBook()
+        self._pending: list[_Rows] = []
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._pending)
+
+    def of(self, name: str, parameter: Parameter, gradient: torch.Tensor | None) -> torch.Tensor | None:
+        """``gradient`` as rows, where it is known to be sparse somewhere: no rows for None."""
+        sparse_dim = self.dims.get(name)
+        if sparse_dim is None or (gradient is not None and gradient.is_sparse):
+            return gradient
+        return (torch.zeros_like(parameter) if gradient is None else gradient).detach().to_sparse(sparse_dim)
+
+    def submit(self, name: str, wire: str, parameter: Parameter, gradient: torch.Tensor) -> None:
+        """Raises ValueError for a reduction that rows cannot be put together by."""
+        if self._op not in (ReduceOp.AVERAGE, ReduceOp.SUM):
+            raise ValueError(f"{name!r} has a sparse gradient, which has no {self._op.name}: set sparse_as_dense=True")
+        self.dims[name] = gradient.sparse_dim()
+        rows = gradient.detach().coalesce()
+        mine = self._compression.travels(rows.values().contiguous())
+        indices = rows.indices().t().contiguous()
+        self._pending.append(
+            _Rows(wire, parameter, mine, self._gather(wire, mine), self._gather(f"{wire}.indices", indices))
+        )
+
+    def finish(self) -> list[CollectiveFailed]:
+        """Wait for all, and put them where the optimizer looks; the failures."""
+        pending, self._pending = self._pending, []
+        failures = []
+        for each in pending:
+            try:
+                values = self._values(each)
+                indices = each.indices.wait()
+            except CollectiveFailed as failure:
+                failures.append(failure)
+                continue
+            parameter = each.parameter
+            values = values.to(parameter.dtype)
+            if self._op is ReduceOp.AVERAGE:
+                values = values / self._engine.ranks
+            parameter.grad = torch.sparse_coo_tensor(
+                indices.t(), values, parameter.shape, dtype=values.dtype, device=values.device, check_invariants=False
+            )
+        return failures
+
+    def _values(self, each: _Rows) -> torch.Tensor:
+        try:
+            values: torch.Tensor = each.values.wait()
+        except CollectiveFailed as failure:
+            if not dense_elsewhere(failure):
+                raise
+            values = self._gather(each.wire, each.mine).wait()
+        return values
+
+    def _gather(self, wire: str, tensor: torch.Tensor) -> Handle:
+        request = self._book.request(wire, tensor, Op.ALLGATHER, group=self._engine.group_digest(wire))
+        return self._engine.submit([(request, tensor, None)], ready=ready_event([tensor]))
+
+
+def dense_elsewhere(failure: CollectiveFailed) -> bool:
+    """Whether a gradient failed because it is sparse on some ranks and dense on others: they all read the same."""
+    return str(failure).startswith("Mismatched operations")
