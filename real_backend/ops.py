@@ -28,19 +28,28 @@ Average, Sum, Min, Max, Product = (
 _unnamed: WeakKeyDictionary[Engine, Iterator[int]] = WeakKeyDictionary()
 """By engine: its ranks must count alike, whatever some of them do in another process set or did in a job before."""
 _book = RequestBook()
+_OPERATION = {op: op.name.lower() for op in Op}
 
 
 def _submit_one(
     op: Op, tensor: torch.Tensor, output: torch.Tensor | None, name: str | None, engine: Engine | None, **fields: Any
 ) -> Handle:
     engine = engine or job.default_engine()
-    return _submit(op, [tensor], [output], [_name(op.name.lower(), name, engine)], engine, False, **fields)
+    full = _name(_OPERATION[op], name, engine)
+    check_tensor(full, op, tensor, output, engine)
+    ready = None
+    if tensor.is_cuda:
+        refuse_capture()
+        ready = ready_event([tensor])
+    request = _book.request(full, tensor, op, group=engine.group_digest(full), **fields)
+    return engine.submit([(request, tensor, output)], ready=ready)
 
 
 def _submit(
     op: Op, tensors: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor | None], names: Sequence[str],
-    engine: Engine, grouped: bool, **fields: Any,
+    engine: Engine, **fields: Any,
 ) -> Handle:  # fmt: skip
+    """A group."""
     for name, tensor, output in zip(names, tensors, outputs, strict=True):
         check_tensor(name, op, tensor, output, engine)
     if tensors[0].is_cuda:
@@ -49,7 +58,7 @@ def _submit(
         (_book.request(name, tensor, op, group=engine.group_digest(name), **fields), tensor, output)
         for name, tensor, output in zip(names, tensors, outputs, strict=True)
     ]
-    return engine.submit(unit, ready=ready_event(tensors), grouped=grouped)
+    return engine.submit(unit, ready=ready_event(tensors), grouped=True)
 
 
 def _name(operation: str, name: str | None, engine: Engine) -> str:
@@ -112,10 +121,10 @@ def _submit_group(
     if not tensors:
         raise ValueError("a group needs at least one tensor")
     engine = engine or job.default_engine()
-    names = _names(op.name.lower(), name, len(tensors), engine)
+    names = _names(_OPERATION[op], name, len(tensors), engine)
     if engine.settings.strict_groups and len(names) > 1:
         engine.register_groups([names])
-    return _submit(op, tensors, outputs or [None] * len(tensors), names, engine, True, **fields)
+    return _submit(op, tensors, outputs or [None] * len(tensors), names, engine, **fields)
 
 
 def grouped_allreduce(

@@ -35,7 +35,7 @@ class RequestBook:
         dtype = PROTOCOL.get(tensor.dtype)
         if dtype is None:
             raise TypeError(f"{name!r}: {tensor.dtype} does not travel; convert it first")
-        device = CPU if tensor.device.type == "cpu" else tensor.device.index or 0
+        device = CPU if tensor.is_cpu else tensor.device.index or 0
         made = self._made.get(name)
         if (
             made is not None and made.dtype is dtype and made.shape == tensor.shape and made.reduce_op is reduce_op
@@ -68,6 +68,8 @@ def _check_request(request: Request) -> None:
 
 def check_tensor(name: str, op: Op, tensor: torch.Tensor, output: torch.Tensor | None, engine: Engine) -> None:
     """Whether they can be worked on. Raises TypeError or ValueError."""
+    if output is tensor and tensor.is_cpu and tensor.layout is torch.strided and tensor.is_contiguous():
+        return  # what nearly all are
     if tensor.layout is not torch.strided or tensor.device.type not in ("cpu", "cuda"):
         raise TypeError(f"{name!r}: a tensor of {tensor.layout} on {tensor.device.type} does not travel; convert it")
     if output is None:

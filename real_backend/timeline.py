@@ -12,10 +12,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 
 from coordsim.protocol import execution
 from coordsim.protocol.messages import JOIN_NAME, Op, Request, Response
+from coordsim.protocol.negotiator import COORDINATOR
 from coordsim.record.timeline import TimelineWriter
 from real_backend.engine.observer import CycleTold, Observer, Performed
 
@@ -36,6 +38,7 @@ class TimelineObserver(Observer):
         self._zero_ns = clock_ns()
         self._epoch_us = time.time_ns() // 1000
         self._last_us = 0
+        self._ranks = 1
         self._wanted: deque[tuple[Path | None, bool]] = deque()
         self._writer = TimelineWriter(path, mark_cycles, start_epoch_us=self._epoch_us)
 
@@ -62,6 +65,7 @@ class TimelineObserver(Observer):
     def cycle(self, told: CycleTold) -> None:
         if self._writer.path is None:
             return
+        self._ranks = told.negotiator.settings.ranks
         now_us = self._us(told.left_ns)
         asked = {request.name for each in told.received for request in each.requests}
         with self._or_no_timeline():
@@ -88,9 +92,21 @@ class TimelineObserver(Observer):
             for index, (name, request) in enumerate(zip(response.names, tasks, strict=True)):
                 if response.op is Op.ERROR:
                     self._writer.end_operation(name, end_us)
-                else:  # a rank that has joined knows how many elements there are, not their shape
-                    shape = (execution.elements(response, index),) if request is None else request.shape
+                else:
+                    shape = self._output_shape(response, index, request)
                     self._writer.end_operation(name, end_us, response.dtype.name.lower(), shape)
+
+    def _output_shape(self, response: Response, index: int, request: Request | None) -> tuple[int, ...]:
+        """On this rank. One that has joined knows how many elements there are, not their shape."""
+        elements = execution.elements(response, index)
+        if request is None:
+            return (elements,)
+        if response.op is Op.ALLGATHER:
+            width = prod(request.shape[1:])
+            return (elements // width if width else request.shape[0], *request.shape[1:])
+        if response.op is Op.REDUCESCATTER:
+            return (execution.shard_rows(request.shape[0], self._ranks)[COORDINATOR].elements, *request.shape[1:])
+        return request.shape
 
     def _activities(self, response: Response, performed: Performed) -> None:
         begin, copied, reduced, end = performed.begin_ns, performed.copied_in_ns, performed.reduced_ns, performed.end_ns

@@ -28,7 +28,7 @@ class Scratch:
 
     def give(self, taken: torch.Tensor) -> None:
         """Nobody uses it any more."""
-        storage = torch.empty(0, dtype=torch.uint8).set_(taken.untyped_storage())  # type: ignore[call-overload]
+        storage = torch.empty(0, dtype=torch.uint8).set_(taken.untyped_storage())
         with self._lock:
             self._free.append(storage)
             if len(self._free) > KEPT:

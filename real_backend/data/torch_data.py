@@ -37,8 +37,10 @@ PIECE_BYTES = 8 << 20
 """Of a fused response over gloo, what travels at once; a larger tensor travels alone, and is not copied."""
 ALONG_BYTES = 64 << 10
 """A small reduction up to that size travels with the bit vector; larger ones would cost too much when it is in vain."""
-PIECES_UNDER_WAY = 2
+PIECES_UNDER_WAY = 8
 """Pieces that gloo has been given and that are not copied out yet."""
+GLOO_THREADS = 2
+"""With one, a rank's link is silent while that thread adds up what came."""
 CACHED_BYTES = 1 << 20
 """Up to that size a second pass over a buffer costs nothing."""
 
@@ -321,7 +323,7 @@ def _gloo(store: dist.Store, rank: int, ranks: int, settings: EngineSettings) ->
     group_type: Any = dist.ProcessGroupGloo
     options = group_type._Options()
     options._timeout = timedelta(microseconds=settings.data_timeout_ns // 1000)
-    options._threads = 1  # one piece after the other: two at once would share the links and finish late
+    options._threads = GLOO_THREADS
     options._devices = [group_type.create_device(hostname=address_of(settings.interface))]
     return group_type(store, rank, ranks, options)
 

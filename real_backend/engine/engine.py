@@ -111,8 +111,7 @@ class Engine:
                 raise self._failure.with_traceback(None)
             if self._leaving:
                 raise NotRunning("this rank has shut down")
-            requests = [request for request, _, _ in unit]
-            self._session.submit(requests)
+            self._session.submit([request for request, _, _ in unit])
             for index, (request, payload, output) in enumerate(unit):
                 self._tasks[request.name] = Task(request, payload, output, handle, index, ready)
             if self._stamped:
