@@ -20,7 +20,10 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "real_backend.job": ("default_engine", "init", "is_initialized", "local_rank", "rank", "shutdown", "size"),
+    "real_backend.job": (
+        "default_engine", "init", "is_initialized", "local_rank", "rank", "shutdown", "size",
+        "start_timeline", "stop_timeline",
+    ),
     "real_backend.ops": (
         "Average", "Max", "Min", "Product", "Sum", "allgather", "allgather_async", "allreduce", "allreduce_",
         "allreduce_async", "allreduce_async_", "barrier", "broadcast", "broadcast_", "broadcast_async",

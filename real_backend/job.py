@@ -60,6 +60,23 @@ def default_engine() -> Engine:
     return _engine
 
 
+def start_timeline(path: Path | str, mark_cycles: bool = False) -> None:
+    """Write rank 0's timeline to ``path`` from the next cycle on; on other ranks nothing happens.
+
+    The file being written already: nothing happens. Raises NotRunning, and OSError when it cannot be written.
+    """
+    timeline = default_engine().timeline
+    if timeline is not None:
+        timeline.start(Path(path), mark_cycles)
+
+
+def stop_timeline() -> None:
+    """Write no timeline from the next cycle on. Raises NotRunning."""
+    timeline = default_engine().timeline
+    if timeline is not None:
+        timeline.stop()
+
+
 def is_initialized() -> bool:
     return _engine is not None and _engine.running
 

@@ -53,6 +53,8 @@ class TimelineObserver(Observer):
         self._wanted.append((None, False))
 
     def cycle_begins(self, cycle: int) -> None:
+        if self._writer.path is None and not self._wanted:
+            return
         with self._or_no_timeline():
             while self._wanted:
                 path, mark_cycles = self._wanted.popleft()

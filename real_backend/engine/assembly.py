@@ -54,10 +54,14 @@ def assemble(
         recorder = _recorder(settings, rank, ranks, job, clock_ns)
         recorder.offset = lambda: life.clock
         watching.append(recorder)
-    if settings.timeline and rank == COORDINATOR:
-        watching.append(TimelineObserver(Path(settings.timeline), settings.timeline_mark_cycles, clock_ns))
+    timeline = None
+    if rank == COORDINATOR:
+        path = Path(settings.timeline) if settings.timeline else None
+        timeline = TimelineObserver(path, settings.timeline_mark_cycles, clock_ns)
+        watching.append(timeline)
     observer = watching[0] if len(watching) == 1 else Observers(watching)
     engine.append(Engine(settings, control, data, life, observer=observer, clock_ns=clock_ns))
+    engine[0].timeline = timeline
     return engine[0]
 
 

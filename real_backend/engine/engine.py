@@ -19,7 +19,7 @@ from real_backend.control.links import LinkLost
 from real_backend.control.transport import ControlTransport
 from real_backend.data.transport import DataTransport
 from real_backend.engine.handles import Bell, Handle, Task, close
-from real_backend.engine.observer import CycleTold, Observer, Performed
+from real_backend.engine.observer import CycleTold, Observer, Performed, Timeline
 from real_backend.engine.pace import FixedPace, Pace, WakingPace
 from real_backend.engine.settings import EngineSettings
 from real_backend.errors import CannotStart, CollectiveFailed, NotRunning, PeerLost, SettingsDiffer, ShutDown
@@ -44,6 +44,8 @@ class Engine:
         self.settings = settings
         self.rank, self.ranks = control.rank, control.ranks
         self.life = life
+        self.timeline: Timeline | None = None
+        """On rank 0: what writes Horovod's timeline, once it is told to."""
         self.counters = Counters()
         self.clock_ns = clock_ns
         self._control = control

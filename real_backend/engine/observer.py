@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 from coordsim.protocol.messages import Request, RequestList, Response
 from coordsim.protocol.negotiator import Negotiator, Schedule
@@ -64,6 +66,14 @@ class Observer:
 
     def ended(self, error: BaseException | None) -> None:
         """The engine has stopped."""
+
+
+class Timeline(Protocol):
+    """What can be started and stopped while the job runs; from any thread."""
+
+    def start(self, path: Path, mark_cycles: bool = False) -> None: ...
+
+    def stop(self) -> None: ...
 
 
 class Observers(Observer):
