@@ -100,7 +100,7 @@ def test_training_is_that_of_one_process_on_all_data(options: dict[str, Any]) ->
 
 @pytest.mark.parametrize("strict", ["off", "on"])
 @pytest.mark.parametrize("options", [{}, {"groups": 2}, {"groups": "layer"}], ids=str)
-def test_ranks_may_use_different_branches(options: dict[str, Any], strict: str) -> None:
+def test_b35_ranks_may_use_different_branches(options: dict[str, Any], strict: str) -> None:
     """Horovod's optimizer stalls with groups here (docs/horovod.md 13.35)."""
     assert run(2, train, options, True, env={"COORDSIM_STRICT_GROUPS": strict}) == [0, 0]
 
