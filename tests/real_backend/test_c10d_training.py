@@ -171,7 +171,8 @@ def test_fsdp2_equals_gloo_and_hits_the_cache(ranks: int) -> None:
         return
     for counts in run(ranks, fsdp_twice, ranks == 2):
         assert counts[0] > 0
-        assert counts[3:] == [counts[-1]] * (STEPS - 3), "every name was known after some steps"
+        # the last reading may see what a faster rank does after its training
+        assert counts[3:-1] == [counts[3]] * (STEPS - 4), "every name was known after some steps"
 
 
 def fsdp_alone() -> None:
