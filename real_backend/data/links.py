@@ -7,6 +7,7 @@ under any fusion.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 
 import torch
@@ -61,5 +62,16 @@ class LinkReducer:
 
 
 def as_bytes(flat: torch.Tensor) -> memoryview:
-    """The bytes of a contiguous CPU tensor, shared with it."""
-    return memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]
+    """The bytes of a contiguous CPU tensor, shared with it and no longer there than it.
+
+    Not by ``numpy()``, which would forbid its owner to resize the storage ever after, as FSDP does to free it.
+    """
+    view: memoryview = _view(flat.data_ptr(), flat.nbytes, _WRITABLE)
+    return view
+
+
+_WRITABLE = 0x200
+"""PyBUF_WRITE."""
+_view = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)(
+    ("PyMemoryView_FromMemory", ctypes.pythonapi)
+)

@@ -363,4 +363,5 @@ def test_a_whole_run_with_launches_that_are_invented(tmp_path, capsys, monkeypat
     assert shown == table.markdown(samples.read(out))
     assert "FAILED: horovod-mpi" in shown
     assert "| idle " in shown
+    assert "|   4 | ours         |           0.10% | 0.10% to 0.10% |" in shown
     assert {each.verdict for each in verdicts(samples.read(out))} == {"reached", "FAILED: horovod-mpi"}

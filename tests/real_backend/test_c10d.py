@@ -148,6 +148,10 @@ def strided() -> None:
         part = torch.empty(2, 2)[:, 0]
         dist.reduce_scatter_tensor(part, torch.ones(2, 2 * ranks)[:, :ranks])
         assert torch.equal(part, torch.full((2,), float(ranks)))
+        for freed in (tensor.contiguous(), torch.empty(2 * ranks)):  # FSDP frees memory by resizing storages
+            dist.all_reduce(freed)
+            dist.all_gather_into_tensor(freed.view(-1)[: 2 * ranks], torch.ones(2))
+            freed.untyped_storage().resize_(0)
         parameter = torch.nn.Parameter(torch.ones(3))
         dist.all_reduce(parameter)
         assert parameter.tolist() == [float(ranks)] * 3

@@ -21,8 +21,7 @@ def markdown(report: Report) -> str:
     parts = [f"{report.date}; {facts}. {load}", targets(report)]
     if any(each.steps_ms for each in report.samples):
         parts.append(arms(report))
-    idle = [each for each in report.samples if each.idle_share is not None]
-    if idle:
+    if any(each.idle_share is not None for each in report.samples):
         parts.append(idles(report))
     problems = sorted({f"- {each.work}, {each.ranks} ranks, {each.arm}: {_last_line(each.error)}"
                        for each in report.samples if each.error})  # fmt: skip
@@ -57,11 +56,16 @@ def arms(report: Report) -> str:
 
 
 def idles(report: Report) -> str:
-    rows = []
+    """What doing nothing costs on every arm."""
+    shares: dict[tuple[int, str], list[float]] = {}
     for each in report.samples:
         if each.idle_share is not None:
-            rows.append([str(each.ranks), each.arm, str(each.round + 1), f"{each.idle_share:.2%}"])
-    return table(["N", "arm", "launch", "a core, idle"], sorted(rows), "><>>")
+            shares.setdefault((each.ranks, each.arm), []).append(each.idle_share)
+    rows = [
+        [str(ranks), arm, f"{statistics.median(found):.2%}", f"{min(found):.2%} to {max(found):.2%}"]
+        for (ranks, arm), found in sorted(shares.items())
+    ]
+    return table(["N", "arm", "idle, of a core", "launches"], rows, "><>>")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
