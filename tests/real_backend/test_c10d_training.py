@@ -144,31 +144,6 @@ def test_buffers_and_accumulation() -> None:
     run(2, ddp_with_buffers_and_accumulation)
 
 
-def torchs_own_hooks() -> None:
-    """PowerSGD's waits for collectives in callbacks of others."""
-    from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
-
-    def wrap(state: Any, hook: Any, model: nn.Module) -> nn.Module:
-        wrapped = DistributedDataParallel(model, bucket_cap_mb=0.005, broadcast_buffers=False)
-        wrapped.register_comm_hook(state(), hook)
-        return wrapped
-
-    def power() -> Any:
-        return powerSGD_hook.PowerSGDState(None, matrix_approximation_rank=2, start_powerSGD_iter=2)
-
-    hooks = ((lambda: None, default_hooks.fp16_compress_hook), (power, powerSGD_hook.powerSGD_hook))
-    for state, hook in hooks:
-        results = []
-        for group in (gloo, coord):
-            with group():
-                results.append(train(partial(wrap, state, hook)))
-        assert all(torch.equal(one, other) for one, other in zip(*results, strict=True)), hook
-
-
-def test_comm_hooks_of_torch_itself() -> None:
-    run(2, torchs_own_hooks)
-
-
 def shard(model: nn.Module) -> nn.Module:
     from torch.distributed.fsdp import fully_shard
 

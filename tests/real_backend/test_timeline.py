@@ -114,6 +114,7 @@ def start_and_stop(folder: Path) -> None:
             rb.allreduce(torch.ones(2), "t")
         if name == "two.json":
             rb.stop_timeline()
+            rb.barrier("so that a cycle begins after it")
     rb.allreduce(torch.ones(2), "unseen")
     if rb.rank() == 0:
         with pytest.raises(OSError, match="nowhere"):
