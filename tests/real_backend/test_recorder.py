@@ -96,7 +96,9 @@ def test_a_merged_run_is_stored_and_read_like_a_simulated_one(tmp_path: Path) ->
 
 def test_a_killed_process_leaves_what_it_had_written(tmp_path: Path) -> None:
     job = Job(2, steps, 10_000, env={"COORDSIM_RECORD": str(tmp_path), "COORDSIM_PEER_TIMEOUT": "3s"})
-    time.sleep(2.5)
+    written = tmp_path / "rank-00001.rank"
+    while time.monotonic() < job.began + 30 and (not written.exists() or written.stat().st_size < 60_000):
+        time.sleep(0.05)
     job.kill(1, signal.SIGKILL)
     outcomes = job.outcomes()
     assert "rank 1 was lost" in outcomes[0].error
