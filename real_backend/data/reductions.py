@@ -46,10 +46,15 @@ COMBINE: dict[ReduceOp, Callable[[torch.Tensor, torch.Tensor], None]] = {
 
 
 def scale(values: torch.Tensor, factor: float) -> None:
-    """In place; integers are scaled as floats and cut towards zero."""
+    """In place; integers are cut towards zero, exactly for 1 / n: a float would make 0 of the average of 49 ones."""
     if factor == 1.0:
         return
     if values.is_floating_point():
         values.mul_(factor)
+        return
+    divisor = round(1 / factor) if factor else 0
+    largest = 0 if values.dtype is torch.bool else torch.iinfo(values.dtype).max
+    if 2 <= divisor <= largest and 1 / divisor == factor:
+        values.div_(divisor, rounding_mode="trunc")
     else:
         values.copy_(values.double().mul_(factor).trunc_())

@@ -12,6 +12,7 @@ import torch
 import real_backend as rb
 from coordsim.protocol.messages import ReduceOp
 from real_backend.data.dtypes import PROTOCOL
+from real_backend.data.reductions import scale
 from tests.real_backend.shared_jobs import once
 
 Shape = tuple[int, ...]
@@ -161,6 +162,8 @@ def scale_values(checks: Checks) -> None:
             wanted = (reduced(rb.Max, [(part.double() * 2).to(dtype) for part in parts]).double() * 0.5).to(dtype)
             found = rb.allreduce(parts[checks.rank], f"{name} max", rb.Max, prescale=2.0, postscale=0.5)
             checks.equal(f"{name} max", found, wanted)
+    large = torch.tensor([(1 << 60) + 1, -(1 << 53) - 1])
+    checks.equal("average of large numbers", rb.allreduce(large, "large"), large)
 
 
 def scatter(checks: Checks) -> None:
@@ -308,7 +311,7 @@ def test_groups_of_mixed_kinds(job: str) -> None:
 
 @every_job
 def test_b6_scales_minimum_maximum_product_and_average(job: str) -> None:
-    look_at(job, scale_values, 32)
+    look_at(job, scale_values, 33)
 
 
 @every_job
@@ -334,3 +337,13 @@ def test_parameters_and_graphs(job: str) -> None:
 @every_job
 def test_mistakes_of_one_rank_are_refused_at_once(job: str) -> None:
     look_at(job, refuse, 13)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int32, torch.int64])
+def test_an_integer_average_is_exact_for_any_number_of_ranks(dtype: torch.dtype) -> None:
+    for ranks in range(2, 300):
+        for value in (0, 1, 5, torch.iinfo(dtype).max // ranks):
+            total = torch.tensor([value * ranks]).to(dtype)
+            if total.item() == value * ranks:
+                scale(total, 1.0 / ranks)
+                assert total.item() == value
