@@ -22,7 +22,7 @@ MACHINE = {"CPU": "invented", "cores": "2"}
 
 def sample(work: str, arm: str, milliseconds: float, ranks: int = 2, turn: int = 0, **more: Any) -> Sample:
     """A launch whose steps all took ``milliseconds``."""
-    return Sample(work=work, ranks=ranks, arm=arm, round=turn, load=0.5, steps_ms=[milliseconds] * 5, **more)
+    return Sample(work=work, ranks=ranks, arm=arm, round=turn, others=0.5, steps_ms=[milliseconds] * 5, **more)
 
 
 def judged(*found: Sample) -> list[Verdict]:
@@ -218,7 +218,7 @@ def test_recorder_pairs_are_compared_whichever_came_first():
 
 def test_the_summary_is_a_median_of_medians():
     found = [
-        Sample(work="one", ranks=2, arm="ours", round=turn, load=0, steps_ms=steps, cpu_ms=turn)
+        Sample(work="one", ranks=2, arm="ours", round=turn, steps_ms=steps, cpu_ms=turn)
         for turn, steps in enumerate(([1.0, 2.0, 9.0], [3.0, 3.0, 3.0], [0.0, 8.0, 10.0], []))
     ]
     steps = samples.summary(found)
@@ -255,16 +255,16 @@ def test_five_times_less_than_gloo():
 def test_without_what_it_is_compared_with_there_is_no_verdict():
     (found,) = judged(sample("resnet50", "ours", 1.0), sample("resnet50", "ddp", 120.0))
     assert (found.ratio, found.verdict) == ("0.01", "skipped: no horovod-gloo")
-    broken = Sample(work="thousand", ranks=4, arm="gloo", round=0, load=0, error="it broke\nmore")
+    broken = Sample(work="thousand", ranks=4, arm="gloo", round=0, error="it broke\nmore")
     assert judged(sample("thousand", "ours", 1.0, 4), broken)[0].verdict == "FAILED: gloo"
-    ours = Sample(work="thousand", ranks=4, arm="ours", round=0, load=0, error="it broke")
+    ours = Sample(work="thousand", ranks=4, arm="ours", round=0, error="it broke")
     assert judged(ours, sample("thousand", "gloo", 1.0, 4))[0].verdict == "FAILED: ours"
 
 
 @pytest.mark.parametrize(("share", "said"), [(0.009, "reached"), (0.01, "MISSED")])
 def test_idle_is_below_one_percent(share, said):
     found = [
-        Sample(work="idle", ranks=4, arm=arm, round=0, load=0, idle_share=value)
+        Sample(work="idle", ranks=4, arm=arm, round=0, idle_share=value)
         for arm, value in (("ours", share), ("horovod-gloo", 0.3), ("horovod-mpi", 0.2))
     ]
     (row,) = judged(*found)
@@ -273,9 +273,9 @@ def test_idle_is_below_one_percent(share, said):
 
 @pytest.mark.parametrize(("ratios", "said"), [([1.0, 1.019, 9.0], "reached"), ([1.0, 1.02, 9.0], "MISSED")])
 def test_the_recorder_costs_less_than_two_percent(ratios, said):
-    sampled = Sample(work="recorder-small", ranks=2, arm="ours", round=0, load=0, recorder=ratios)
+    sampled = Sample(work="recorder-small", ranks=2, arm="ours", round=0, recorder=ratios)
     assert judged(sampled)[0].verdict == said
-    nothing = Sample(work="recorder-small", ranks=2, arm="ours", round=0, load=0, error="nothing was recorded")
+    nothing = Sample(work="recorder-small", ranks=2, arm="ours", round=0, error="nothing was recorded")
     assert judged(nothing)[0].verdict == "skipped: records nothing"
 
 
@@ -293,7 +293,7 @@ def test_one_slow_exchange_after_the_first_step_is_a_miss(later, said):
 def report() -> Report:
     return Report("2026-11-25", MACHINE, [
         sample("small", "ours", 1.5, slow_after_first=0), sample("small", "horovod-gloo", 3.0),
-        Sample(work="small", ranks=2, arm="horovod-mpi", round=0, load=0.1, error="left no result:\nTraceback"),
+        Sample(work="small", ranks=2, arm="horovod-mpi", round=0, error="left no result:\nTraceback"),
     ])  # fmt: skip
 
 
@@ -315,7 +315,7 @@ def test_the_tables_are_aligned_and_name_what_failed():
         assert all(len(line) <= 100 for line in lines)
     assert "| 161 x 256 B     |   2 | 1.50 ms | horovod-gloo 3.00 ms |  0.50 | <= 1     | reached             |" in page
     assert "- small, 2 ranks, horovod-mpi: Traceback" in page
-    assert "2026-11-25; CPU invented; cores 2. Load average before a launch: median 0.5, highest 0.5." in page
+    assert page.startswith("2026-11-25; CPU invented; cores 2. Other processes had 50% of the cores (median of launches; 50% at most).")
 
 
 def test_a_page_has_its_block_replaced_and_nothing_else(tmp_path):
@@ -365,3 +365,14 @@ def test_a_whole_run_with_launches_that_are_invented(tmp_path, capsys, monkeypat
     assert "| idle " in shown
     assert "|   4 | ours         |           0.10% | 0.10% to 0.10% |" in shown
     assert {each.verdict for each in verdicts(samples.read(out))} == {"reached", "FAILED: horovod-mpi"}
+
+
+def test_what_others_took_is_what_was_busy_and_not_ours(monkeypatch):
+    """Ten busy seconds, of which four were ours, of four cores for five seconds."""
+    busy, own, now = iter([100.0, 110.0]), iter([7.0, 11.0]), iter([50.0, 55.0])
+    monkeypatch.setattr(bench, "busy_s", lambda: next(busy))
+    monkeypatch.setattr(bench, "_own_s", lambda: next(own))
+    monkeypatch.setattr(bench.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(bench.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(bench, "launch", lambda *_: [{"idle_share": 0.001}])
+    assert bench.measure(WORKS["idle"], 4, 0, "ours", True, None).others == 0.3

@@ -15,9 +15,10 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.bench.backends import samples
-from tests.bench.backends.launch import ARMS, ROOT, LaunchFailed, horovod_python, launch
+from tests.bench.backends.launch import ARMS, ROOT, LaunchFailed, busy_s, horovod_python, launch
 from tests.bench.backends.samples import Report, Sample
 from tests.bench.backends.table import markdown, replace_block
 from tests.bench.backends.works import WORKS, Work
@@ -37,12 +38,23 @@ def plan(
 
 def measure(work: Work, ranks: int, turn: int, arm: str, quick: bool, horovod: str | None) -> Sample:
     """One launch; one that fails is a sample that says so."""
-    facts = {"work": work.name, "ranks": ranks, "arm": arm, "round": turn, "load": round(os.getloadavg()[0], 2)}
+    facts: dict[str, Any] = {"work": work.name, "ranks": ranks, "arm": arm, "round": turn}
+    began, busy, own = time.monotonic(), busy_s(), _own_s()
     try:
         results = launch(ARMS[arm], ranks, work.spec(arm, quick), horovod)
     except LaunchFailed as error:
         return Sample(**facts, error=str(error))
+    after = busy_s()
+    if busy is not None and after is not None:
+        cores = (os.cpu_count() or 1) * (time.monotonic() - began)
+        facts["others"] = round(max(after - busy - (_own_s() - own), 0.0) / cores, 3)
     return Sample(**facts, **samples.numbers(work.kind, results))
+
+
+def _own_s() -> float:
+    """CPU time of this process and of those that it has started and that have ended, and of theirs."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
 
 
 def machine(horovod: str | None) -> dict[str, str]:

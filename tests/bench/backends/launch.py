@@ -113,6 +113,16 @@ def launch(
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def busy_s() -> float | None:
+    """CPU time that all cores together have spent; None where the kernel does not say."""
+    try:
+        line = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0]
+    except OSError:
+        return None
+    user, nice, system, _idle, _wait, interrupts, soft = (int(field) for field in line.split()[1:8])
+    return (user + nice + system + interrupts + soft) / os.sysconf("SC_CLK_TCK")
+
+
 def _run(command: Sequence[str], environment: Mapping[str, str], timeout_s: float) -> str:
     """What the command printed; after ``timeout_s`` its whole process group is killed."""
     try:

@@ -22,8 +22,8 @@ class Sample:
     ranks: int
     arm: str
     round: int
-    load: float
-    """Load average of the machine just before."""
+    others: float | None = None
+    """CPU time that other processes took during the launch, as share of all cores; None where it is not known."""
     steps_ms: list[float] = field(default_factory=list)
     cpu_ms: float = 0.0
     """CPU time of a step, mean over steps and ranks."""

@@ -16,9 +16,7 @@ BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 def markdown(report: Report) -> str:
     """Targets first, then every arm."""
     facts = "; ".join(f"{name} {value}" for name, value in report.machine.items())
-    loads = [each.load for each in report.samples]
-    load = f"Load average before a launch: median {statistics.median(loads):.1f}, highest {max(loads):.1f}."
-    parts = [f"{report.date}; {facts}. {load}", targets(report)]
+    parts = [f"{report.date}; {facts}.{_noise(report)}", targets(report)]
     if any(each.steps_ms for each in report.samples):
         parts.append(arms(report))
     if any(each.idle_share is not None for each in report.samples):
@@ -89,6 +87,15 @@ def replace_block(page: Path, block: str) -> None:
     beside = page.with_name(page.name + ".new")
     beside.write_text(f"{before}{begin}\n{block.rstrip()}\n\n{end}{after}", encoding="utf-8")
     beside.replace(page)
+
+
+def _noise(report: Report) -> str:
+    """How much of the machine others had."""
+    others = [each.others for each in report.samples if each.others is not None]
+    if not others:
+        return ""
+    middle, most = statistics.median(others), max(others)
+    return f" Other processes had {middle:.0%} of the cores (median of launches; {most:.0%} at most)."
 
 
 def _short(value: float) -> str:
