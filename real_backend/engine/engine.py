@@ -14,6 +14,7 @@ from typing import Any
 
 from coordsim.protocol.messages import JOIN_NAME, Op, Request, RequestList, Response
 from coordsim.protocol.negotiator import GatherLists, Schedule
+from coordsim.protocol.queue import SHUT_DOWN
 from coordsim.protocol.session import Session
 from real_backend.control.links import LinkLost
 from real_backend.control.transport import ControlTransport
@@ -112,7 +113,7 @@ class Engine:
             if self._failure is not None:
                 raise self._failure.with_traceback(None)
             if self._leaving:
-                raise NotRunning("this rank has shut down")
+                raise NotRunning(SHUT_DOWN)
             self._session.submit([request for request, _, _ in unit])
             for index, (request, payload, output) in enumerate(unit):
                 self._tasks[request.name] = Task(request, payload, output, handle, index, ready)

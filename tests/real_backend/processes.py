@@ -6,6 +6,7 @@ The test's own process hosts the store, as torchrun's agent does, so that killin
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
 import multiprocessing
 import os
@@ -120,6 +121,7 @@ def _child(end: Connection, facts: Mapping[str, str], function: Callable[..., An
         outcome = (None, traceback.format_exc())
     end.send(outcome)
     end.close()
+    atexit._run_exitfuncs()  # as a process that was not forked would
 
 
 __all__ = ["Job", "Outcome", "run"]

@@ -88,16 +88,35 @@ def test_a_busy_main_thread_is_not_death() -> None:
 def leave_early() -> str:
     rb.init()
     if rb.rank() == 1:
+        rb.barrier()
         rb.shutdown()
         return "left"
+    pending = rb.allreduce_async(torch.ones(1), "pending")
+    rb.barrier()
     with pytest.raises(rb.ShutDown, match="shut down"):
-        rb.allreduce(torch.ones(1), "pending")
+        pending.wait()
     rb.shutdown()
     return "failed"
 
 
 def test_work_that_is_pending_at_a_shutdown_fails_and_nobody_hangs() -> None:
     assert run(3, leave_early) == ["failed", "left", "failed"]
+
+
+def submit_after_another_has_left() -> str:
+    engine = rb.init()
+    if rb.rank() == 1:
+        rb.shutdown()
+        return "left"
+    while engine.running:
+        time.sleep(0.01)
+    with pytest.raises(rb.NotRunning, match="this rank or another one stopped"):
+        rb.allreduce(torch.ones(1), "too late")
+    return "told"
+
+
+def test_work_that_comes_after_another_rank_has_shut_down_is_told_so() -> None:
+    assert run(3, submit_after_another_has_left) == ["told", "left", "told"]
 
 
 def die_of_an_exception() -> str:
