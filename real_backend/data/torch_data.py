@@ -22,6 +22,7 @@ from real_backend.data.buffers import FusionBuffers, Layout
 from real_backend.data.dtypes import TORCH
 from real_backend.data.gather import EqualGather, EqualShares
 from real_backend.data.links import LinkReducer
+from real_backend.data.memory import NodeMemory, open_memory
 from real_backend.data.reductions import C10D, COMBINE, scale
 from real_backend.data.transport import Done
 from real_backend.engine.handles import Task
@@ -62,6 +63,11 @@ class TorchData:
         self._small_bytes = settings.small_bytes // reach if settings.fusion_threshold_bytes else 0
         self._links = LinkReducer(links) if links is not None else None
         self._gloo: Any = _gloo(dist.PrefixStore("gloo", store), rank, ranks, settings)
+        self._memory: NodeMemory | None = None
+        self._try_memory = (
+            settings.node_memory and settings.fusion_threshold_bytes > 0 and 1 < ranks <= settings.ranks_per_node
+        )
+        """Whether it is still to be found out if the node's memory can be used: when all ranks come to that point."""
         self._equal = EqualGather(self._gloo, links, self._small_bytes)
         self._carried: Response | None = None
         """What the last AND has reduced already; its sum is in the buffer."""
@@ -104,6 +110,11 @@ class TorchData:
         begin_ns = copied_ns = self._clock_ns()
         if self._small(response):
             return self._allreduce_small(response, tasks, results)
+        if self._try_memory and self._links is not None:
+            self._try_memory = False
+            self._memory = open_memory(self._links, self._rank, self._ranks)
+        if self._memory is not None:
+            return self._allreduce_in_memory(self._memory, response, tasks, results)
         under_way: deque[_UnderWay] = deque()
         reduced_ns = 0
         for index, piece in enumerate(self._layout(response, tasks).pieces if len(tasks) > 1 or joined else (None,)):
@@ -156,6 +167,34 @@ class TorchData:
         self._reduce_now(layout.flat, response)
         reduced_ns = self._clock_ns()
         _copy_out(results, layout.flat, layout.views, after)
+        return results, begin_ns, copied_ns, reduced_ns
+
+    def _allreduce_in_memory(
+        self, memory: NodeMemory, response: Response, tasks: Sequence[Task | None], results: list[torch.Tensor | None]
+    ) -> _Outcome:
+        """Where the tensors lie; only what is not contiguous is copied, and neutral values where this rank joined."""
+        before, after = execution.factors(response, self._ranks)
+        begin_ns = self._clock_ns()
+        flats = []
+        for index, (task, result) in enumerate(zip(tasks, results, strict=True)):
+            if task is None or result is None:
+                neutral = execution.neutral(response.dtype, response.reduce_op)
+                flats.append(torch.full((execution.elements(response, index),), neutral, dtype=TORCH[response.dtype]))
+                continue
+            if result.is_contiguous():
+                if result is not task.payload:
+                    result.copy_(task.payload)
+                flat = result.view(-1)
+            else:
+                flat = task.payload.clone(memory_format=torch.contiguous_format).view(-1)
+            scale(flat, before)
+            flats.append(flat)
+        copied_ns = self._clock_ns()
+        memory.allreduce(flats, COMBINE[response.reduce_op], after)
+        reduced_ns = self._clock_ns()
+        for flat, result in zip(flats, results, strict=True):
+            if result is not None and not result.is_contiguous():
+                result.copy_(flat.view(result.shape))
         return results, begin_ns, copied_ns, reduced_ns
 
     def _small(self, response: Response) -> bool:

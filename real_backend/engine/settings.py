@@ -45,6 +45,9 @@ class EngineSettings:
     small_bytes: int = 4 << 20
     """CPU, fusion on: reductions whose bytes times the ranks that meet at one node of the control tree are at most
     this go through its links, in rank order; 0: never."""
+    node_memory: bool = True
+    """CPU, fusion on, all ranks on one node: larger reductions read the other ranks' tensors where they lie, in rank
+    order, where the system allows that."""
     data: str = "auto"
     """Data transport: ``gloo``, ``nccl`` (GPU tensors; CPU tensors still go by gloo), ``auto``, or ``none``."""
     gather_window_ns: int = 1_000_000
@@ -108,6 +111,7 @@ class EngineSettings:
             "control transport": self.control,
             "loop": "on submission" if self.wakes else f"every {self.cycle_time_ns} ns",
             "small reductions (bytes x ranks)": str(self.small_bytes),
+            "reductions over the node's memory": str(self.node_memory),
             "data transport": self.data,
         }
 

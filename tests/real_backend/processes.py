@@ -103,8 +103,9 @@ def run(
 ) -> list[Any]:  # fmt: skip
     """What ``function(*arguments)`` returns on each rank; AssertionError with the first traceback if one raises."""
     outcomes = Job(ranks, function, *arguments, env=env).outcomes(timeout_s)
+    errors = [f"rank {rank}:\n{outcome.error}" for rank, outcome in enumerate(outcomes) if outcome.error]
+    assert not errors, "\n".join(errors)
     for rank, outcome in enumerate(outcomes):
-        assert not outcome.error, f"rank {rank}:\n{outcome.error}"
         assert outcome.exit_code is None, f"rank {rank} ended with {outcome.exit_code}"
     return [outcome.result for outcome in outcomes]
 

@@ -19,13 +19,15 @@ Shape = tuple[int, ...]
 
 SMALL = {"COORDSIM_SMALL": "2kB"}
 BIG = (3000,)
-"""Of any type more than that, over all ranks: not through the control links."""
+"""Of any type more than that, over all ranks: not through the control links, but over the node's memory or gloo."""
 SHAPES: tuple[Shape, ...] = ((), (0,), (5,), (2, 0, 3), (3, 4), BIG)
 JOBS = {
     "1": (1, SMALL),
     "2": (2, SMALL),
     "2, gloo only": (2, {**SMALL, "COORDSIM_FUSION_THRESHOLD": "0"}),
+    "2, no memory": (2, {**SMALL, "COORDSIM_NODE_MEMORY": "off"}),
     "4": (4, SMALL),
+    "4, no memory": (4, {**SMALL, "COORDSIM_NODE_MEMORY": "off"}),
     "4, a tree": (4, {**SMALL, "COORDSIM_RADIX": "2"}),
 }
 
