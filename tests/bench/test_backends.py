@@ -315,7 +315,9 @@ def test_the_tables_are_aligned_and_name_what_failed():
         assert all(len(line) <= 100 for line in lines)
     assert "| 161 x 256 B     |   2 | 1.50 ms | horovod-gloo 3.00 ms |  0.50 | <= 1     | reached             |" in page
     assert "- small, 2 ranks, horovod-mpi: Traceback" in page
-    assert page.startswith("2026-11-25; CPU invented; cores 2. Other processes had 50% of the cores (median of launches; 50% at most).")
+    assert page.startswith(
+        "2026-11-25; CPU invented; cores 2. Other processes had 50% of the cores (median of launches; 50% at most)."
+    )
 
 
 def test_a_page_has_its_block_replaced_and_nothing_else(tmp_path):
