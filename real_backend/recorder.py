@@ -12,7 +12,9 @@ import json
 import os
 import platform
 import struct
+import sys
 import time
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -74,6 +76,16 @@ class _Step:
     """Whether it was too long to be held."""
 
 
+class _Popped:
+    """What was popped last, and in a static model will be again."""
+
+    def __init__(self, requests: Sequence[Request], packed: bytes) -> None:
+        """``packed``: their numbers, as a cycle's block has them."""
+        self.requests = requests
+        self.packed = packed
+        self.names = frozenset(request.name for request in requests)
+
+
 class Recorder(Observer):
     """One rank's stream. A fault of the file system ends the record, never the job."""
 
@@ -93,7 +105,7 @@ class Recorder(Observer):
         self._ids: dict[str, tuple[Request, int]] = {}
         self._ids_given = 0
         self._packed: dict[int, tuple[Any, bytes]] = {}
-        self._popped: tuple[Sequence[Request], bytes] = ((), b"")
+        self._popped = _Popped((), b"")
         self._pending: list[bytes] = []
         self._step = _Step()
         self._marked = False
@@ -167,6 +179,35 @@ class Recorder(Observer):
 
     def _place(self, told: CycleTold) -> None:
         """Which step the popped submissions belong to: after a mark, or with a name that this step had before."""
+        if not told.popped:
+            return
+        if self._marks:
+            self._take_marks(told.stamps[0])
+        if not self._place_at_once(told):
+            self._place_one_by_one(told)
+
+    def _place_at_once(self, told: CycleTold) -> bool:
+        """Whether all of them belong to the step that runs, as nearly always: then they are put there."""
+        popped, stamps = told.popped, told.stamps
+        if popped != self._popped.requests:
+            self._popped = _Popped(popped, self._pack_ids([self._id(request) for request in popped]))
+        names = self._popped.names
+        if self._marks and self._marks[0][1] < stamps[-1]:
+            return False
+        if not self._marked:
+            if popped[0].name in self._step.names:
+                self._end_step(NULL)
+            if len(names) < len(popped) or not self._step.names.isdisjoint(names):
+                return False
+        step = self._step
+        step.names |= names
+        step.tensors += len(popped)
+        if step.first_submit_ns == NULL:
+            step.first_submit_ns = stamps[0]
+        step.last_submit_ns = stamps[-1]
+        return True
+
+    def _place_one_by_one(self, told: CycleTold) -> None:
         for request, stamp_ns in zip(told.popped, told.stamps, strict=True):
             if self._marks and stamp_ns > self._marks[0][1]:
                 self._take_marks(stamp_ns)
@@ -244,15 +285,13 @@ class Recorder(Observer):
         digest = 0
         if self.limits.digests and isinstance(negotiator, CachedNegotiator):
             digest = negotiator.cache.digest()
-        if told.popped != self._popped[0]:
-            self._popped = (told.popped, self._pack_ids([self._id(request) for request in told.popped]))
         return block(Block.CYCLE, CYCLE.pack(
             told.cycle, self._step.number, kind, told.entered_ns, told.left_ns, told.work_ns, finished_ns,
             sum(len(each.requests) for each in told.received),
             sum(list_bytes(each) for each in told.received if each.rank), schedule.hits_common,
             len(schedule.responses), schedule_hash([response.names for response in schedule.responses]), digest,
             len(told.popped),
-        ) + self._popped[1] + struct.pack(f"<{len(told.stamps)}q", *told.stamps))  # fmt: skip
+        ) + (self._popped.packed + _packed_stamps(told.stamps) if told.popped else b""))  # fmt: skip
 
     def _response_block(self, cycle: int, index: int, response: Response, performed: Performed) -> bytes:
         packed = self._packed.get(id(response))
@@ -330,6 +369,12 @@ class Recorder(Observer):
         except OSError:
             os.close(self._file)
             self._file = -1
+
+
+def _packed_stamps(stamps: Sequence[int]) -> bytes:
+    if isinstance(stamps, array) and sys.byteorder == "little":
+        return stamps.tobytes()
+    return struct.pack(f"<{len(stamps)}q", *stamps)
 
 
 def _kind(told: CycleTold) -> Kind:

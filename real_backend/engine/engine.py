@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from array import array
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
@@ -53,7 +54,7 @@ class Engine:
         self._data = data
         self._observer = observer or Observer()
         self._stamped = self._observer.wants_stamps
-        self._stamps: list[int] = []
+        self._stamps = array("q")
         """When what is queued was submitted, in the order of the queue."""
         self.tell = tell or _to_stderr
         self._session = Session(
@@ -118,7 +119,9 @@ class Engine:
             for index, (request, payload, output) in enumerate(unit):
                 self._tasks[request.name] = Task(request, payload, output, handle, index, ready)
             if self._stamped:
-                self._stamps += [self.clock_ns()] * len(unit)
+                now_ns = self.clock_ns()
+                for _ in unit:
+                    self._stamps.append(now_ns)
             self._pace.submitted()
         return handle
 
@@ -201,7 +204,7 @@ class Engine:
         with self._lock:
             self._pace.entered()
             exchange = next(conversation)
-            stamps, self._stamps = self._stamps, []
+            stamps, self._stamps = self._stamps, array("q")
         self._received = ()
         schedule: Schedule
         schedule, work_ns = self._converse(conversation, exchange)
