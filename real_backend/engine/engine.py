@@ -56,6 +56,7 @@ class Engine:
         self._stamped = self._observer.wants_stamps
         self._stamps = array("q")
         """When what is queued was submitted, in the order of the queue."""
+        self._stamp = self._stamps.append
         self.tell = tell or _to_stderr
         self._session = Session(
             settings.control_plane, control.rank, settings.protocol(control.ranks), settings.stall_limits(),
@@ -119,9 +120,9 @@ class Engine:
             for index, (request, payload, output) in enumerate(unit):
                 self._tasks[request.name] = Task(request, payload, output, handle, index, ready)
             if self._stamped:
-                now_ns = self.clock_ns()
-                for _ in unit:
-                    self._stamps.append(now_ns)
+                self._stamp(self.clock_ns())
+                if len(unit) > 1:
+                    self._stamps.extend(self._stamps[-1:] * (len(unit) - 1))
             self._pace.submitted()
         return handle
 
@@ -141,7 +142,7 @@ class Engine:
             self._session.join()
             self._tasks[JOIN_NAME] = Task(Request(JOIN_NAME, Op.JOIN), None, None, handle, 0)
             if self._stamped:
-                self._stamps.append(self.clock_ns())
+                self._stamp(self.clock_ns())
             self._pace.submitted()
         return handle
 
@@ -204,7 +205,8 @@ class Engine:
         with self._lock:
             self._pace.entered()
             exchange = next(conversation)
-            stamps, self._stamps = self._stamps, array("q")
+            stamps = self._stamps[:]
+            del self._stamps[:]
         self._received = ()
         schedule: Schedule
         schedule, work_ns = self._converse(conversation, exchange)

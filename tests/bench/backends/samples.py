@@ -34,7 +34,7 @@ class Sample:
     idle_share: float | None = None
     """Of a core, the largest of all ranks."""
     recorder: list[float] = field(default_factory=list)
-    """Median step with a recorder over that without, of each pair of engines."""
+    """Median step with a recorder over that without, of each pair of blocks."""
     error: str = ""
     """Why there is nothing else."""
 

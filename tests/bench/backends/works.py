@@ -90,11 +90,11 @@ WORKS = {
         ),
         Work(
             name="recorder-small", title="recorder, 161 x 256 B", kind="recorder", sizes=(64,) * 161, ranks=(2,),
-            arms=("ours",), steps=60, below=0.02, more={"rounds": 10},
+            arms=("ours",), steps=40, below=0.02, more={"rounds": 40},
         ),
         Work(
             name="recorder-resnet50", title="recorder, ResNet-50", kind="recorder", sizes=_RESNET50, ranks=(2,),
-            arms=("ours",), steps=13, below=0.02, more={"rounds": 8},
+            arms=("ours",), steps=13, below=0.02, more={"rounds": 20},
         ),
     )
 }  # fmt: skip
