@@ -123,7 +123,7 @@ def _submit_group(
     engine = engine or job.default_engine()
     names = _names(_OPERATION[op], name, len(tensors), engine)
     if engine.settings.strict_groups and len(names) > 1:
-        engine.register_groups([names])
+        engine.register_groups([names], once=name is None)
     return _submit(op, tensors, outputs or [None] * len(tensors), names, engine, **fields)
 
 

@@ -53,6 +53,10 @@ class GroupTable:
     groups: tuple[tuple[str, ...], ...] = ()
     strict: bool = False
     _of: dict[str, tuple[str, ...]] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def __post_init__(self) -> None:
         for members in self.groups:
@@ -60,6 +64,7 @@ class GroupTable:
                 if name in self._of:
                     raise ValueError(f"tensor {name!r} stands in two groups")
                 self._of[name] = members
+        object.__setattr__(self, "_hash", hash((self.groups, self.strict)))
 
     def members(self, name: str) -> tuple[str, ...]:
         """The group that ``name`` belongs to, members in registration order; itself when in none."""

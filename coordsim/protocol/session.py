@@ -49,6 +49,8 @@ class Session:
         self.popped: tuple[Request, ...] = ()
         """Of the last turn: what this rank brought into it."""
         self._claims = claims(rank, kind, settings, more)
+        self._once: set[tuple[str, ...]] = set()
+        """Registered groups whose names will not come again."""
         self._running = False
         self._leaving = False
         limits = limits or StallLimits()
@@ -64,8 +66,10 @@ class Session:
         """All groups registered so far."""
         return self.negotiator.settings.groups
 
-    def register_groups(self, groups: Iterable[Iterable[str]]) -> None:
+    def register_groups(self, groups: Iterable[Iterable[str]], once: bool = False) -> None:
         """More groups, from now on; before any member is submitted here. Raises ValueError when one is taken.
+
+        ``once``: their names will not come again, and they are forgotten when they have been reduced.
 
         Ranks need not do so in the same cycle: no member is ready, anywhere, before every rank has registered it.
         Whether they registered alike each request tells (``Request.group``).
@@ -74,6 +78,8 @@ class Session:
         more = tuple(tuple(members) for members in groups)
         together = GroupTable((*table.groups, *(each for each in more if each not in table.groups)), table.strict)
         self.negotiator.settings = replace(self.negotiator.settings, groups=together)
+        if once:
+            self._once.update(more)
 
     @property
     def waiting(self) -> bool:
@@ -125,7 +131,17 @@ class Session:
 
         Without those that a joined rank never made.
         """
-        return [self.queue.finish(name) for name in response.names if name in self.queue]
+        ended = [self.queue.finish(name) for name in response.names if name in self.queue]
+        if self._once:
+            self._forget(self.groups.members(response.names[0]))
+        return ended
+
+    def _forget(self, members: tuple[str, ...]) -> None:
+        if members in self._once and not any(name in self.queue for name in members):
+            self._once.remove(members)
+            table = self.groups
+            left = GroupTable(tuple(each for each in table.groups if each != members), table.strict)
+            self.negotiator.settings = replace(self.negotiator.settings, groups=left)
 
     def end(self) -> tuple[str, ...]:
         """After a schedule with ``shutdown``: names that fail, with :data:`SHUT_DOWN`; nothing is taken any more."""

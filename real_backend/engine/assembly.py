@@ -18,6 +18,7 @@ from real_backend.data.transport import DataTransport, NoData
 from real_backend.engine.engine import Engine
 from real_backend.engine.observer import Observer, Observers
 from real_backend.engine.settings import EngineSettings
+from real_backend.errors import CannotStart
 from real_backend.life.line import LifeLine
 from real_backend.recorder import Limits, Recorder
 from real_backend.timeline import TimelineObserver
@@ -35,8 +36,21 @@ def assemble(
 ) -> Engine:  # fmt: skip
     """An engine that is connected, not yet started. All ranks must call it, as often, with the same ``job``.
 
-    Raises CannotStart when ranks do not find each other or a transport is not to be had.
+    Raises CannotStart when ranks do not find each other, a transport is not to be had, or what is to be written down
+    cannot be written: that before anybody is connected.
     """
+    watching = list(observers)
+    recorder = timeline = None
+    try:
+        if settings.record:
+            recorder = _recorder(settings, rank, ranks, job, clock_ns)
+            watching.append(recorder)
+        if rank == COORDINATOR:
+            path = Path(settings.timeline) if settings.timeline else None
+            timeline = TimelineObserver(path, settings.timeline_mark_cycles, clock_ns)
+            watching.append(timeline)
+    except OSError as error:
+        raise CannotStart(f"cannot write {error.filename or settings.record}: {error.strerror}") from error
     prefix = f"coordsim/{job}/{_generation(job)}"
     neighbours = connect(
         store, rank, ranks, settings.tree_radix(ranks), prefix=prefix, interface=settings.interface,
@@ -49,16 +63,8 @@ def assemble(
         neighbours[Purpose.LIFE], settings.peer_timeout_ns / 1e9, lambda: engine[0].thread_alive,
         lambda lost, reason: engine[0].lose(lost, reason), lambda text: engine[0].tell(text), clock_ns,
     )  # fmt: skip
-    watching = list(observers)
-    if settings.record:
-        recorder = _recorder(settings, rank, ranks, job, clock_ns)
+    if recorder is not None:
         recorder.offset = lambda: life.clock
-        watching.append(recorder)
-    timeline = None
-    if rank == COORDINATOR:
-        path = Path(settings.timeline) if settings.timeline else None
-        timeline = TimelineObserver(path, settings.timeline_mark_cycles, clock_ns)
-        watching.append(timeline)
     observer = watching[0] if len(watching) == 1 else Observers(watching)
     engine.append(Engine(settings, control, data, life, observer=observer, clock_ns=clock_ns))
     engine[0].timeline = timeline
@@ -110,8 +116,6 @@ def _data(
 
 def _torch_store(store: Store, prefix: str) -> dist.Store:
     import torch.distributed as dist
-
-    from real_backend.errors import CannotStart
 
     if not isinstance(store, dist.Store):
         raise CannotStart("gloo needs a store of torch.distributed; ranks without torch use control 'tcp', data 'none'")

@@ -146,13 +146,13 @@ class Engine:
             self._pace.submitted()
         return handle
 
-    def register_groups(self, groups: Iterable[Sequence[str]]) -> None:
+    def register_groups(self, groups: Iterable[Sequence[str]], once: bool = False) -> None:
         """Names that are reduced together where groups are strict; before any of them is submitted.
 
-        Raises ValueError when a name stands in another group.
+        ``once``: they will not come again. Raises ValueError when a name stands in another group.
         """
         with self._lock:
-            self._session.register_groups(groups)
+            self._session.register_groups(groups, once)
 
     def group_digest(self, name: str) -> int:
         """What a request for ``name`` has to say of its group."""

@@ -296,3 +296,25 @@ def test_b33_strict_groups_make_the_same_operations_and_bits_every_time() -> Non
         assert len(set(bits)) == 1
         assert made == [made[0]] * 6
         assert [len(names) for names in made[0]] == [4, 4, 4]
+
+
+def unnamed_strict_groups() -> list[int]:
+    engine = rb.init(strict_groups=True)
+    held = []
+    for _ in range(3):
+        pending = [rb.grouped_allreduce_async([torch.ones(3), torch.ones(2)]) for _ in range(4)]
+        held.append(len(engine._session.groups.groups))
+        for handle in pending:
+            handle.wait()
+    rb.grouped_allreduce([torch.ones(3), torch.ones(2)], "named")
+    rb.barrier()
+    held.append(len(engine._session.groups.groups))
+    rb.shutdown()
+    return held
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_strict_groups_without_names_are_forgotten_once_they_are_reduced(ranks: int) -> None:
+    for held in run(ranks, unnamed_strict_groups):
+        assert max(held[:3]) <= 8
+        assert held[3] == 1

@@ -70,3 +70,20 @@ def test_shapes_are_those_of_rank_0s_outputs_and_activities_are_gloos(tmp_path: 
     names = {each.get("name") for each in events}
     assert {"GLOO_ALLREDUCE", "GLOO_ALLGATHER", "GLOO_REDUCESCATTER", "GLOO_BCAST"} <= names
     assert {"MEMCPY_IN_FUSION_BUFFER", "MEMCPY_OUT_FUSION_BUFFER"} <= names
+
+
+def start_without_a_place_to_write(variable: str) -> str:
+    try:
+        rb.init()
+    except rb.CannotStart as error:
+        return str(error)
+    return "started"
+
+
+@pytest.mark.parametrize("variable", ["COORDSIM_TIMELINE", "COORDSIM_RECORD"])
+def test_what_cannot_be_written_ends_the_start_before_anybody_is_connected(tmp_path: Path, variable: str) -> None:
+    (tmp_path / "file").write_text("")
+    place = tmp_path / "file" / "under"
+    (said,) = run(1, start_without_a_place_to_write, variable, env={variable: str(place)})
+    assert said.startswith("cannot write ")
+    assert str(place) in said
