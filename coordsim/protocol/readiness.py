@@ -70,7 +70,7 @@ class _Row:
     rows: int = 0
     """First extents so far, summed; counts for an allgather."""
     complaint: tuple[int, int, str] | None = None
-    """(check, voter index, text); the smallest wins, so the text does not depend on arrival order."""
+    """(check, voter index, text); the smallest wins, whatever the order of those that disagree with the first."""
 
 
 class ReadinessTable:
