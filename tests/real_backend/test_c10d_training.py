@@ -144,6 +144,41 @@ def test_buffers_and_accumulation() -> None:
     run(2, ddp_with_buffers_and_accumulation)
 
 
+def hooked(state: Any, hook: Any, bucket_mb: float, model: nn.Module) -> nn.Module:
+    wrapped = DistributedDataParallel(model, bucket_cap_mb=bucket_mb, broadcast_buffers=False)
+    wrapped.register_comm_hook(state, hook)
+    return wrapped
+
+
+def compress_to_half() -> None:
+    from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
+
+    results = []
+    for group in (gloo, coord):
+        with group():
+            results.append(train(partial(hooked, None, fp16_compress_hook, 0.005)))
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+def compress_by_powers() -> None:
+    """It issues collectives in callbacks of others, and waits for them there. Not compared with gloo, which such a hook
+    may end by ``std::terminate``: a thread of gloo's that runs the last callback joins itself."""
+    from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
+
+    with coord():
+        state = PowerSGDState(None, matrix_approximation_rank=2, start_powerSGD_iter=2)
+        for value in train(partial(hooked, state, powerSGD_hook, 25)):
+            everybody = [torch.empty_like(value) for _ in range(dist.get_world_size())]
+            dist.all_gather(everybody, value)
+            assert all(torch.equal(value, each) for each in everybody)
+        assert state.compression_stats()[2] > 0
+
+
+@pytest.mark.parametrize("what", [compress_to_half, compress_by_powers])
+def test_comm_hooks_of_torch_itself(what: Callable[[], None]) -> None:
+    run(2, what)
+
+
 def shard(model: nn.Module) -> nn.Module:
     from torch.distributed.fsdp import fully_shard
 
