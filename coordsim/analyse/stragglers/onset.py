@@ -33,13 +33,12 @@ def onset(
     With ``own_clock`` ranks' clocks are not compared: times count from the end of the step before on each rank.
     """
     chained = found.chained[within]
-    begun_SR = found.begun_SR[within][chained]
+    begins = found.begun_SR[within][chained]
+    begun = _late(begins, place) if chained.any() and not own_clock else None
     if own_clock:
-        begun = None
-        last = _late(found.last_SR[within][chained] - begun_SR, place)
-        first = _late(found.first_SR[within][chained] - begun_SR, place)
+        last = _late(found.last_SR[within][chained] - begins, place)
+        first = _late(found.first_SR[within][chained] - begins, place)
     else:
-        begun = _late(begun_SR, place) if chained.any() else None
         last, first = _late(found.last_SR[within], place), _late(found.first_SR[within], place)
     profile = _profile(records, place, set(found.steps[within].tolist()), own_clock)
     tensor, jump = _jump(profile)
