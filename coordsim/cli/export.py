@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -14,7 +14,7 @@ from coordsim.cli import console
 EVENTS = 200_000
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """What ``--to`` takes."""
 
     perfetto = "perfetto"

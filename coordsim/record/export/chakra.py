@@ -1,6 +1,7 @@
 """Chakra execution traces, one file a rank: what ASTRA-sim and other simulators of clusters take.
 
-A file is a ``GlobalMetadata`` and then ``Node`` messages of MLCommons' schema (``et_def.proto``), each behind its length.
+A file is a ``GlobalMetadata`` and then ``Node`` messages of MLCommons' schema (``et_def.proto``), each behind its
+length.
 A step is a chain of COMP nodes, each as long as the rank computed until the next response could be launched; each
 response is a COMM_COLL node behind its COMP node and the response before. The next step begins behind all of them.
 """

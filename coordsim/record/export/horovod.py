@@ -26,7 +26,7 @@ class Written(NamedTuple):
 
     steps: int
     events: int
-    """Estimated before, and kept below the limit."""
+    """At most; kept below the limit."""
     left_out: int
     """Steps that there was no room for."""
 
@@ -90,7 +90,7 @@ def _fitting(turns: dict[int, _Turn], steps: Sequence[int], limit: int) -> tuple
             tensors = sum(len(each[0][1].tensors) for each in turn.responses.values())
             size[turn.step] += 1 + len(turn.popped) * (2 if turn.slow else 1) + 10 * tensors
     chosen: set[int] = set()
-    total = 0
+    total = 2 + 2 * len({name for turn in turns.values() for _, name in turn.popped})  # which introduce the tensors
     for step in steps:
         if total + size[step] > limit:
             break
@@ -125,17 +125,16 @@ class _Teller:
         record, first = each[0]
         names = [record.name(tensor) for tensor in first.tensors]
         launch, begin, copied, reduced, end = self._moments([response for _, response in each])
+        at = self._together(names, launch)
         for tensor, name in zip(first.tensors, names, strict=True):
-            at = self._at(name, launch)
             self._writer.negotiate_end(name, at)
             self._writer.start_operation(name, str(record.tensors[tensor]["op"]), at)
         parts = [(f"{self._library}_{record.tensors[first.tensors[0]]['op']}", copied, reduced)] if names else []
         if len(names) > 1:
             parts = [("MEMCPY_IN_FUSION_BUFFER", begin, copied), *parts, ("MEMCPY_OUT_FUSION_BUFFER", reduced, end)]
         for part, since, until in parts:
-            for name in names:
-                self._writer.start_activity([name], part, self._at(name, since))
-                self._writer.end_activity([name], self._at(name, until))
+            self._writer.start_activity(names, part, self._together(names, since))
+            self._writer.end_activity(names, self._together(names, until))
         for tensor, name in zip(first.tensors, names, strict=True):
             facts = record.tensors[tensor]
             shape = tuple(map(int, facts["shape"]))
@@ -150,6 +149,12 @@ class _Teller:
             at = max([at, *known])
             found.append(at)
         return found[0], found[1], found[2], found[3], found[4]
+
+    def _together(self, names: Sequence[str], ns: int) -> int:
+        """A time for all members of a response: it is one event to Horovod."""
+        at = max((self._at(name, ns) for name in names), default=0)
+        self._last.update(dict.fromkeys(names, at))
+        return at
 
     def _at(self, name: str, ns: int) -> int:
         self._last[name] = max(self._last.get(name, 0), ns // 1000)

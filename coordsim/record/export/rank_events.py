@@ -24,6 +24,7 @@ class RankEvents:
         }
         self._steps = {record.rank: {step.step: step for step in record.steps} for record in records}
         self._cycles = {record.rank: _by_step(record.cycles) for record in records}
+        self._until: dict[Track, int] = {}
         self._responses = {record.rank: _by_step(record.responses) for record in records}
 
     def has(self, rank: int) -> bool:
@@ -60,8 +61,8 @@ class RankEvents:
         end = max(step.end_collective_ns, ready)
         track = self.track(rank)
         return [
-            slice_of("ranks' work and waits", track, "work", begin + moved, ready + moved, step=number),
-            slice_of("ranks' work and waits", track, "wait", ready + moved, end + moved, step=number),
+            self._behind("ranks' work and waits", track, "work", begin + moved, ready + moved, number),
+            self._behind("ranks' work and waits", track, "wait", ready + moved, end + moved, number),
         ]
 
     def _submissions(self, rank: int, number: int) -> list[Event]:
@@ -89,10 +90,16 @@ class RankEvents:
                         name = record.name(tensor)
                         ended[name] = max(ended.get(name, 0), response.end_ns + moved)
         return [
-            slice_of("tensors", Track(TENSORS, name), f"step {number}", at, ended[name])
+            self._behind("tensors", Track(TENSORS, name), f"step {number}", at, ended[name], number)
             for name, at in sorted(begun.items(), key=lambda each: each[1])
             if name in ended
         ]
+
+    def _behind(self, kind: str, track: Track, name: str, begin_ns: int, end_ns: int, step: int) -> Event:
+        """A slice that begins no earlier than the last one of its track ended: a fast rank may be a step ahead."""
+        begin = max(begin_ns, self._until.get(track, begin_ns))
+        self._until[track] = max(begin, end_ns)
+        return slice_of(kind, track, name, begin, end_ns, step=step)
 
 
 def _by_step(rows: Sequence[_Row]) -> dict[int, list[_Row]]:

@@ -111,7 +111,7 @@ def _horovod(run: Run, path: Path, limit: int) -> Exported:
     silent = [record.rank for record in run.records if not record.head.get("detailed")]
     if silent:
         told.append(f"{len(silent):,} of {len(run.records):,} ranks recorded steps only: no ticks of theirs")
-    return Exported(path, f"{done.steps:,} steps, some {done.events:,} events", told)
+    return Exported(path, f"{done.steps:,} steps, up to {done.events:,} events", told)
 
 
 def _chakra(run: Run, path: Path, limit: int) -> Exported:

@@ -19,8 +19,9 @@ from coordsim.scenario.restored import restored
 from coordsim.simulate.goal import goal_of, goal_text
 from coordsim.simulate.timeline import export_timeline
 
-EVENTS_A_TENSOR = 12
-"""Of a timeline, for each tensor and step: begins and ends of negotiation, operation and its parts."""
+EVENTS_A_TENSOR = 14
+"""Of a timeline, for each tensor and step: begins and ends of negotiation, operation and its five parts, at most."""
+NAMES_A_TENSOR = 2
 OPERATIONS_A_RANK = 4
 """Of a cycle, at least."""
 
@@ -36,13 +37,14 @@ def timeline(
         raise InputError.one("--steps", "", len(wanted), "a simulated timeline has the first step and another at least")
     tensors = len(scenario.workload.tensors)
     cycles = np.bincount(trace.cycles["step"], trace.cycles["repeat"], len(wanted))[: len(wanted)]
-    events = np.cumsum(cycles + EVENTS_A_TENSOR * tensors).astype(int) + tensors * scenario.ranks
+    events = np.cumsum(cycles + EVENTS_A_TENSOR * tensors).astype(int)
+    events += tensors * (scenario.ranks + NAMES_A_TENSOR) + NAMES_A_TENSOR
     fitting = int(np.searchsorted(events, limit, side="right"))
     if fitting < 2:
-        raise InputError.one("--max-events", "", limit, f"the first two steps have some {events[1]:,} events")
+        raise InputError.one("--max-events", "", limit, f"the first two steps have up to {events[1]:,} events")
     export_timeline(replace(scenario, steps=fitting - 1), path)
     told = [f"left out for size: {len(wanted) - fitting:,} steps"] if fitting < len(wanted) else []
-    return f"{fitting:,} steps, some {events[fitting - 1]:,} events", told
+    return f"{fitting:,} steps, up to {events[fitting - 1]:,} events", told
 
 
 def goal(run: Path, facts: dict[str, Any], path: Path, limit: int) -> tuple[str, list[str]]:
