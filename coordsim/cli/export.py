@@ -50,7 +50,7 @@ def export(
     """A run as a file for another tool."""
     from coordsim.report.export import export_run
 
-    done = export_run(run, to.value, out, steps, max_events)
+    done = export_run(run, to.value, out, steps, max_events, lambda told: console.note(f"note: {told}"))
     console.data(f"{done.path}: {done.what}")
     for sentence in (*done.left_out, _OPENS[to]):
         console.note(f"note: {sentence}")

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from coordsim.record.export import protobuf
 from coordsim.record.files import whole_file
 from coordsim.record.ranks import RankRecord
@@ -62,9 +64,9 @@ def simulated_workload(trace: Trace, wanted: Iterable[int]) -> Workload:
     ends = trace.steps["end_ns"].tolist()
     for step in wanted:
         at, until = (ends[step - 1] if step else 0), int(trace.steps["ready_last_ns"][step])
-        rows = [row for row, end in enumerate(table["end_ns"]) if at < end <= trace.steps["end_collective_ns"][step]]
+        first, behind = np.searchsorted(trace.responses["end_ns"], [at, ends[step]], side="right").tolist()
         collectives = []
-        for number, row in enumerate(rows):
+        for number, row in enumerate(range(first, behind)):
             ready = max(min(table["launch_ns"][row], until), at)
             name = f"response {number} of {table['units'][row]} tensors"
             collectives.append(Collective(

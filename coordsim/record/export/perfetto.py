@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from heapq import merge
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,11 @@ def _packets(messages: Any, picture: Picture) -> Iterator[Any]:
         yield packet
     yield _about(messages, picture, next(iter(uuids.values()), 0))
     flows = _flows(picture)
-    per_track = [_of_track(messages, picture, track, uuid, flows) for track, uuid in uuids.items()]
+    on: dict[Track, list[tuple[int, Event]]] = {track: [] for track in uuids}
+    for number, each in enumerate(picture.events):
+        if each.what is not What.ARROW:
+            on[each.track].append((number, each))
+    per_track = [_of_track(messages, on[track], uuid, flows) for track, uuid in uuids.items()]
     yield from merge(*per_track, key=lambda packet: packet.timestamp)
 
 
@@ -104,13 +108,13 @@ def _flows(picture: Picture) -> dict[tuple[int, bool], list[int]]:
 
 
 def _of_track(
-    messages: Any, picture: Picture, track: Track, uuid: int, flows: dict[tuple[int, bool], list[int]]
+    messages: Any, events: Sequence[tuple[int, Event]], uuid: int, flows: dict[tuple[int, bool], list[int]]
 ) -> Iterator[Any]:
-    """Packets of one track in order of time; slices as begin and end, a nested one within its parent."""
+    """Packets of one track in order of time; slices as begin and end, a nested one within its parent.
+
+    ``events``: each with its number among all of the picture's."""
     kinds, open_ends = messages.TrackEvent, list[int]()
-    for number, each in enumerate(picture.events):
-        if each.track != track or each.what is What.ARROW:
-            continue
+    for number, each in events:
         while open_ends and open_ends[-1] <= each.begin_ns:
             yield _event(messages, kinds.TYPE_SLICE_END, uuid, open_ends.pop())
         if each.what is What.COUNTER:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from coordsim.record.export.picture import (
 )
 from coordsim.record.export.rank_events import RankEvents
 from coordsim.record.ranks import RankRecord
-from coordsim.record.trace import Kind, Trace
+from coordsim.record.trace import Int64, Kind, Trace
 
 STEPS, CYCLES, RESPONSES = Track("run", "steps"), Track("control", "cycles"), Track("data", "responses")
 STEP_PARTS = Track("run", "parts of each step")
@@ -68,10 +69,9 @@ class _Run:
         self._responses = {name: column.tolist() for name, column in trace.responses.items()}
         self._parts = {name: column.tolist() for name, column in breakdown(trace).items()}
         count = trace.steps["step"].size
-        self._rows = [np.flatnonzero(trace.cycles["step"] == step).tolist() for step in range(count)]
         row = np.searchsorted(trace.cycles["cycle"], trace.responses["cycle"], side="right") - 1
-        of_step = trace.cycles["step"][row] if row.size else row
-        self._of_step = [np.flatnonzero(of_step == step).tolist() for step in range(count)]
+        self._rows = _rows(trace.cycles["step"], count)
+        self._of_step = _rows(trace.cycles["step"][row], count)
         self._first = first
         self._ranks = ranks
 
@@ -141,3 +141,9 @@ class _Run:
             if self._cycles["leave_last_ns"][row] >= ready_ns and self._cycles["kind"][row] != Kind.IDLE:
                 yield arrow("last submission", track, tail_ns, CYCLES, max(entered, tail_ns))
                 return
+
+
+def _rows(step_of_row: Int64, steps: int) -> list[range]:
+    """By step, its rows; ``step_of_row`` does not decrease."""
+    ends = np.searchsorted(step_of_row, np.arange(steps + 1)).tolist()
+    return [range(begin, end) for begin, end in pairwise(ends)]

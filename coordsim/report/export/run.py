@@ -39,6 +39,7 @@ class Run:
     base_ns: int
     wanted: range
     """Numbers of the steps."""
+    warn: Callable[[str], None]
 
     @property
     def rows(self) -> list[int]:
@@ -47,11 +48,15 @@ class Run:
         return [number - first for number in self.wanted]
 
 
-def export_run(run: Path, to: str, out: Path | None, steps: str | None, limit: int) -> Exported:
+def export_run(
+    run: Path, to: str, out: Path | None, steps: str | None, limit: int, warn: Callable[[str], None] = lambda _: None
+) -> Exported:
     """Write ``run`` (a run directory, or a folder of ranks' records) in the format ``to``, one of :data:`FORMATS`.
 
     ``out``: the file, of chakra a prefix; default: named after the run, in the working directory. ``steps``: ``"A:B"``.
-    ``limit``: events (nodes, operations) at most. Raises InputError for what is no run, has no such steps, or does not
+    ``limit``: events (nodes, operations) at most. ``warn`` is told, before it begins, what will take long.
+
+    Raises InputError for what is no run, has no such steps, or does not
     keep what the format needs; EnvironmentProblem for a missing extra; OSError.
     """
     suffix, write = FORMATS[to]
@@ -60,10 +65,10 @@ def export_run(run: Path, to: str, out: Path | None, steps: str | None, limit: i
         raise InputError.one("--out", "", str(path), f"folder {path.absolute().parent} does not exist")
     if path.is_dir() and to != "chakra":
         raise InputError.one("--out", "", str(path), f"{path} is a folder; name a file")
-    return write(_read(run, _range(steps)), path, limit)
+    return write(_read(run, _range(steps), warn), path, limit)
 
 
-def _read(path: Path, within: range | None) -> Run:
+def _read(path: Path, within: range | None, warn: Callable[[str], None]) -> Run:
     if (path / "manifest.json").is_file():
         trace, facts = read_run(path)
         records, base_ns = [], 0
@@ -77,7 +82,7 @@ def _read(path: Path, within: range | None) -> Run:
     if not wanted:
         have = f"{there.start}:{there.stop}"
         raise InputError.one("--steps", "", str(within), f"{path} has none of these steps; it has {have}")
-    return Run(path, trace, facts, records, base_ns, wanted)
+    return Run(path, trace, facts, records, base_ns, wanted, warn)
 
 
 def _range(steps: str | None) -> range | None:
@@ -103,7 +108,7 @@ def _perfetto(run: Run, path: Path, limit: int) -> Exported:
 
 def _horovod(run: Run, path: Path, limit: int) -> Exported:
     if not run.records:
-        return Exported(path, *simulated.timeline(run.path, run.facts, run.trace, run.wanted, path, limit))
+        return Exported(path, *simulated.timeline(run.path, run.facts, run.trace, run.wanted, path, limit, run.warn))
     done = horovod.write_horovod(path, run.records, run.base_ns, run.wanted, limit)
     if not done.steps:
         raise InputError.one("--max-events", "", limit, "not even one step fits")

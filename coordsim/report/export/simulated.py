@@ -5,6 +5,7 @@ Equal scenarios give equal runs, bit for bit; the scenario's hash in the manifes
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,16 @@ from coordsim.simulate.timeline import export_timeline
 EVENTS_A_TENSOR = 14
 """Of a timeline, for each tensor and step: begins and ends of negotiation, operation and its five parts, at most."""
 NAMES_A_TENSOR = 2
+SLOW = 1_000
+"""Ranks times steps from which the event engine takes seconds."""
 OPERATIONS_A_RANK = 4
 """Of a cycle, at least."""
 
 
 def timeline(
-    run: Path, facts: dict[str, Any], trace: Trace, wanted: range, path: Path, limit: int
-) -> tuple[str, list[str]]:
+    run: Path, facts: dict[str, Any], trace: Trace, wanted: range, path: Path, limit: int,
+    warn: Callable[[str], None],
+) -> tuple[str, list[str]]:  # fmt: skip
     """Write rank 0's timeline of the run's steps up to the last wanted one. Returns what, and what is not in it."""
     scenario = _scenario(run, facts)
     if wanted.start:
@@ -42,6 +46,8 @@ def timeline(
     fitting = int(np.searchsorted(events, limit, side="right"))
     if fitting < 2:
         raise InputError.one("--max-events", "", limit, f"the first two steps have up to {events[1]:,} events")
+    if scenario.ranks * fitting > SLOW:
+        warn(f"{fitting:,} steps of {scenario.ranks:,} ranks are run again by events: slow; fewer --steps take less")
     export_timeline(replace(scenario, steps=fitting - 1), path)
     told = [f"left out for size: {len(wanted) - fitting:,} steps"] if fitting < len(wanted) else []
     return f"{fitting:,} steps, up to {events[fitting - 1]:,} events", told
