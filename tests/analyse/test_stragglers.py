@@ -120,6 +120,11 @@ def test_two_late_ranks_are_both_named_the_later_first() -> None:
     assert found["late"][0]["costs_s"] == pytest.approx(0.006, abs=0.001)
 
 
+def test_a_small_lateness_is_not_named_beside_a_large_one() -> None:
+    assert late_ranks(stragglers(records(delays(40, 6, {1: 30.0, 4: 4.0}), 0.2))) == [[1]]
+    assert late_ranks(stragglers(records(delays(40, 6, {4: 4.0}), 0.2))) == [[4]]
+
+
 def test_taking_turns_is_nobody() -> None:
     late = np.zeros((40, 4))
     late[np.arange(40), np.arange(40) % 4] = 8.0

@@ -18,6 +18,8 @@ from coordsim.record.trace import Int64
 SCHEMA = "coordsim.stragglers/1"
 NAMED = 5
 """Late ranks or hosts named at most."""
+MINOR = 0.2
+"""Share of the first one's lateness below which nobody else is named beside it."""
 CLOCK, OWN = "rank 0's clock", "each rank's own clock"
 
 
@@ -109,7 +111,7 @@ def _all_late(found: Readiness, measure: _Measure, step_ns: float) -> list[_Unit
     while len(late) < NAMED:
         left = _without(len(found.ranks), [_places(found, each) for each in late])
         one = _latest_host(found, measure, left, step_ns) or _latest_rank(measure, left, step_ns)
-        if one is None:
+        if one is None or (late and one.late.median_ns < MINOR * late[0].late.median_ns):
             break
         late.append(one)
     return late

@@ -21,8 +21,8 @@ CHANCE = 0.02
 CONFIDENCE = 0.95
 WORTH = 0.01
 """Share of a step below which lateness is not worth a name."""
-LEAST_NS = 100_000
-"""Lateness that nobody is named for: a few turns of a scheduler, or the order in which results reach ranks."""
+LEAST_NS = 500_000
+"""Lateness that nobody is named for: what schedulers and the order in which results reach ranks make of equal ranks."""
 APART = 3.0
 """How many times further off than the others usually are among themselves a late unit must be."""
 SHORTEST = 8

@@ -64,14 +64,14 @@ def goal(run: Path, facts: dict[str, Any], path: Path, limit: int) -> tuple[str,
     if operations > limit:
         raise InputError.one("--max-events", "", limit, f"the cycle has {operations:,} operations")
     told = [
-        "one control cycle, in which every rank has all tensors and enters at once; not when ranks enter in the run",
-        "no gradients' collectives: GOAL has the control plane's messages alone",
+        "left out: all but one control cycle, in which every rank has all tensors and enters at once",
+        "left out: gradients' collectives; GOAL has the control plane's messages alone",
     ]
     if warm:
-        told.append("of a warm cache; the first step's slow cycle is not in it")
+        told.append("left out: the first step's slow cycle; this one has a warm cache")
     text = goal_text(scenario, warm=warm)
     with whole_file(path) as fresh:
-        fresh.write_text("".join(f"// left out: {each}\n" for each in told) + text, encoding="utf-8")
+        fresh.write_text("".join(f"// {each}\n" for each in told) + text, encoding="utf-8")
     return f"{operations:,} operations of {scenario.ranks:,} ranks", told
 
 
