@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as trace_pb2
 
 from coordsim.errors import EnvironmentProblem
 from coordsim.record.export.picture import What
@@ -18,7 +19,6 @@ from coordsim.record.store import read_run
 from coordsim.report.export import export_run
 from tests.record.export.runs import NAMES
 
-trace_pb2 = pytest.importorskip("perfetto.protos.perfetto.trace.perfetto_trace_pb2")
 BEGIN, END = trace_pb2.TrackEvent.TYPE_SLICE_BEGIN, trace_pb2.TrackEvent.TYPE_SLICE_END
 
 
