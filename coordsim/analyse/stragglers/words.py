@@ -22,13 +22,13 @@ def nobody(facts: dict[str, Any], unsure_rank: int | None, unsure: Late | None) 
     if facts["measure"] is None:
         return "nobody: how ranks' clocks differ is not known, or no step was recorded on all ranks"
     if facts["smallest_seen_s"] is None:
-        return f"nobody: in {facts['steps']} steps anybody can be last every time by chance; {2 * SHORTEST} would do"
+        return f"nobody: in {facts['steps']} steps anybody can be last every time by chance; {SHORTEST} would do"
     seen = f"a steady {amount(facts['smallest_seen_s'])} a step would have been seen"
     if unsure is not None:
         error = amount(facts["clock_error_s"])
         told = f"rank {unsure_rank:,} seems {amount(unsure.median_ns / 1e9)} late, but clocks are known to {error} only"
         return f"nobody for certain: {told}; {seen}"
-    return f"nobody: no rank is last by more, and more often, than 1 % of a step and chance explain; {seen}"
+    return f"nobody: no rank is last by more, and more often, than noise explains; {seen}"
 
 
 def amount(seconds: float) -> str:

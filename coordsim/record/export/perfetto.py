@@ -72,7 +72,7 @@ def _packet(messages: Any, **fields: int) -> Any:
 
 
 def _describe(messages: Any, descriptor: Any, uuid: int, name: str, place: int) -> None:
-    descriptor.uuid, descriptor.name, descriptor.sibling_order_rank = uuid, name, place
+    descriptor.uuid, descriptor.name, descriptor.sibling_order_rank = uuid, _text(name), place
     descriptor.child_ordering = messages.TrackDescriptor.EXPLICIT
 
 
@@ -135,13 +135,18 @@ def _of_track(
 
 
 def _fill(track_event: Any, event: Event) -> None:
-    track_event.name = event.name
+    track_event.name = _text(event.name)
     track_event.categories.append(event.kind)
     for name, value in event.args.items():
         annotation = track_event.debug_annotations.add(name=name)
         if isinstance(value, str):
-            annotation.string_value = value
+            annotation.string_value = _text(value)
         elif isinstance(value, int):
             annotation.int_value = value
         else:
             annotation.double_value = value
+
+
+def _text(value: str) -> str:
+    """What UTF-8 cannot hold (half a surrogate pair, in a name) becomes a question mark."""
+    return value.encode("utf-8", "replace").decode()

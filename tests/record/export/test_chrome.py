@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jsonschema
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from coordsim.record.breakdown import breakdown, step_times
+from coordsim.record.export.chrome import write_chrome
+from coordsim.record.export.picture import Picture, Track, slice_of
 from coordsim.record.ranks import merge
 from coordsim.record.store import read_run
 from coordsim.report.export import export_run
@@ -162,3 +167,14 @@ def test_a_large_run_keeps_its_first_steps_whole(tmp_path: Path) -> None:
     steps = on_tracks(found)["run / steps"]
     assert 2 < len(steps) < 31
     assert found["otherData"]["left_out"]["steps"] == 31 - len(steps)
+
+
+@given(st.text() | st.just("a\ud800"), st.integers(0, 2**52))
+def test_any_name_can_be_written(name: str, at_ns: int) -> None:
+    track = Track("ranks", name)
+    with TemporaryDirectory() as folder:
+        write_chrome(Path(folder) / "t", Picture([track], [slice_of("tensors", track, name, at_ns, at_ns + 7)]))
+        found = json.loads((Path(folder) / "t").read_bytes())
+    jsonschema.validate(found, SCHEMA)
+    event = found["traceEvents"][-1]
+    assert (event["name"], ns(event["ts"]), ns(event["dur"])) == (name, at_ns, 7)

@@ -6,13 +6,17 @@ import json
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as trace_pb2
 
 from coordsim.errors import EnvironmentProblem
-from coordsim.record.export.picture import What
+from coordsim.record.export.perfetto import write_perfetto
+from coordsim.record.export.picture import Picture, Track, What, slice_of
 from coordsim.record.export.run_picture import picture
 from coordsim.record.ranks import merge_records, read_folder
 from coordsim.record.store import read_run
@@ -81,6 +85,25 @@ def test_submissions_are_at_their_nanosecond(recorded: Path, tmp_path: Path) -> 
         ]  # fmt: skip
     assert submitted == sorted(expected)
     assert len(submitted) == 15
+
+
+@given(st.text(), st.integers(0, 2**62))
+def test_any_name_can_be_written(name: str, at_ns: int) -> None:
+    track = Track("ranks", name)
+    events = [slice_of("tensors", track, name, at_ns, at_ns + 7, note=name, count=-1, share=0.5)]
+    with TemporaryDirectory() as folder:
+        write_perfetto(Path(folder) / "t", Picture([track], events))
+        found = trace_pb2.Trace.FromString((Path(folder) / "t").read_bytes())
+    begun = next(each.track_event for each in found.packet if each.track_event.type == BEGIN)
+    assert begun.name == name.encode("utf-8", "replace").decode()
+    assert begun.debug_annotations[1].int_value == -1
+
+
+def test_half_a_surrogate_pair_is_a_question_mark(tmp_path: Path) -> None:
+    track = Track("ranks", "a\ud800")
+    write_perfetto(tmp_path / "t", Picture([track], [slice_of("tensors", track, "\ud800", 0, 1)]))
+    found = trace_pb2.Trace.FromString((tmp_path / "t").read_bytes())
+    assert [each.track_event.name for each in found.packet if each.track_event.type == BEGIN] == ["?"]
 
 
 def test_it_says_what_is_left_out(recorded: Path, tmp_path: Path) -> None:
