@@ -45,6 +45,7 @@ def run_summary(trace: Trace, manifest: dict[str, Any]) -> dict[str, Any]:
         "ranks_absent": manifest.get("ranks_absent", []),
         "ended_early": manifest.get("ended_early", []),
         "clock_error_s": _clock_error(manifest),
+        "stragglers": manifest.get("stragglers"),
     }
 
 

@@ -53,10 +53,13 @@ def _read(run: Path, steps: str | None) -> tuple[Trace, dict[str, Any]]:
         if steps is not None:
             raise InputError.one("--steps", "", steps, f"{run} is a run directory; steps are chosen when it is made")
         return read_run(run)
-    from coordsim.record.ranks import merge
+    from coordsim.analyse.stragglers import stragglers
+    from coordsim.record.ranks import merge_records, read_folder
 
-    merged = merge(run, _range(steps))
-    return merged.trace, merged.facts
+    chosen = _range(steps)
+    records = read_folder(run)
+    merged = merge_records(records, chosen)
+    return merged.trace, {**merged.facts, "stragglers": stragglers(records, chosen)}
 
 
 def _range(steps: str | None) -> range | None:

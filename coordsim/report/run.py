@@ -20,7 +20,10 @@ def run_report(facts: dict[str, Any], title: str, page: Page) -> str:
         spread += f"; cold first: {text.seconds(facts['cold_step_s'])}"
     lines += ["", *tables.facts([("step time", f"{text.seconds(step['mean'])}  ({spread})")], page, label=_LABEL)]
     lines += ["", *_parts(facts, page)]
-    rows = [("last to come", _last(facts)), ("control", _control(facts))]
+    rows = [("last to come", _last(facts))]
+    if facts["stragglers"] is not None and facts["ranks"] != 1:
+        rows.append(("late", _late(facts["stragglers"])))
+    rows.append(("control", _control(facts)))
     if facts["clock_error_s"] is not None and facts["ranks"] != 1:
         rows.append(("clocks", f"ranks' clocks are known to {text.seconds(facts['clock_error_s'])} or better"))
     lines += ["", *tables.facts(rows, page, label=_LABEL)]
@@ -59,6 +62,17 @@ def _last(facts: dict[str, Any]) -> str:
     if others:
         told += "; then " + ", ".join(f"rank {each['rank']:,} in {each['steps']:,}" for each in others[:3])
     return f"{told}; the median rank waits {text.seconds(facts['straggler_wait_s'])} for the last"
+
+
+def _late(found: dict[str, Any]) -> str:
+    """The verdict on stragglers; of one, where it gets late and what that costs."""
+    told = str(found["verdict"])
+    if len(found["late"]) == 1:
+        each = found["late"][0]
+        onset = each["onset"]
+        where = onset["what"] + (f", {onset['tensor']}" if onset["tensor"] else "")
+        told += f"; {where}. Were it like the others, a step would wait {text.seconds(each['costs_s'])} less"
+    return told
 
 
 def _control(facts: dict[str, Any]) -> str:

@@ -50,6 +50,14 @@ def test_merged_and_stored_it_says_the_same(run: Run, recorded: Path, tmp_path: 
     assert json.loads(run("report", tmp_path / "run", "--json").stdout) == first
 
 
+def test_the_late_rank_is_named_and_where_it_gets_late(run: Run, recorded: Path, tmp_path: Path) -> None:
+    assert "rank 2 is late: " in " ".join(run("report", recorded).stdout.split())
+    found = json.loads(run("report", recorded, "--json").stdout)["stragglers"]
+    assert found["schema"] == "coordsim.stragglers/1"
+    assert [each["ranks"] for each in found["late"]] == [[2]]
+    assert found["late"][0]["onset"]["from"] == "first gradient"
+
+
 def test_some_steps_only(run: Run, recorded: Path) -> None:
     found = json.loads(run("report", recorded, "--steps", "3:7", "--json").stdout)
     assert (found["steps"], found["first_step"], found["cold_step_s"]) == (4, 3, None)
@@ -62,6 +70,7 @@ def test_a_simulated_run_too(run: Run, small: Path, tmp_path: Path) -> None:
     assert found["step_time_s"] == simulated["step_time_s"]
     assert found["breakdown_s"] == pytest.approx(simulated["breakdown_s"])
     assert found["ranks"] == simulated["ranks"]
+    assert found["stragglers"] is None
     assert run("report", tmp_path / "run").stdout.startswith("run: simulation")
 
 

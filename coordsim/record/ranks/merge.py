@@ -35,6 +35,8 @@ class Merged:
     """Number, in the run, of the trace's first step."""
     facts: dict[str, Any]
     """For a manifest: ranks, which of them have details, clocks and their errors, what is missing and why."""
+    base_ns: int = 0
+    """The trace's time 0 on rank 0's clock."""
 
 
 def merge(folder: Path, steps: range | None = None) -> Merged:
@@ -90,7 +92,7 @@ class _Merge:
         for number in self._steps:
             end = self._step(number, end)
         trace = self._writer.finish(blocking=True, missing=frozenset(self._missing))
-        return Merged(trace, self._steps.start, self._facts())
+        return Merged(trace, self._steps.start, self._facts(), self._base)
 
     # Steps.
 

@@ -1,0 +1,190 @@
+"""From ranks' records to a verdict: first hosts, then ranks, each found one taken out before the next is looked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from coordsim.analyse.stragglers import judge, words
+from coordsim.analyse.stragglers.judge import Late
+from coordsim.analyse.stragglers.onset import onset
+from coordsim.analyse.stragglers.readiness import Readiness, readiness
+from coordsim.record.ranks import RankRecord
+from coordsim.record.trace import Int64
+
+SCHEMA = "coordsim.stragglers/1"
+NAMED = 5
+"""Late ranks or hosts named at most."""
+MINOR = 0.2
+"""Share of the first one's lateness below which nobody else is named beside it."""
+CLOCK, OWN = "rank 0's clock", "each rank's own clock"
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """Arrival times to be judged, and what is known of their error."""
+
+    name: str
+    arrive_SR: Int64
+    steps: Int64
+    """Places of its steps among those of the readiness, shape [step]."""
+    margin_R: Int64
+
+
+def stragglers(records: Sequence[RankRecord], within: range | None = None) -> dict[str, Any]:
+    """The JSON object of schema :data:`SCHEMA`: who was late in a run, or in its steps ``within``.
+
+    ``records``: those of :func:`coordsim.record.ranks.read_folder`, at least one. Times are seconds; what is not
+    known is None. The cold step is not looked at.
+    """
+    found = readiness(records, within)
+    step_ns = _step_ns(found)
+    measure, late, unsure = _search(found, step_ns)
+    left = _without(len(found.ranks), [_places(found, each) for each in late])
+    seen = None
+    if measure is not None:
+        seen = judge.smallest_seen(measure.arrive_SR[:, left], measure.margin_R[left], step_ns)
+    named = [_described(found, records, measure, each) for each in late] if measure is not None else []
+    error = found.clock_error_ns
+    facts: dict[str, Any] = {
+        "schema": SCHEMA, "verdict": "", "ranks": len(found.ranks), "steps": int(found.steps.size),
+        "first_step": int(found.steps[0]) if found.steps.size else None, "step_time_s": step_ns / 1e9 or None,
+        "measure": measure.name if measure is not None else None,
+        "clock_error_s": None if error is None else error / 1e9, "chance_of_false_alarm": judge.CHANCE, "late": named,
+        "costs_together_s": _together(measure, left) if measure is not None and named else None,
+        "smallest_seen_s": None if seen is None else seen / 1e9,
+    }  # fmt: skip
+    if named:
+        facts["verdict"] = words.late(named, int(found.steps[-1]))
+    else:
+        facts["verdict"] = words.nobody(facts, None if unsure is None else found.ranks[unsure.unit], unsure)
+    return facts
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """Somebody late: a rank's place, or a host's."""
+
+    late: Late
+    host: str | None = None
+
+
+def _search(found: Readiness, step_ns: float) -> tuple[_Measure | None, list[_Unit], Late | None]:
+    """How it was measured, who is late, and who may be if clocks were better known."""
+    common, own = _by_clock(found), _by_own_clock(found)
+    if common is None:
+        return own, _all_late(found, own, step_ns) if own is not None else [], None
+    late = _all_late(found, common, step_ns)
+    unsure = None
+    if not late and common.margin_R.any():
+        unsure = judge.find(common.arrive_SR, np.zeros_like(common.margin_R), step_ns)
+        alone = _all_late(found, own, step_ns) if own is not None and unsure is not None else []
+        if unsure is not None and any(unsure.unit in _places(found, each) for each in alone):
+            return own, alone, None
+    return common, late, unsure
+
+
+def _by_clock(found: Readiness) -> _Measure | None:
+    """Arrivals on rank 0's clock; None when somebody's clock is not known."""
+    errors = [each for each in found.error_ns if each is not None]
+    if len(errors) < len(found.error_ns) or not found.steps.size:
+        return None
+    mine = np.array(errors, dtype=np.int64)
+    others = [max([*errors[:place], *errors[place + 1 :]], default=0) for place in range(len(errors))]
+    return _Measure(CLOCK, found.last_SR, np.arange(found.steps.size), mine + np.array(others, dtype=np.int64))
+
+
+def _by_own_clock(found: Readiness) -> _Measure | None:
+    """From the end of the step before to the last submission, on one clock each; None when nobody has such steps."""
+    if not found.chained.any():
+        return None
+    steps = np.flatnonzero(found.chained)
+    work = found.last_SR[steps] - found.begun_SR[steps]
+    return _Measure(OWN, work, steps, np.zeros(len(found.ranks), dtype=np.int64))
+
+
+def _all_late(found: Readiness, measure: _Measure, step_ns: float) -> list[_Unit]:
+    late: list[_Unit] = []
+    while len(late) < NAMED:
+        left = _without(len(found.ranks), [_places(found, each) for each in late])
+        one = _latest_host(found, measure, left, step_ns) or _latest_rank(measure, left, step_ns)
+        if one is None or (late and one.late.median_ns < MINOR * late[0].late.median_ns):
+            break
+        late.append(one)
+    return late
+
+
+def _latest_rank(measure: _Measure, left: list[int], step_ns: float) -> _Unit | None:
+    late = judge.find(measure.arrive_SR[:, left], measure.margin_R[left], step_ns)
+    return None if late is None else _Unit(_moved(late, left[late.unit], measure))
+
+
+def _latest_host(found: Readiness, measure: _Measure, left: list[int], step_ns: float) -> _Unit | None:
+    """Where several hosts have several ranks each: a host arrives when the (lower) middle one of its ranks does."""
+    hosts = sorted({found.hosts[place] for place in left})
+    members = [[place for place in left if found.hosts[place] == host] for host in hosts]
+    if len(hosts) < 2 or min(map(len, members)) < 2:
+        return None
+    columns = [np.sort(measure.arrive_SR[:, each], axis=1)[:, (len(each) - 1) // 2] for each in members]
+    margins = np.array([measure.margin_R[each].max() for each in members], dtype=np.int64)
+    late = judge.find(np.stack(columns, axis=1), margins, step_ns)
+    return None if late is None else _Unit(_moved(late, -1, measure), hosts[late.unit])
+
+
+def _moved(late: Late, unit: int, measure: _Measure) -> Late:
+    """With the rank's place and the places of steps that the readiness gives them."""
+    begin, end = int(measure.steps[late.begin]), int(measure.steps[late.end - 1]) + 1
+    return Late(
+        unit, begin, end, late.last, late.chance, late.median_ns, late.low_ns, late.high_ns, late.cost_ns,
+        late.cost_mean_ns,
+    )  # fmt: skip
+
+
+def _places(found: Readiness, each: _Unit) -> list[int]:
+    if each.host is None:
+        return [each.late.unit]
+    return [place for place, host in enumerate(found.hosts) if host == each.host]
+
+
+def _without(count: int, taken: list[list[int]]) -> list[int]:
+    gone = {place for places in taken for place in places}
+    return [place for place in range(count) if place not in gone]
+
+
+def _described(
+    found: Readiness, records: Sequence[RankRecord], measure: _Measure, each: _Unit
+) -> dict[str, Any]:
+    late, places = each.late, _places(found, each)
+    within = slice(late.begin, late.end)
+    steps = found.steps[within]
+    counted = (measure.steps >= late.begin) & (measure.steps < late.end)
+    behind = np.median(judge.behind_median(measure.arrive_SR[counted]), axis=0)
+    worst = max(places, key=lambda place: float(behind[place]))
+    return {
+        "what": "rank" if each.host is None else "host", "host": found.hosts[places[0]],
+        "ranks": [found.ranks[place] for place in places], "late_s": late.median_ns / 1e9,
+        "late_low_s": late.low_ns / 1e9, "late_high_s": late.high_ns / 1e9, "last_in": late.last,
+        "of_steps": int(counted.sum()), "chance": late.chance,
+        "from_step": int(steps[0]), "to_step": int(steps[-1]), "changed": bool(steps.size < found.steps.size),
+        "costs_s": late.cost_ns / 1e9, "costs_mean_s": late.cost_mean_ns / 1e9,
+        "onset": onset(found, records, worst, within, measure.name == OWN),
+    }  # fmt: skip
+
+
+def _together(measure: _Measure, left: list[int]) -> float | None:
+    """Seconds that all others wait, median over steps, for those who are named."""
+    if not left:
+        return None
+    arrive = measure.arrive_SR
+    return float(np.median(arrive.max(axis=1) - np.minimum(arrive[:, left].max(axis=1), arrive.max(axis=1)))) / 1e9
+
+
+def _step_ns(found: Readiness) -> float:
+    """Median time from one step's last submission to the next one's, on any clock: the shortest of all ranks'."""
+    if found.steps.size < 2:
+        return 0.0
+    apart = np.diff(found.steps)
+    return float(np.median(np.diff(found.last_SR, axis=0) / apart[:, np.newaxis], axis=0).min())

@@ -1,0 +1,47 @@
+"""Protocol buffers' wire format, as much of it as is written here: one function for each kind of field.
+
+https://protobuf.dev/programming-guides/encoding. A message is the bytes of its fields, one after another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+_VARINT, _LENGTH = 0, 2
+
+
+def varint(value: int) -> bytes:
+    """A whole number, 7 bits a byte, the lowest first; a negative one as its 64-bit two's complement."""
+    value &= (1 << 64) - 1
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    found.append(value)
+    return bytes(found)
+
+
+def number(field: int, value: int) -> bytes:
+    """A field of type int32, int64, uint32, uint64, bool or enum. Zero is written, too: it may be a oneof's choice."""
+    return varint(field << 3 | _VARINT) + varint(value)
+
+
+def data(field: int, value: bytes) -> bytes:
+    """A field of type bytes, or an embedded message."""
+    return varint(field << 3 | _LENGTH) + varint(len(value)) + value
+
+
+def text(field: int, value: str) -> bytes:
+    """A field of type string; what UTF-8 cannot hold becomes a question mark."""
+    return data(field, value.encode("utf-8", "replace"))
+
+
+def numbers(field: int, values: Iterable[int]) -> bytes:
+    """A repeated field of whole numbers, packed; nothing when there are none."""
+    packed = b"".join(map(varint, values))
+    return data(field, packed) if packed else b""
+
+
+def delimited(message: bytes) -> bytes:
+    """A message in a file of messages: its length first."""
+    return varint(len(message)) + message

@@ -1,0 +1,169 @@
+"""Reads a run, chooses its steps, and gives them to the writer of a format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coordsim.errors import InputError
+from coordsim.record.export import chakra, chrome, horovod, perfetto
+from coordsim.record.export.run_picture import picture
+from coordsim.record.ranks import RankRecord, merge_records, read_folder
+from coordsim.record.store import read_run
+from coordsim.record.trace import Trace
+from coordsim.report.export import simulated
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and what not."""
+
+    path: Path
+    what: str
+    """In a few words."""
+    left_out: list[str]
+    """Sentences."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is to be exported."""
+
+    path: Path
+    trace: Trace
+    facts: dict[str, Any]
+    records: list[RankRecord]
+    """Of ranks; empty for a run directory, which does not keep them."""
+    base_ns: int
+    wanted: range
+    """Numbers of the steps."""
+    warn: Callable[[str], None]
+
+    @property
+    def rows(self) -> list[int]:
+        """Their rows in the trace."""
+        first = int(self.facts.get("first_step", 0))
+        return [number - first for number in self.wanted]
+
+
+def export_run(
+    run: Path, to: str, out: Path | None, steps: str | None, limit: int, warn: Callable[[str], None] = lambda _: None
+) -> Exported:
+    """Write ``run`` (a run directory, or a folder of ranks' records) in the format ``to``, one of :data:`FORMATS`.
+
+    ``out``: the file, of chakra a prefix; default: named after the run, in the working directory. ``steps``: ``"A:B"``.
+    ``limit``: events (nodes, operations) at most. ``warn`` is told, before it begins, what will take long.
+
+    Raises InputError for what is no run, has no such steps, or does not
+    keep what the format needs; EnvironmentProblem for a missing extra; OSError.
+    """
+    suffix, write = FORMATS[to]
+    path = out if out is not None else Path((run.name or run.resolve().name) + suffix)
+    if not path.absolute().parent.is_dir():
+        raise InputError.one("--out", "", str(path), f"folder {path.absolute().parent} does not exist")
+    if path.is_dir() and to != "chakra":
+        raise InputError.one("--out", "", str(path), f"{path} is a folder; name a file")
+    return write(_read(run, _range(steps), warn), path, limit)
+
+
+def _read(path: Path, within: range | None, warn: Callable[[str], None]) -> Run:
+    if (path / "manifest.json").is_file():
+        trace, facts = read_run(path)
+        records, base_ns = [], 0
+    else:
+        records = read_folder(path)
+        merged = merge_records(records, within)
+        trace, facts, base_ns = merged.trace, merged.facts, merged.base_ns
+    first = int(facts.get("first_step", 0))
+    there = range(first, first + trace.steps["step"].size)
+    wanted = there if within is None else range(max(there.start, within.start), min(there.stop, within.stop))
+    if not wanted:
+        have = f"{there.start}:{there.stop}"
+        raise InputError.one("--steps", "", str(within), f"{path} has none of these steps; it has {have}")
+    return Run(path, trace, facts, records, base_ns, wanted, warn)
+
+
+def _range(steps: str | None) -> range | None:
+    if steps is None:
+        return None
+    first, colon, last = steps.partition(":")
+    if not colon or not first.isdecimal() or not last.isdecimal() or int(first) >= int(last):
+        raise InputError.one("--steps", "", steps, 'needs the form "A:B" with A less than B, such as "0:20"')
+    return range(int(first), int(last))
+
+
+def _chrome(run: Run, path: Path, limit: int) -> Exported:
+    shown = picture(run.trace, run.facts, run.records, run.base_ns, run.wanted, limit)
+    chrome.write_chrome(path, shown)
+    return Exported(path, f"{len(shown.events):,} events on {len(shown.tracks):,} tracks", shown.told())
+
+
+def _perfetto(run: Run, path: Path, limit: int) -> Exported:
+    shown = picture(run.trace, run.facts, run.records, run.base_ns, run.wanted, limit)
+    perfetto.write_perfetto(path, shown)
+    return Exported(path, f"{len(shown.events):,} events on {len(shown.tracks):,} tracks", shown.told())
+
+
+def _horovod(run: Run, path: Path, limit: int) -> Exported:
+    if not run.records:
+        return Exported(path, *simulated.timeline(run.path, run.facts, run.trace, run.wanted, path, limit, run.warn))
+    done = horovod.write_horovod(path, run.records, run.base_ns, run.wanted, limit)
+    if not done.steps:
+        raise InputError.one("--max-events", "", limit, "not even one step fits")
+    told = [f"left out for size: {done.left_out:,} steps"] if done.left_out else []
+    silent = [record.rank for record in run.records if not record.head.get("detailed")]
+    if silent:
+        told.append(f"{len(silent):,} of {len(run.records):,} ranks recorded steps only: no ticks of theirs")
+    return Exported(path, f"{done.steps:,} steps, up to {done.events:,} events", told)
+
+
+def _chakra(run: Run, path: Path, limit: int) -> Exported:
+    told = ["no control plane: Chakra has no negotiation; collectives are ordered as they were executed"]
+    if run.records:
+        silent = [record.rank for record in run.records if not record.head.get("detailed")]
+        if silent or len(run.records) < run.facts["ranks"]:
+            message = "chakra needs details of every rank (COORDSIM_RECORD_SAMPLED_RANKS)"
+            raise InputError.one(str(run.path), "", silent, message)
+        workloads = [chakra.recorded_workload(record, run.wanted, run.base_ns) for record in run.records]
+        skipped = workloads[0].skipped
+        told += [f"{skipped:,} responses a rank that are no collective of the schema"] if skipped else []
+    else:
+        ranks = int(run.facts.get("ranks") or run.facts.get("scenario", {}).get("ranks") or 0)
+        if not ranks:
+            raise InputError.one(str(run.path), "ranks", None, "the run does not say how many ranks it had")
+        workloads = [chakra.simulated_workload(run.trace, run.rows)] * ranks
+        told.append("all ranks alike, with the last one's compute: a run directory does not keep each rank's")
+    room, kept = limit // len(workloads), 0
+    for step, nodes in enumerate(workloads[0].nodes):
+        room -= nodes
+        if room < 0:
+            break
+        kept = step + 1
+    if not kept:
+        message = f"not even one step fits: it has {workloads[0].nodes[0]:,} nodes on each of {len(workloads):,} ranks"
+        raise InputError.one("--max-events", "", limit, message)
+    left = len(workloads[0].steps) - kept
+    told += [f"left out for size: {left:,} steps"] if left else []
+    cut = [chakra.Workload(each.steps[:kept]) for each in workloads]
+    files = chakra.write_chakra(path, cut, f"coordsim export of {run.path.name}: " + "; ".join(told))
+    nodes = sum(sum(each.nodes) for each in cut)
+    return Exported(path, f"{nodes:,} nodes in {files[0].name} to {files[-1].name}", told)
+
+
+def _goal(run: Run, path: Path, limit: int) -> Exported:
+    if "scenario" not in run.facts:
+        message = "a real run's records do not keep the size of each message; goal takes simulated runs"
+        raise InputError.one(str(run.path), "", None, message)
+    return Exported(path, *simulated.goal(run.path, run.facts, path, limit))
+
+
+FORMATS: dict[str, tuple[str, Callable[[Run, Path, int], Exported]]] = {
+    "perfetto": (perfetto.SUFFIX, _perfetto),
+    "chrome": (chrome.SUFFIX, _chrome),
+    "goal": (".goal", _goal),
+    "chakra": ("", _chakra),
+    "horovod": (horovod.SUFFIX, _horovod),
+}
+"""Name -> what the file's name ends with, and what writes it."""

@@ -1,0 +1,42 @@
+"""GOAL: parsed by our grammar, replayed to an end; says what it leaves out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from coordsim.cost.goal import parse
+from coordsim.cost.network import LogGP
+from coordsim.errors import InputError
+from coordsim.report.export import export_run
+from coordsim.simulate.goal import goal_of
+from tests.oracles.replay import replay
+from tests.record.export.runs import store
+from tests.scenarios import CLUSTER, PLANE, scenario
+
+
+@pytest.mark.parametrize("plane", ["cached", "coordinator", "hierarchical", "point-to-point"])
+def test_the_cycle_of_the_runs_control_plane(plane: str, tmp_path: Path) -> None:
+    control = replace(PLANE, name=plane)
+    run = store(tmp_path / "run", ranks=5, control_plane=control)
+    done = export_run(run, "goal", tmp_path / "t.goal", None, 10_000)
+    text = (tmp_path / "t.goal").read_text()
+    found = parse(text)
+    assert found == goal_of(scenario(ranks=5, control_plane=control), warm=plane == "cached")
+    network = LogGP.of(CLUSTER)
+    assert all(end > 0 for end in replay(found, network))
+    assert text.startswith("// left out: ")
+    assert len(done.left_out) >= 2
+
+
+def test_bounded(simulated: Path, tmp_path: Path) -> None:
+    for limit in (3, 16 - 1):
+        with pytest.raises(InputError, match="--max-events"):
+            export_run(simulated, "goal", tmp_path / "t.goal", None, limit)
+
+
+def test_a_real_run_is_refused(recorded: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="do not keep the size of each message"):
+        export_run(recorded, "goal", tmp_path / "t.goal", None, 1000)
