@@ -17,6 +17,7 @@ import time
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,8 @@ class _Step:
     tensors: int = 0
     slow_cycles: int = 0
     names: set[str] = field(default_factory=set)
-    blocks: list[bytes] = field(default_factory=list)
-    """Its cycles and responses, until it is known whether they are wanted."""
+    blocks: list[Callable[[], bytes]] = field(default_factory=list)
+    """What makes its cycles and responses, until it is known whether they are wanted: most steps' never are."""
     held_bytes: int = 0
     dropped: bool = False
     """Whether it was too long to be held."""
@@ -156,12 +157,15 @@ class Recorder(Observer):
         step.cycles += 1
         step.slow_cycles += told.schedule.slow
         if self._detailed:
-            self._hold(self._cycle_block(told, kind, finished_ns))
+            nbytes = CYCLE.size + 12 * len(told.popped)
+            digest, popped = self._digest(told), self._popped
+            self._hold(partial(self._cycle_block, told, popped, kind, finished_ns, step.number, digest), nbytes)
         for index, response, performed in self._responses:
             if performed.end_ns is not None:
                 step.end_collective_ns = max(step.end_collective_ns, performed.end_ns)
             if self._detailed:
-                self._hold(self._response_block(cycle, index, response, performed))
+                nbytes = RESPONSE.size + 4 * len(response.names)
+                self._hold(partial(self._response_block, cycle, index, response, performed, step.number), nbytes)
 
     def ended(self, error: BaseException | None) -> None:
         self._end_idle()
@@ -239,7 +243,7 @@ class Recorder(Observer):
         last_ns = max(end_ns, step.end_collective_ns, step.last_submit_ns)
         wanted = self._detailed and not step.dropped and self._wants(step.number, last_ns - begin_ns)
         if wanted:
-            self._pending += step.blocks
+            self._pending += [make() for make in step.blocks]
         elif step.blocks:
             self._left_out += 1
         self._pending.append(block(Block.STEP, STEP.pack(
@@ -250,13 +254,13 @@ class Recorder(Observer):
         self._flush()
         self._step = _Step(step.number + 1)
 
-    def _hold(self, data: bytes) -> None:
+    def _hold(self, make: Callable[[], bytes], nbytes: int) -> None:
         step = self._step
-        step.blocks.append(data)
-        step.held_bytes += len(data)
+        step.blocks.append(make)
+        step.held_bytes += nbytes
         if step.held_bytes > LONGEST_STEP_BYTES:
             if step.number < self.limits.first_steps:
-                self._pending += step.blocks
+                self._pending += [each() for each in step.blocks]
                 self._flush()
             else:
                 step.dropped = True
@@ -280,20 +284,28 @@ class Recorder(Observer):
 
     # Blocks.
 
-    def _cycle_block(self, told: CycleTold, kind: Kind, finished_ns: int) -> bytes:
-        schedule, negotiator = told.schedule, told.negotiator
-        digest = 0
-        if self.limits.digests and isinstance(negotiator, CachedNegotiator):
-            digest = negotiator.cache.digest()
+    def _digest(self, told: CycleTold) -> int:
+        """Of the cache as it is now; 0 where nobody asked for it."""
+        if self.limits.digests and isinstance(told.negotiator, CachedNegotiator):
+            return told.negotiator.cache.digest()
+        return 0
+
+    @staticmethod
+    def _cycle_block(
+        told: CycleTold, popped: _Popped, kind: Kind, finished_ns: int, step: int, digest: int
+    ) -> bytes:
+        schedule = told.schedule
         return block(Block.CYCLE, CYCLE.pack(
-            told.cycle, self._step.number, kind, told.entered_ns, told.left_ns, told.work_ns, finished_ns,
+            told.cycle, step, kind, told.entered_ns, told.left_ns, told.work_ns, finished_ns,
             sum(len(each.requests) for each in told.received),
             sum(list_bytes(each) for each in told.received if each.rank), schedule.hits_common,
             len(schedule.responses), schedule_hash([response.names for response in schedule.responses]), digest,
             len(told.popped),
-        ) + (self._popped.packed + _packed_stamps(told.stamps) if told.popped else b""))  # fmt: skip
+        ) + (popped.packed + _packed_stamps(told.stamps) if told.popped else b""))  # fmt: skip
 
-    def _response_block(self, cycle: int, index: int, response: Response, performed: Performed) -> bytes:
+    def _response_block(
+        self, cycle: int, index: int, response: Response, performed: Performed, step: int
+    ) -> bytes:
         packed = self._packed.get(id(response))
         if packed is None or packed[0] is not response:
             ids = [self._ids[name][1] for name in response.names if name in self._ids]
@@ -302,7 +314,7 @@ class Recorder(Observer):
             packed = self._packed[id(response)] = (response, self._pack_ids(ids))
         times = [performed.copied_in_ns, performed.reduced_ns, performed.end_ns]
         return block(Block.RESPONSE, RESPONSE.pack(
-            cycle, self._step.number, index, response.nbytes, response.op, performed.launch_ns, performed.begin_ns,
+            cycle, step, index, response.nbytes, response.op, performed.launch_ns, performed.begin_ns,
             *(NULL if each is None else each for each in times), len(packed[1]) // 4,
         ) + packed[1])  # fmt: skip
 
@@ -342,7 +354,7 @@ class Recorder(Observer):
             self._idle = []
             if self._detailed:
                 packed = IDLE.pack(cycle, count, first_ns, self._idle_from, self._idle_left)
-                self._hold(block(Block.IDLE, packed))
+                self._hold(partial(block, Block.IDLE, packed), len(packed))
 
     def _clock(self) -> None:
         now_ns = self._clock_ns()

@@ -58,6 +58,37 @@ def recorded(
         raise typer.Exit(FINDING)
 
 
+@app.command("here")
+def here(
+    ranks: Annotated[str, typer.Option(metavar="N,N", help="Numbers of ranks; 2 is what costs are fitted on.")] = "2,4",
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where launches are kept; those that are there are not made again.")
+    ] = Path("coordsim-here"),
+    quick: Annotated[bool, typer.Option("--quick", help="Few workloads and steps: does it run?")] = False,
+    as_json: Json = False,
+) -> None:
+    """The real backend on this machine: fit some launches, predict the rest."""
+    from coordsim.analyse.validate.here import judge, measure
+
+    measure(_folder(out), _numbers(ranks), quick)
+    with Bar(title("fitting")) as bar:
+
+        def show(what: str, done: int, total: int) -> None:
+            bar.begin(what)
+            bar.update(done, total)
+
+        found = judge(out, show)
+    if as_json:
+        console.data_json(found)
+    else:
+        from coordsim.report.validation import here_report
+
+        console.data(here_report(found, console.page()))
+    console.next_command(f"coordsim validate here --out {quote(str(out))} --json")
+    if found["missed"]:
+        raise typer.Exit(FINDING)
+
+
 @app.command("timeline")
 def timeline(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A Horovod timeline, .json or .json.gz.")],
@@ -119,6 +150,25 @@ def _after_recorded(folder: Path, runs: RecordedRuns, found: dict[str, Any]) -> 
             return f"coordsim validate recorded {quote(str(folder))} --fit {quote(glob)}"
     timelines = sorted(folder.glob("*.timeline.json*"))
     return f"coordsim validate timeline {quote(str(timelines[0]))}" if timelines else "coordsim validate published"
+
+
+def _numbers(ranks: str) -> list[int]:
+    from coordsim.errors import InputError
+
+    parts = ranks.split(",")
+    if not all(part.isdecimal() and 1 < int(part) <= 64 for part in parts) or "2" not in parts:
+        raise InputError.one("--ranks", "", ranks, 'needs numbers from 2 to 64, 2 among them, such as "2,4"')
+    return sorted({int(part) for part in parts})
+
+
+def _folder(out: Path) -> Path:
+    from coordsim.errors import InputError
+
+    if out.exists() and not out.is_dir():
+        raise InputError.one("--out", "", str(out), f"{out} is no folder")
+    if not out.absolute().parent.is_dir():
+        raise InputError.one("--out", "", str(out), f"folder {out.absolute().parent} does not exist")
+    return out
 
 
 def _size(flag: str, value: str) -> int:

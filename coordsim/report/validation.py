@@ -14,14 +14,39 @@ _REASON_INDENT = "  "
 
 def validation_report(facts: dict[str, Any], page: Page) -> str:
     """Every case with its two metrics, the fitted costs, and how far off the predictions are."""
-    lines = [page.bold("Recorded runs of real Horovod, and what coordsim predicts for them"), ""]
+    lines = _cases("Recorded runs of real Horovod, and what coordsim predicts for them", facts, page)
+    return "\n".join([*lines, "", *_verdict(facts, page)])
+
+
+def here_report(facts: dict[str, Any], page: Page) -> str:
+    """The same for launches that were made on this machine."""
+    lines = _cases("The real backend on this machine, and what coordsim predicts for it", facts, page)
+    target, cores = facts["target"], facts["machine"]["cores"]
+    promised = target["tolerance"]
+    lines += ["", *page.wrap(
+        f"Predicted step times of ranks that have a core each ({cores} cores): {target['cases']} cases, absolute error "
+        + ", ".join(
+            f"{name} {text.percent(target[key])} (promised {text.percent(promised[key])})"
+            for key, name in (("median", "median"), ("p90", "90th percentile")) if target[key] is not None
+        )
+        + ". More ranks than cores share them: shown, nothing is promised."
+    )]  # fmt: skip
+    lines += page.wrap(
+        "These runs see cycles, fusion, messages and CPU on one machine; they barely see a network, and say nothing "
+        "about thousands of ranks. How long a rank took to submit is taken from the launch that is predicted; what "
+        "follows is not."
+    )
+    return "\n".join([*lines, *(page.bold(f"MISSED {missed}") for missed in facts["missed"])])
+
+
+def _cases(title: str, facts: dict[str, Any], page: Page) -> list[str]:
+    lines = [page.bold(title), ""]
     lines += _table(facts["rows"], page)
     for reason, cases in _refused(facts["rows"]).items():
         lines += page.wrap(f"{', '.join(cases)}: {reason}", "not predicted: ", _REASON_INDENT)
     for fit in facts["fit"]:
         lines += ["", *_fit(fit, page)]
-    lines += ["", *_verdict(facts, page)]
-    return "\n".join(lines)
+    return lines
 
 
 def _table(rows: list[dict[str, Any]], page: Page) -> list[str]:

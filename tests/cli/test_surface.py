@@ -27,6 +27,10 @@ OPTIONS = {
     "validate timeline": {"file", "--ranks", "--cache-capacity", "--fusion-threshold", "--json"},
     "validate published": {"--json"},
     "report": {"run", "--steps", "--json", "--out"},
+    "predict": {
+        "run", "--ranks", "--cluster", "--control-plane", "--steps", "--set", "--json", "--out",
+    },
+    "validate here": {"--ranks", "--out", "--quick", "--json"},
     "export": {"run", "--to", "--out", "--steps", "--max-events"},
     "catalog": {"--json", "--schema"},
     "catalog show": {"name", "--json"},
@@ -45,9 +49,9 @@ def _command(words):
 def test_verbs_are_frozen():
     root = _command("")
     assert set(root.commands) == set(VERBS) == {
-        "demo", "simulate", "validate", "report", "export", "catalog", "doctor"
+        "demo", "simulate", "validate", "report", "predict", "export", "catalog", "doctor"
     }  # fmt: skip
-    assert set(_command("validate").commands) == {"recorded", "timeline", "published"}
+    assert set(_command("validate").commands) == {"here", "recorded", "timeline", "published"}
     assert set(_command("catalog").commands) == {"show"}
     assert {flag for each in root.params for flag in each.opts} == {"--version"}
 

@@ -6,11 +6,13 @@ installed wheel (``importlib.resources``) and offline.
 
 from __future__ import annotations
 
+import csv
 import tomllib
 from dataclasses import dataclass
 from decimal import Decimal
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from math import prod
 from typing import Any, Literal
 
 from coordsim.errors import InputError
@@ -66,6 +68,16 @@ def read(kind: Kind, name: str) -> dict[str, Any]:
     if name not in names(kind):
         raise KeyError(name)
     return tomllib.loads(_text(kind, name), parse_float=Decimal)
+
+
+def gradient_sizes(workload: str) -> tuple[int, ...]:
+    """Elements of each gradient, first ready first; of an entry with a list of tensors. Raises KeyError without one."""
+    try:
+        text = folder("workload").joinpath(f"{workload}.tensors.csv").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise KeyError(workload) from None
+    rows = sorted(csv.DictReader(text.splitlines()), key=lambda row: int(row["ready"]))
+    return tuple(prod(int(extent) for extent in row["shape"].split("x")) for row in rows)
 
 
 def _text(kind: Kind, name: str) -> str:

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass, field
-from importlib.resources import files
-from math import prod
 from typing import Any
 
-
-def resnet50_sizes() -> tuple[int, ...]:
-    """Elements of ResNet-50's 161 gradients, first ready first."""
-    table = files("coordsim.scenario.catalog") / "workloads" / "resnet50.tensors.csv"
-    rows = csv.DictReader(table.read_text(encoding="utf-8").splitlines())
-    ready = sorted(rows, key=lambda row: int(row["ready"]))
-    return tuple(prod(int(extent) for extent in row["shape"].split("x")) for row in ready)
+from coordsim.scenario.catalog import gradient_sizes
 
 
 @dataclass(frozen=True)
@@ -62,7 +53,7 @@ class Work:
 
 OURS = ("ours", "ours-1ms")
 HOROVOD = ("horovod-gloo", "horovod-mpi")
-_RESNET50 = resnet50_sizes()
+_RESNET50 = gradient_sizes("resnet50")
 
 WORKS = {
     work.name: work

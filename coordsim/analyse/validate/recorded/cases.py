@@ -46,6 +46,11 @@ class Case:
         return self.launches[0].ranks
 
     @property
+    def asks(self) -> bool:
+        """Whether every request goes to the coordinator, for there is no cache."""
+        return self.launches[0].cache_capacity == 0
+
+    @property
     def single(self) -> bool:
         """A lottery over the loop's phase: judged by its distribution, not by its median."""
         small = self.recorded[0].gradient_bytes < 1 << 20

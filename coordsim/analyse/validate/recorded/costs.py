@@ -26,13 +26,36 @@ class Hops(NamedTuple):
     allreduce: Callable[[int], int]
     gather: Callable[[int], int]
     broadcast: Callable[[int], int]
+    ask: Callable[[int], int]
+    """Of the slow path: lengths and lists up, length and responses down."""
+    reduce: Callable[[int, bool], int]
+    """Of a small response; the second argument: whether the slow path agreed on it."""
+
+
+def _one(ranks: int) -> int:
+    return min(1, ranks - 1)
+
+
+def _ring(ranks: int) -> int:
+    return 2 * (ranks - 1)
+
+
+def _star(ranks: int) -> int:
+    """Up and down; the root serves one rank after another."""
+    return ranks if ranks > 1 else 0
 
 
 HOPS: Mapping[str, Hops] = {
-    "mpi": Hops(_log2, lambda ranks: min(1, ranks - 1), _log2),
-    "gloo": Hops(lambda ranks: 2 * (ranks - 1), lambda ranks: min(1, ranks - 1), _log2),
+    "mpi": Hops(
+        _log2, _one, _log2, lambda ranks: 2 * _one(ranks) + 2 * _log2(ranks), lambda ranks, asked: _log2(ranks)
+    ),
+    "gloo": Hops(
+        _ring, _one, _log2, lambda ranks: 2 * _one(ranks) + 2 * _log2(ranks), lambda ranks, asked: _ring(ranks)
+    ),
+    "coordsim": Hops(_star, _one, _one, _star, lambda ranks, asked: _star(ranks) if asked else 0),
 }
-"""By controller: Open MPI's recursive doubling and binomial tree; gloo's ring and binomial tree."""
+"""By controller: Open MPI's recursive doubling and binomial tree; gloo's ring and binomial tree; the real backend's
+star, whose small reductions travel with the bit vector (docs/backend.md 4)."""
 
 
 class Parameter(NamedTuple):
@@ -72,12 +95,23 @@ _PARAMETERS = (
 )
 
 
+_PYTHON = "ASSUMED, wide; the backend is Python"
+_OWN: Mapping[str, tuple[Parameter, ...]] = {
+    "coordsim": (
+        Parameter("request", "us", 15.0, 2.0, "one request of another rank at the coordinator", _PYTHON),
+        Parameter("response", "us", 50.0, 3.0, "one response, without its hops", _PYTHON),
+        Parameter("tensor", "us", 4.0, 2.0, "one tensor of a response: copies and callback", _PYTHON),
+    )
+}
+"""What is expected of a controller that is not Horovod's."""
+
+
 def parameters(
     controller: str, fitted_ranks: Collection[int], primitives: Sequence[Primitive]
 ) -> tuple[Parameter, ...]:
     """What is expected of each, from primitives of ``controller`` at the numbers of ranks that are fitted."""
     own = [each for each in primitives if each.controller == controller and each.ranks in fitted_ranks]
-    known = dict(_expected(HOPS[controller], own))
+    known = {each.name: each for each in _OWN.get(controller, ())} | dict(_expected(HOPS[controller], own))
     return tuple(known.get(each.name, each) for each in _PARAMETERS)
 
 
@@ -141,17 +175,19 @@ class Measured:
 
 
 def loop_costs(
-    values: Mapping[str, float], crowded: bool, measured: Measured, controller: str, ranks: int
+    values: Mapping[str, float], crowded: bool, measured: Measured, controller: str, ranks: int, asks: bool
 ) -> LoopCosts:
-    """The costs of ``ranks`` ranks under ``controller``; ``values`` by parameter name, in the parameters' units."""
+    """The costs of ``ranks`` ranks under ``controller``; ``values`` by parameter name, in the parameters' units.
+
+    ``asks``: there is no cache, so that every response was agreed on by the slow path.
+    """
     hops = HOPS[controller]
-    collective_ns = hops.allreduce(ranks) * values["allreduce_hop"] * 1e3
-    asking_hops = 2 * hops.gather(ranks) + 2 * hops.broadcast(ranks)
+    hop_ns = values["allreduce_hop"] * 1e3
     return LoopCosts(
-        bits_ns=round(collective_ns),
-        ask_ns=round(asking_hops * values["tree_hop"] * 1e3),
+        bits_ns=round(hops.allreduce(ranks) * hop_ns),
+        ask_ns=round(hops.ask(ranks) * values["tree_hop"] * 1e3),
         request_ns=round(values["request"] * 1e3),
-        response_ns=round(values["response"] * 1e3 + collective_ns),
+        response_ns=round(values["response"] * 1e3 + hops.reduce(ranks, asks) * hop_ns),
         tensor_ns=round(values["tensor"] * 1e3),
         byte_ps=round(values["byte"] * 1e3),
         notice_ns=measured.notice_ns,

@@ -1,0 +1,179 @@
+"""A prediction with three intervals that are not mixed: run noise, fitted parameters, and the form of the model."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coordsim.analyse.assumptions import LARGEST_RUN_SEEN
+from coordsim.analyse.predict.measured import MeasuredWorkload
+from coordsim.analyse.predict.place import write_scenario
+from coordsim.analyse.predict.uncertain import Form, Parameter, forms, parameters
+from coordsim.analyse.scaling import baseline_step_s
+from coordsim.scenario.loading import load_scenario
+from coordsim.scenario.model import Scenario
+from coordsim.simulate.engine import Simulation, simulate
+
+SCHEMA = "coordsim.prediction/1"
+SEEDS = range(1, 9)
+DRAWS = 12
+_INTERVAL = (5, 95)
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Mean step time with one thing otherwise, s."""
+
+    name: str
+    low_s: float
+    high_s: float
+    says: str
+    source: str
+
+    @property
+    def width_s(self) -> float:
+        return self.high_s - self.low_s
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Of one scenario."""
+
+    measured: MeasuredWorkload
+    scenario: Scenario
+    central: Simulation
+    alone_s: float
+    """Step time of one noise-free median rank alone, s."""
+    run_noise: tuple[float, float]
+    """5th and 95th percentile of the mean step time over seeds, s; so is the next, over parameters."""
+    fitted: tuple[float, float]
+    """All parameters drawn together between their ends."""
+    form: tuple[float, float]
+    """Smallest and largest over forms of the model."""
+    effects: tuple[Effect, ...]
+    """Of single parameters and forms, the widest first."""
+
+    @property
+    def step_s(self) -> float:
+        return self.central.step_time_s
+
+    @property
+    def validated_to(self) -> int:
+        """Ranks up to which anything of this was compared with a measurement."""
+        return max(LARGEST_RUN_SEEN, self.measured.ranks)
+
+
+def predict(
+    found: MeasuredWorkload, name: str, source: str, *, ranks: int, cluster: str, control_plane: str = "cached",
+    steps: int = 20, overrides: Sequence[str] = (), progress: Progress | None = None,
+) -> Prediction:  # fmt: skip
+    """Place ``found`` on ``ranks`` ranks of ``cluster``, and vary what is not certain.
+
+    ``name``: of the workload; ``source``: where it was measured. Raises InputError for what makes no scenario.
+    """
+    with tempfile.TemporaryDirectory(prefix="coordsim-predict-") as folder:
+        path = write_scenario(Path(folder), found, name, source)
+
+        def load(more: Sequence[str] = (), seed: int = 0) -> Scenario:
+            return load_scenario(
+                path, cluster=cluster, ranks=ranks, control_plane=control_plane, steps=steps, seed=seed,
+                overrides=(*overrides, *more),
+            )  # fmt: skip
+
+        scenario = load()
+        uncertain, others = list(parameters(found, scenario)), list(forms(found, scenario))
+        tick = _Ticks(1 + len(SEEDS) + DRAWS + 2 * len(uncertain) + len(others), progress)
+
+        def step_s(more: Sequence[str] = (), seed: int = 0) -> float:
+            return tick(simulate(load(more, seed))).step_time_s
+
+        central = tick(simulate(scenario))
+        seeds = [step_s(seed=seed) for seed in SEEDS]
+        single = [_effect(each, step_s) for each in uncertain]
+        drawn = [step_s(more) for more in _draws(uncertain)]
+        formed = [_form_effect(each, step_s(each.overrides), central.step_time_s) for each in others]
+    effects = sorted((*single, *formed), key=lambda each: -each.width_s)
+    middle = central.step_time_s
+    return Prediction(
+        found, scenario, central, baseline_step_s(scenario), _range([*seeds, middle], middle),
+        _range([*drawn, *(end for each in single for end in (each.low_s, each.high_s))], middle),
+        (min([each.low_s for each in formed], default=middle), max([each.high_s for each in formed], default=middle)),
+        tuple(effects),
+    )  # fmt: skip
+
+
+def _effect(each: Parameter, step_s: Callable[[Sequence[str]], float]) -> Effect:
+    ends = step_s(each.low), step_s(each.high)
+    return Effect(each.name, min(ends), max(ends), each.says, each.source)
+
+
+def _form_effect(each: Form, found_s: float, central_s: float) -> Effect:
+    return Effect(each.name, min(found_s, central_s), max(found_s, central_s), each.why, "another form of the model")
+
+
+def _draws(uncertain: Sequence[Parameter]) -> Iterator[list[str]]:
+    """Every parameter at its low end, where it is, or at its high end, by chance; the same draws every time."""
+    rng = np.random.default_rng(0)
+    for _ in range(DRAWS):
+        yield [
+            override
+            for each in uncertain
+            for override in ((), each.low, each.high)[int(rng.integers(3))]
+        ]  # fmt: skip
+
+
+def _range(values: Sequence[float], middle: float) -> tuple[float, float]:
+    low, high = np.percentile(values, _INTERVAL)
+    return min(float(low), middle), max(float(high), middle)
+
+
+class _Ticks:
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._total, self._progress, self._done = total, progress, 0
+
+    def __call__(self, found: Simulation) -> Simulation:
+        self._done += 1
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+        return found
+
+
+def facts(found: Prediction) -> dict[str, Any]:
+    """The one JSON object of ``coordsim predict --json``."""
+    measured = found.measured
+    return {
+        "schema": SCHEMA,
+        "ranks": found.scenario.ranks, "cluster": found.scenario.cluster.name,
+        "control_plane": found.scenario.control_plane.name,
+        "step_time_s": found.step_s, "alone_s": found.alone_s, "scaling_efficiency": found.alone_s / found.step_s,
+        "intervals_s": {
+            "run_noise": list(found.run_noise), "fitted_parameters": list(found.fitted), "model_form": list(found.form),
+        },
+        "breakdown_s": found.central.breakdown(),
+        "effects": [
+            {"name": each.name, "low_s": each.low_s, "high_s": each.high_s, "range": each.says, "source": each.source}
+            for each in found.effects
+        ],
+        "dominates": found.effects[0].name if found.effects else None,
+        "validated_to_ranks": found.validated_to,
+        "extrapolated": found.scenario.ranks > found.validated_to,
+        "measured": {
+            "ranks": measured.ranks, "hosts": measured.hosts, "steps": measured.steps,
+            "tensors": len(measured.gradients), "backward_s": _interval(measured.backward, 1e-9),
+            "forward_s": None if measured.forward_ns is None else measured.forward_ns / 1e9,
+            "optimizer_s": None if measured.optimizer_ns is None else measured.optimizer_ns / 1e9,
+            "rank_sigma": _interval(measured.rank_sigma), "step_sigma": _interval(measured.step_sigma),
+            "common_sigma": measured.common_sigma, "autocorrelation": measured.autocorrelation,
+        },
+    }  # fmt: skip
+
+
+def _interval(each: Any, scale: float = 1.0) -> dict[str, float]:
+    return {key: getattr(each, key) * scale for key in ("value", "low", "high")}

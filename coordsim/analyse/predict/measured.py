@@ -1,0 +1,205 @@
+"""What ranks' records say of a workload: its gradients, when each gets ready, and how ranks and steps differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coordsim.errors import InputError
+from coordsim.record.ranks import RankRecord
+from coordsim.record.ranks.format import NULL
+from coordsim.record.ranks.reader import StepRecord
+
+Numbers = npt.NDArray[np.float64]
+
+FEWEST_STEPS = 5
+RESAMPLES = 400
+INTERVAL = (5.0, 95.0)
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """One tensor that is reduced."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    ready_ns: int
+    """After backward begins: median over ranks and steps."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value, and what resampling ranks and steps makes of it."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class MeasuredWorkload:
+    """One model's step as it was recorded, without anything that depends on how many ranks there were."""
+
+    gradients: tuple[Gradient, ...]
+    """In ready order."""
+    forward_ns: int | None
+    """None: nobody marked it, and it is part of backward."""
+    optimizer_ns: int | None
+    """None: nobody marked the end of a step."""
+    backward: Interval
+    """Until the last gradient, ns."""
+    rank_sigma: Interval
+    """Persistent differences between ranks: standard deviation, share of backward."""
+    step_sigma: Interval
+    """What is left per rank and step."""
+    common_sigma: float
+    """Of a step on all ranks alike, as by the size of its input. Not modelled: nobody waits for it."""
+    autocorrelation: float | None
+    """Of what is left, from one step to the next; the model takes it for 0."""
+    ranks: int
+    steps: int
+    hosts: int
+
+
+def measured_workload(records: Sequence[RankRecord]) -> MeasuredWorkload:
+    """From records of ranks with details; the first step of the run is left out.
+
+    Raises InputError when there are too few steps that all of them have, or no tensor was reduced.
+    """
+    where = str(records[0].path.parent)
+    detailed = [record for record in records if record.head.get("detailed")]
+    starts = [_starts(record) for record in detailed]
+    common = sorted(set.intersection(*(set(each) for each in starts))) if starts else []
+    if len(common) < FEWEST_STEPS:
+        message = f"{len(common)} steps that every rank with details has; at least {FEWEST_STEPS} are needed"
+        raise InputError.one(where, "", None, message)
+    stamps = [_stamps(record, starts[index]) for index, record in enumerate(detailed)]
+    steps = [{step.step: step for step in record.steps} for record in detailed]
+    durations = np.array([
+        [steps[rank][step].last_submit_ns - starts[rank][step] for rank in range(len(detailed))] for step in common
+    ], dtype=np.float64)  # fmt: skip
+    gradients = _gradients(detailed, stamps, common)
+    if not gradients:
+        raise InputError.one(where, "", None, "no allreduce in the steps with details: nothing to predict")
+    rank_sigma, step_sigma, common_sigma, autocorrelation = _spread(durations)
+    return MeasuredWorkload(
+        gradients=gradients,
+        forward_ns=_median([_forward(steps[rank][step]) for rank in range(len(detailed)) for step in common]),
+        optimizer_ns=_median([_optimizer(steps[rank][step]) for rank in range(len(detailed)) for step in common]),
+        backward=_bootstrap(durations, lambda sample: float(np.median(sample))),
+        rank_sigma=rank_sigma, step_sigma=step_sigma, common_sigma=common_sigma, autocorrelation=autocorrelation,
+        ranks=records[0].ranks, steps=len(common), hosts=len({record.head.get("host") for record in records}),
+    )  # fmt: skip
+
+
+def _starts(record: RankRecord) -> dict[int, int]:
+    """Step -> when its backward began on the rank's clock: at the mark, else at the end of the step before."""
+    found, before = {}, None
+    for step in record.steps:
+        begin = step.forward_end_ns if step.forward_end_ns != NULL else before
+        if begin is not None and step.step > 0 and step.detailed and step.last_submit_ns != NULL:
+            found[step.step] = min(begin, step.first_submit_ns)
+        ends = [at for at in (step.end_ns, step.end_collective_ns) if at != NULL]
+        before = ends[0] if ends else None
+    return found
+
+
+def _stamps(record: RankRecord, starts: dict[int, int]) -> dict[int, dict[int, int]]:
+    """Tensor id -> step -> when it was submitted, ns after backward began."""
+    found: dict[int, dict[int, int]] = {}
+    for cycle in record.cycles:
+        start = starts.get(cycle.step)
+        if start is not None:
+            for tensor, at in zip(cycle.popped, cycle.stamps_ns, strict=True):
+                found.setdefault(tensor, {})[cycle.step] = at - start
+    return found
+
+
+def _gradients(
+    records: Sequence[RankRecord], stamps: Sequence[dict[int, dict[int, int]]], steps: Sequence[int]
+) -> tuple[Gradient, ...]:
+    """Tensors that are reduced in most of the steps; the median of the middle rank's lateness is in all of them."""
+    by_name: dict[str, list[int]] = {}
+    facts: dict[str, dict[str, Any]] = {}
+    for record, of_rank in zip(records, stamps, strict=True):
+        for tensor, by_step in of_rank.items():
+            tensor_facts = record.tensors[tensor]
+            if tensor_facts["op"] == "ALLREDUCE":
+                name = str(tensor_facts["name"])
+                facts[name] = tensor_facts
+                by_name.setdefault(name, []).extend(by_step[step] for step in steps if step in by_step)
+    enough = len(steps) * len(records) / 2
+    ready = sorted((float(np.median(times)), name) for name, times in by_name.items() if len(times) >= enough)
+    found, last = [], 0
+    for at, name in ready:
+        last = max(round(at), last + 1)
+        shape = tuple(int(extent) for extent in facts[name]["shape"]) or (1,)
+        found.append(Gradient(name, shape, str(facts[name]["dtype"]).lower(), last))
+    return tuple(found)
+
+
+def _forward(step: StepRecord) -> int | None:
+    if NULL in (step.start_ns, step.forward_end_ns):
+        return None
+    return step.forward_end_ns - step.start_ns
+
+
+def _optimizer(step: StepRecord) -> int | None:
+    if NULL in (step.end_ns, step.end_collective_ns):
+        return None
+    return max(step.end_ns - step.end_collective_ns, 0)
+
+
+def _median(values: Sequence[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return round(float(np.median(known))) if len(known) == len(values) else None
+
+
+def _spread(durations: Numbers) -> tuple[Interval, Interval, float, float | None]:
+    """Two-way analysis of variance of backward's length, shape [step, rank]: rank, step, what is left."""
+    relative = durations / np.median(durations)
+    left = _left(relative)
+    before, after = left[:-1].ravel(), left[1:].ravel()
+    correlated = float(np.corrcoef(before, after)[0, 1]) if before.std() and after.std() else None
+    steps_apart = relative.mean(axis=1)
+    noise = (left**2).sum() / max((left.shape[0] - 1) * max(left.shape[1] - 1, 1), 1)
+    common = max(float(steps_apart.var(ddof=1)) - float(noise) / relative.shape[1], 0.0) ** 0.5
+    return (
+        _bootstrap(relative, lambda sample: _sigmas(sample)[0]),
+        _bootstrap(relative, lambda sample: _sigmas(sample)[1]), common, correlated,
+    )  # fmt: skip
+
+
+def _left(relative: Numbers) -> Numbers:
+    """What neither the rank nor the step explains; with one rank, what the rank does not."""
+    left = relative - relative.mean(axis=0, keepdims=True)
+    if relative.shape[1] > 1:
+        left = left - left.mean(axis=1, keepdims=True)
+    return np.asarray(left)
+
+
+def _sigmas(relative: Numbers) -> tuple[float, float]:
+    steps, ranks = relative.shape
+    left = _left(relative)
+    freedom = (steps - 1) * max(ranks - 1, 1)
+    noise = float((left**2).sum()) / freedom
+    between = float(relative.mean(axis=0).var(ddof=1)) - noise / steps if ranks > 1 else 0.0
+    return max(between, 0.0) ** 0.5, noise**0.5
+
+
+def _bootstrap(values: Numbers, statistic: Any) -> Interval:
+    """Steps and ranks resampled; with few ranks this says too little about ranks that were not there."""
+    rng = np.random.default_rng(0)
+    steps, ranks = values.shape
+    found = []
+    for _ in range(RESAMPLES):
+        rows, columns = rng.integers(steps, size=steps), rng.integers(ranks, size=ranks)
+        found.append(statistic(values[rows][:, columns]))
+    low, high = np.percentile(found, INTERVAL)
+    value = statistic(values)
+    return Interval(value, min(float(low), value), max(float(high), value))

@@ -1,0 +1,152 @@
+"""Makes launches of the backend here, each a recorded run: ``python -m real_backend.measure.launches FOLDER``.
+
+One JSON file a launch, in the form of the recorded runs of real Horovod, settings by Horovod's names. A file that is
+there is not made again, so that a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from coordsim.record.files import whole_file
+from coordsim.scenario.catalog import gradient_sizes
+from real_backend.measure.plan import Plan, plans
+
+TIMEOUT_S = 300
+CONTROLLER = "coordsim"
+SLEEPS_US = (50, 100, 1000)
+
+
+def measure(folder: Path, ranks: Sequence[int], quick: bool) -> None:
+    """Raises RuntimeError when a launch fails, with what its ranks said."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / "primitives_sleep.json", _sleeps)
+    wanted = plans(ranks, quick)
+    for number, plan in enumerate(wanted):
+        path = folder / f"{plan.case}.json"
+        if not path.exists():
+            print(f"{number + 1}/{len(wanted)} {plan.case}", file=sys.stderr, flush=True)
+            _write(path, lambda plan=plan: launch(plan))
+
+
+def launch(plan: Plan) -> dict[str, Any]:
+    """One launch as the content of its file."""
+    began = datetime.now(UTC)
+    with tempfile.TemporaryDirectory(prefix="coordsim-here-") as results:
+        job = Path(results, "job.json")
+        job.write_text(json.dumps({
+            "settings": _settings(plan), "workloads": plan.specs(), "results": results,
+            "scaled": gradient_sizes("resnet50"),
+        }))  # fmt: skip
+        _run(plan, job, Path(results))
+        by_rank = [json.loads(Path(results, f"rank{rank}.json").read_text()) for rank in range(plan.ranks)]
+    workloads = {
+        name: {"spec": spec, "ranks": [of_rank[name] for of_rank in by_rank]} for name, spec in plan.specs().items()
+    }
+    return {
+        "case": plan.case, "controller": CONTROLLER, "n": plan.ranks, "timeline": False,
+        "env": {
+            "HOROVOD_CYCLE_TIME": f"{plan.cycle_ms:g}", "HOROVOD_FUSION_THRESHOLD": str(plan.threshold_bytes),
+            "HOROVOD_CACHE_CAPACITY": "1024" if plan.cache else "0",
+        },
+        "machine": f"{len(os.sched_getaffinity(0))} vCPU {_cpu()}, {platform.platform()}, "
+                   f"torch {metadata.version('torch')}, coordsim {metadata.version('coordsim')}",
+        "started": began.isoformat(timespec="seconds"), "load": os.getloadavg()[0], "workloads": workloads,
+    }  # fmt: skip
+
+
+def _settings(plan: Plan) -> dict[str, Any]:
+    return {
+        "control_plane": "cached" if plan.cache else "coordinator", "cycle_time_ns": round(plan.cycle_ms * 1e6),
+        "fusion_threshold_bytes": plan.threshold_bytes, "peer_timeout_ns": 60_000_000_000,
+    }  # fmt: skip
+
+
+def _run(plan: Plan, job: Path, results: Path) -> None:
+    import torch.distributed as dist
+
+    store = dist.TCPStore("127.0.0.1", 0, plan.ranks, is_master=True, wait_for_workers=False)
+    base = {name: value for name, value in os.environ.items() if not name.startswith("COORDSIM_")}
+    base |= {
+        "WORLD_SIZE": str(plan.ranks), "LOCAL_WORLD_SIZE": str(plan.ranks), "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    logs = [results / f"rank{rank}.log" for rank in range(plan.ranks)]
+    processes = []
+    for rank, log in enumerate(logs):
+        with log.open("wb") as output:
+            processes.append(subprocess.Popen(
+                [sys.executable, "-m", "real_backend.measure.worker", str(job)], stdout=output, stderr=output,
+                env={**base, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            ))  # fmt: skip
+    deadline = time.monotonic() + TIMEOUT_S
+    try:
+        for process in processes:
+            process.wait(max(deadline - time.monotonic(), 0.1))
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"{plan.case} had not ended after {TIMEOUT_S} s") from None
+    finally:
+        for process in processes:
+            process.kill()
+    failed = [rank for rank, process in enumerate(processes) if process.returncode]
+    if failed:
+        said = logs[failed[0]].read_text(errors="replace").strip().splitlines()[-1:] or ["nothing"]
+        raise RuntimeError(f"{plan.case}: rank {failed[0]} ended with {processes[failed[0]].returncode}: {said[0]}")
+
+
+def _sleeps() -> dict[str, dict[str, float]]:
+    """What asking to sleep really takes, us."""
+    found = {}
+    for asked in SLEEPS_US:
+        times = []
+        for _ in range(200):
+            began = time.perf_counter()
+            time.sleep(asked / 1e6)
+            times.append((time.perf_counter() - began) * 1e6)
+        tenths = statistics.quantiles(times, n=10)
+        found[str(asked)] = {"p10": tenths[0], "median": statistics.median(times), "p90": tenths[-1]}
+    return found
+
+
+def _write(path: Path, make: Any) -> None:
+    if not path.exists():
+        content = make()
+        with whole_file(path) as fresh:
+            fresh.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m real_backend.measure.launches", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--ranks", default="2,4", help="numbers of ranks")
+    parser.add_argument("--quick", action="store_true", help="few workloads and steps")
+    chosen = parser.parse_args(arguments)
+    try:
+        measure(chosen.folder, [int(part) for part in chosen.ranks.split(",")], chosen.quick)
+    except RuntimeError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
