@@ -54,26 +54,34 @@ def _parts(facts: dict[str, Any], page: Page) -> list[str]:
 def _last(facts: dict[str, Any]) -> str:
     if facts["ranks"] == 1:
         return "nobody: there is one rank"
+    if not facts["last"]:
+        return "not known"
     first, *others = facts["last"]
     told = f"rank {first['rank']:,} in {first['steps']:,} of {text.plural(facts['steps'], 'step')}"
     if others:
         told += "; then " + ", ".join(f"rank {each['rank']:,} in {each['steps']:,}" for each in others[:3])
+    if facts["straggler_wait_s"] is None:
+        return told
     return f"{told}; the median rank waits {text.seconds(facts['straggler_wait_s'])} for the last"
 
 
 def _control(facts: dict[str, Any]) -> str:
     control = facts["control"]
+
+    def number(name: str) -> str:
+        return "unknown" if control[name] is None else text.number(control[name])
+
+    nbytes, median = control["coordinator_bytes_per_step"], control["response_bytes_median"]
     return (
-        f"{text.number(control['cycles_per_step'])} cycles a step, {text.number(control['slow_cycles_per_step'])} of "
-        f"them slow; {text.number(control['requests_per_step'])} requests "
-        f"({text.size(control['coordinator_bytes_per_step'])} to rank 0), "
-        f"{text.number(control['responses_per_step'])} responses of {text.size(control['response_bytes_median'])} "
-        "(median)"
+        f"{number('cycles_per_step')} cycles a step, {number('slow_cycles_per_step')} of them slow; "
+        f"{number('requests_per_step')} requests{'' if nbytes is None else f' ({text.size(nbytes)} to rank 0)'}, "
+        f"{number('responses_per_step')} responses{'' if median is None else f' of {text.size(median)} (median)'}"
     )
 
 
 def _caveats(facts: dict[str, Any]) -> list[str]:
-    found = [f"{part.replace('_', ' ')}: {why}" for part, why in facts["missing"].items()]
+    told = {**facts["missing"], **facts["unknown"]}
+    found = [f"{part.replace('_', ' ')}: {why}" for part, why in told.items()]
     detailed = facts["ranks_with_details"]
     if detailed is not None and facts["ranks"] and len(detailed) < facts["ranks"]:
         found.append(

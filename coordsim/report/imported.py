@@ -1,0 +1,48 @@
+"""What an import found, on one screen: the figures, and what the source cannot tell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coordsim.report import tables, text
+from coordsim.report.tables import Page
+
+_LABEL = 26
+
+
+def import_report(facts: dict[str, Any], title: str, page: Page) -> str:
+    """``facts``: the object of ``coordsim import --json``; ``title``: what the source is called."""
+    files = len(facts["files"])
+    many = f", {text.plural(files, 'file')}" if files != 1 else ""
+    lines = [page.bold(line) for line in page.wrap(f"{title}: {facts['format']}{many}", rest="  ")]
+    rows = [(key.removesuffix("_s").replace("_", " "), _told(key, value)) for key, value in facts["found"].items()]
+    lines += ["", *tables.facts([row for row in rows if row[1]], page, label=_LABEL)]
+    gives = [name for name, given in facts["gives"].items() if given]
+    lines += ["", *tables.facts([("gives", ", ".join(f"a {name}" for name in gives) or "nothing to write")], page,
+                                label=_LABEL)]  # fmt: skip
+    if facts["unknown"]:
+        lines += ["", page.dim("what this source cannot tell")]
+        for what, why in facts["unknown"].items():
+            lines += [page.dim(line) for line in page.wrap(f"{what.replace('_', ' ')}: {why}", "  - ")]
+    return "\n".join(lines)
+
+
+def _told(key: str, value: Any) -> str:
+    """A figure for people; empty for what has no short form."""
+    if value is None:
+        return "not known"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_told(key, each)}" for name, each in value.items())
+    if isinstance(value, list):
+        return "; ".join(_told(key, each) for each in value[:4]) + (f"; {len(value) - 4:,} more" if len(value) > 4 else "")
+    if isinstance(value, str):
+        return value
+    if key.endswith("_us"):
+        return ""
+    if key.endswith("_s"):
+        return text.seconds(value)
+    if key.endswith("_bytes"):
+        return text.size(value)
+    return text.number(value)
