@@ -78,12 +78,13 @@ class ColumnReader(TimelineReader):
 
     def _ahead(self, text: JsonText) -> None:
         text.next_character()
-        if len(text.buffer) - text.at <= MARGIN or self._rows == ROWS - 1:
+        if self._rows == ROWS - 1:
             return
         if self._scanned is not text.buffer:
             self._scanned = text.buffer
-            plain = text.buffer.isascii()
-            self._bytes = np.frombuffer(text.buffer.encode("ascii"), np.uint8) if plain else None
+            self._bytes = None
+            if text.buffer.isascii():
+                self._bytes = np.frombuffer(text.buffer.encode("ascii") + bytes(MARGIN), np.uint8)
         if self._bytes is None:
             return
         words = self.words

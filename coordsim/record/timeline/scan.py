@@ -19,8 +19,8 @@ Int8 = npt.NDArray[np.int8]
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 
-MARGIN = 2048
-"""Bytes that must follow an event's beginning, so that nothing needs to look for the end of the text."""
+MARGIN: Final = 2048
+"""Zeros that must follow the text, so that nothing needs to look for its end."""
 PIDS = 1 << 20
 """Tensors' pids below it are scanned; Horovod numbers them from 1."""
 LARGEST_NUMEL = 1 << 50
