@@ -108,7 +108,7 @@ def _next(source: Path, found: Imported, out: Path | None, made: str | None) -> 
     if made == "workload":
         return f"coordsim simulate --workload {quote(str(out))}"
     if made == "cluster":
-        return f"coordsim simulate {quote(str(out))}"
+        return f"coordsim simulate {quote(str(out))} --cluster summit --workload resnet50"
     gives: dict[str, Any] = _gives(found)
     for kind, target in (("run", "run"), ("workload", "workload.csv"), ("cluster", "cluster.toml")):
         if gives[kind]:

@@ -24,6 +24,8 @@ VALUE_LIMIT = 1 << 20
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
+_IN_NUMBER = (".", "e", "E", "e+", "e-", "E+", "E-")
+"""What may stand where a number was cut off behind its first digits."""
 _ESCAPE = 6
 """Characters of the longest escape in a string."""
 _MAGIC = b"\x1f\x8b"
@@ -92,7 +94,10 @@ class JsonText:
         """The value at the cursor, which moves behind it; at a cut, :attr:`cut` is set."""
         while True:
             try:
-                value, self.at = _DECODE(self.buffer, self.at)
+                value, end = _DECODE(self.buffer, self.at)
+                if end == len(self.buffer) and type(value) in (int, float) and self.more():
+                    continue  # its digits may go on
+                self.at = end
                 return value
             except json.JSONDecodeError as error:
                 if not _ran_out(error):
@@ -113,6 +118,10 @@ class JsonText:
     def note_cut(self, what: str) -> None:
         """Add to what is lost."""
         self.lost = what if self.lost is None else f"{self.lost}; {what}"
+
+    def wrong(self, what: str) -> NoReturn:
+        """Raise: the file is something else."""
+        raise InputError.one(str(self.path), "", None, f"{what}; {self._expected}")
 
     def no_json(self, place: int, reason: str) -> NoReturn:
         """Raise: the text at ``place`` is no JSON."""
@@ -164,4 +173,64 @@ def _ran_out(error: json.JSONDecodeError) -> bool:
         error.msg.startswith("Unterminated string")
         or (error.msg.startswith("Invalid \\") and len(rest) < _ESCAPE)
         or any(literal.startswith(rest) for literal in _LITERALS)
+        or rest in _IN_NUMBER
     )
+
+
+def members(text: JsonText, arrays: frozenset[str]) -> Iterator[tuple[str, Any]]:
+    """(key, value) of a file's one object; of the keys in ``arrays``, (key, element) for every element of their list.
+
+    A cut ends it, and is noted. Raises InputError for no object, for a key that comes twice, and for text behind it.
+    """
+    first = text.next_character()
+    if first != "{":
+        text.wrong(f"starts with {first!r}" if first else "is empty")
+    text.at += 1
+    seen: set[str] = set()
+    while (character := text.next_character()) not in ("}", ""):
+        if character == ",":
+            text.at += 1
+            continue
+        key = text.value()
+        if text.cut:
+            return
+        if not isinstance(key, str) or text.next_character() not in (":", ""):
+            text.no_json(text.place, "expected a key and a colon")
+        if key in seen or len(seen) > 1000:
+            text.no_json(text.place, f"an object with two keys {key[:60]!r}" if key in seen else "too many keys")
+        seen.add(key)
+        text.at += 1
+        if key in arrays and text.next_character() == "[":
+            yield from ((key, element) for element in _elements(text))
+        elif text.next_character():
+            value = text.value()
+            if not text.cut:
+                yield key, value
+        if text.cut:
+            return
+    if not text.next_character():
+        text.note_cut("no closing brace")
+        return
+    text.at += 1
+    if text.next_character():
+        text.no_json(text.place, "text after the closing brace")
+
+
+def _elements(text: JsonText) -> Iterator[Any]:
+    """The elements of the list at the cursor, which ends behind it, or at a cut."""
+    text.at += 1
+    while (character := text.next_character()) != "]":
+        if character == ",":
+            text.at += 1
+            continue
+        if character == "":
+            text.cut = True
+            text.note_cut("no closing bracket")
+            return
+        value = text.value()
+        if text.cut:
+            return
+        yield value
+        if text.next_character() not in (",", "]", ""):
+            text.no_json(text.place, "expected a comma or the closing bracket")
+    text.at += 1

@@ -63,8 +63,7 @@ class TimelineReader:
         text = JsonText(self.path, EXPECTED)
         first = text.next_character()
         if first != "[":
-            found = f"starts with {first!r}" if first else "is empty"
-            raise InputError.one(str(self.path), "", None, f"{found}; {EXPECTED}")
+            text.wrong(f"starts with {first!r}" if first else "is empty")
         text.at += 1
         while True:
             self._ahead(text)

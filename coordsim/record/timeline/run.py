@@ -235,3 +235,52 @@ def _workload(found: Grouped) -> str | None:
             numel = int(row[g.NUMEL])
             gradients.append(Gradient(found.names[tensor], numel, found.dtypes[dtype], numel * size))
     return workload_csv(gradients) if gradients else None
+
+
+def import_timelines(paths: list[Path]) -> Imported:
+    """The run of one job whose timelines are ``paths``: rank 0's, and perhaps views of others.
+
+    Rank 0's is the one in which requests are counted. The others must show the same operations in the same order; what
+    they add is how long operations took there. Raises InputError for files of different runs.
+    """
+    if len(paths) == 1:
+        return import_timeline(paths[0])
+    views = [read_grouped(path) for path in paths]
+    counting = [each for each in views if each.ranks is not None]
+    if len(counting) > 1:
+        names = f"{counting[0].path.name} and {counting[1].path.name}"
+        message = f"{names} both count requests, as only rank 0's timeline does: of two runs? Import one at a time"
+        raise InputError.one(str(paths[0].parent), "", names, message)
+    first = counting[0] if counting else views[0]
+    for other in views:
+        _same_run(first, other)
+    if first.ranks is not None and len(views) > first.ranks:
+        message = f"{len(views)} timelines of a job of {first.ranks} ranks"
+        raise InputError.one(str(paths[0].parent), "", len(views), message)
+    found = imported(first)
+    found.files = [path.name for path in paths]
+    found.summary["collective_s_by_file"] = {each.path.name: _median_collective_s(each) for each in views}
+    found.facts["imported"] |= {"files": found.files, "collective_s_by_file": found.summary["collective_s_by_file"]}
+    found.unknown["clocks"] = (
+        f"the trace is {first.path.name} alone: clocks of different files are not aligned, so moments are not compared"
+    )
+    found.facts["unknown"]["clocks"] = found.unknown["clocks"]
+    return found
+
+
+def _same_run(first: Grouped, other: Grouped) -> None:
+    """Equal tensors, and equal members in the steps that both have."""
+    common = min(len(first.steps), len(other.steps))
+    same = set(first.names) == set(other.names) and np.array_equal(
+        first.steps[:common, g.S_TENSORS], other.steps[:common, g.S_TENSORS]
+    )
+    if not common or not same:
+        message = f"not of the run of {first.path.name}: other tensors, or other steps"
+        raise InputError.one(str(other.path), "", other.path.name, message)
+
+
+def _median_collective_s(found: Grouped) -> float | None:
+    """Median time from launch to end of a message."""
+    if not len(found.messages):
+        return None
+    return float(np.median(found.messages[:, g.M_END] - found.messages[:, g.M_LAUNCH])) / 1e6
