@@ -24,8 +24,8 @@ def import_report(facts: dict[str, Any], title: str, page: Page) -> str:
                                 label=_LABEL)]  # fmt: skip
     if facts["unknown"]:
         lines += ["", page.dim("what this source cannot tell")]
-        for what, why in facts["unknown"].items():
-            lines += [page.dim(line) for line in page.wrap(f"{what.replace('_', ' ')}: {why}", "  - ")]
+        for sentence in tables.reasons(facts["unknown"]):
+            lines += [page.dim(line) for line in page.wrap(sentence, "  - ")]
     return "\n".join(lines)
 
 
@@ -41,7 +41,7 @@ def _told(key: str, value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, dict):
         of = {name: name if name.endswith(_UNITS) else key for name in value}
-        return ", ".join(f"{_words(name)} {_told(of[name], each)}" for name, each in value.items())
+        return ", ".join(f"{_words(name) if name.isidentifier() else name} {_told(of[name], each)}" for name, each in value.items())
     if isinstance(value, list):
         if value and isinstance(value[0], list):
             return ""

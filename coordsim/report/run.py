@@ -67,21 +67,20 @@ def _last(facts: dict[str, Any]) -> str:
 
 def _control(facts: dict[str, Any]) -> str:
     control = facts["control"]
-
-    def number(name: str) -> str:
-        return "unknown" if control[name] is None else text.number(control[name])
-
     nbytes, median = control["coordinator_bytes_per_step"], control["response_bytes_median"]
+    responses = f"{text.number(control['responses_per_step'])} responses"
+    responses += "" if median is None else f" of {text.size(median)} (median)"
+    if control["cycles_per_step"] is None:
+        return f"{responses} a step; cycles and requests are not known"
+    told = "" if nbytes is None else f" ({text.size(nbytes)} to rank 0)"
     return (
-        f"{number('cycles_per_step')} cycles a step, {number('slow_cycles_per_step')} of them slow; "
-        f"{number('requests_per_step')} requests{'' if nbytes is None else f' ({text.size(nbytes)} to rank 0)'}, "
-        f"{number('responses_per_step')} responses{'' if median is None else f' of {text.size(median)} (median)'}"
+        f"{text.number(control['cycles_per_step'])} cycles a step, {text.number(control['slow_cycles_per_step'])} of "
+        f"them slow; {text.number(control['requests_per_step'])} requests{told}, {responses}"
     )
 
 
 def _caveats(facts: dict[str, Any]) -> list[str]:
-    told = {**facts["missing"], **facts["unknown"]}
-    found = [f"{part.replace('_', ' ')}: {why}" for part, why in told.items()]
+    found = tables.reasons({**facts["missing"], **facts["unknown"]})
     detailed = facts["ranks_with_details"]
     if detailed is not None and facts["ranks"] and len(detailed) < facts["ranks"]:
         found.append(

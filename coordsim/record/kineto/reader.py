@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from coordsim.errors import InputError
 from coordsim.record.json_text import JsonText, members
+from coordsim.record.torch_types import TYPES, numel_of
 
 EXPECTED = "expected a trace of PyTorch's profiler: an object with traceEvents"
 MOST_KEPT = 1 << 21
@@ -21,13 +22,6 @@ _GRADIENT = "torch::autograd::AccumulateGrad"
 _FORWARD = "DistributedDataParallel.forward"
 _LOADER = "enumerate(DataLoader)"
 _ON_CPU = ("gloo:", "mpi:", "ucc:")
-TYPES = {
-    "float": ("float32", 4), "double": ("float64", 8), "c10::half": ("float16", 2), "c10::bfloat16": ("bfloat16", 2),
-    "half": ("float16", 2), "bfloat16": ("bfloat16", 2), "long": ("int64", 8), "long int": ("int64", 8),
-    "int": ("int32", 4), "short": ("int16", 2), "char": ("int8", 1), "signed char": ("int8", 1), "byte": ("uint8", 1),
-    "unsigned char": ("uint8", 1), "bool": ("bool", 1),
-}  # fmt: skip
-"""PyTorch's name of a type -> ours, bytes."""
 
 
 class Span(NamedTuple):
@@ -183,24 +177,17 @@ def _nbytes(args: dict[str, Any]) -> int | None:
             if len(shape) > 1:
                 return None
             shape = shape[0]
-        elements, kind = _numel(shape), kinds[0]
+        elements, kind = numel_of(shape), kinds[0]
     size = TYPES.get(str(kind).lower())
     good = type(elements) is int and 0 <= elements < 1 << 50 and size is not None
     return elements * size[1] if good else None  # type: ignore[operator, index]
-
-
-def _numel(shape: Any) -> int | None:
-    if not isinstance(shape, list) or len(shape) > 32 or any(type(each) is not int or each < 0 for each in shape):
-        return None
-    numel = math.prod(shape)
-    return numel if numel < 1 << 50 else None
 
 
 def _gradient(trace: RankTrace, event: dict[str, Any]) -> Gradient | None:
     """None without recorded shapes."""
     args = event.get("args")
     dims, kinds = (args.get("Input Dims"), args.get("Input type")) if isinstance(args, dict) else (None, None)
-    if not isinstance(dims, list) or not isinstance(kinds, list) or not dims or not kinds or _numel(dims[0]) is None:
+    if not isinstance(dims, list) or not isinstance(kinds, list) or not dims or not kinds or numel_of(dims[0]) is None:
         return None
     kind = TYPES.get(str(kinds[0]).lower())
     return Gradient(_span(trace, event).end_ns, tuple(dims[0]), kind[0]) if kind else None
