@@ -41,7 +41,8 @@ def _told(key: str, value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, dict):
         of = {name: name if name.endswith(_UNITS) else key for name in value}
-        return ", ".join(f"{_words(name) if name.isidentifier() else name} {_told(of[name], each)}" for name, each in value.items())
+        words = {name: _words(name) if name.isidentifier() else name for name in value}
+        return ", ".join(f"{words[name]} {_told(of[name], each)}" for name, each in value.items())
     if isinstance(value, list):
         if value and isinstance(value[0], list):
             return ""

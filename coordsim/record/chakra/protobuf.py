@@ -92,7 +92,8 @@ def _messages(path: Path, stream: BufferedReader | gzip.GzipFile, found: Executi
 
 
 def _node(path: Path, data: bytes) -> _Node:
-    number, name, kind, duration, attributes = 0, "", 0, 0, {}
+    number, name, kind, duration = 0, "", 0, 0
+    attributes: dict[str, int] = {}
     for tag, value in _fields(path, data):
         if isinstance(value, int):
             if tag == _ID:
@@ -146,4 +147,4 @@ def _varint(path: Path, data: bytes, at: int) -> tuple[int, int]:
         shift += 7
         if not byte & 0x80:
             return value & ((1 << 64) - 1), at
-    wrong(path, "", None, f"a number without an end; {EXPECTED}")
+    return wrong(path, "", None, f"a number without an end; {EXPECTED}")

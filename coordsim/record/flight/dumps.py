@@ -51,7 +51,8 @@ def imported(dumps: Sequence[Dump]) -> Imported:
         unknown["workload"] = "the messages repeat no pattern, or their sizes are not recorded"
     absent = sorted(set(ranks or ()) - {each.rank for each in dumps if each.rank is not None})
     if absent and "rank" not in unknown:
-        unknown["absent"] = f"ranks without a dump: {', '.join(map(str, absent[:8]))}{' ...' if len(absent) > 8 else ''}"
+        more = " ..." if len(absent) > 8 else ""
+        unknown["absent"] = f"ranks without a dump: {', '.join(map(str, absent[:8]))}{more}"
     lost = next((each for each in dumps if each.lost), None)
     if lost is not None:
         unknown["cut"] = f"{lost.path.name} is cut off: {lost.lost}"

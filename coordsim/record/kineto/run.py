@@ -56,7 +56,7 @@ def imported(ranks: Sequence[RankTrace]) -> Imported:
     present = [each.rank for each in ranks if each.rank is not None]
     world = first.world_size
     absent = sorted(set(range(world)) - set(present)) if world is not None and len(present) == len(ranks) else []
-    unknown = merge.unknown | {name: _DDP for name in _CONTROL}
+    unknown = merge.unknown | dict.fromkeys(_CONTROL, _DDP)
     if world is None:
         unknown["ranks"] = "distributedInfo is missing: the job was not distributed, or the profiler is old"
     lost = [each for each in ranks if each.lost]
@@ -70,9 +70,8 @@ def imported(ranks: Sequence[RankTrace]) -> Imported:
         "ended_early": [each.rank for each in lost if each.rank is not None],
         "imported": {"format": FORMAT, "files": files, **summary},
     }  # fmt: skip
-    return Imported(
-        FORMAT, files, summary, {**merge.missing, **unknown}, trace, facts, workload_csv=gradients_csv(ranks[0], numbers)
-    )
+    workload = gradients_csv(ranks[0], numbers)
+    return Imported(FORMAT, files, summary, {**merge.missing, **unknown}, trace, facts, workload_csv=workload)
 
 
 def _one_run(ranks: Sequence[RankTrace]) -> None:
@@ -151,7 +150,7 @@ class _Merge:
         for index in range(len(self._numbers)):
             end = self._step(writer, index, [steps[index] for steps in self.steps], end)
         if self.nbytes_untold:
-            self.unknown["response_bytes_median"] = "record_shapes=True or NCCL's own figures tell sizes; here they do not"
+            self.unknown["response_bytes_median"] = "record_shapes=True, or NCCL's own figures, would tell sizes"
         return writer.finish(blocking=False, missing=frozenset(self.missing))
 
     def _step(self, writer: TraceWriter, index: int, found: list[RankStep], before: int) -> int:

@@ -54,11 +54,13 @@ STEP_TABLE_COLUMNS = 14
 
 # Scalars.
 (CYCLE, ENTER, ROW, MARKED, UNMARKED, ROWS, MESSAGES, STEPS, OUTSTANDING, DIGEST, COUNT, BLOCK, BLOCK_WHAT, OPEN,
- ASYNCHRONOUS, LAST_US, LAST_RANK, AFTER_OPERATION, STRAYS, SEQUENCES, KNOWN, STEP_OPEN, UNTOLD, TURNS) = range(24)  # fmt: skip
-SCALARS = 24
+ ASYNCHRONOUS, LAST_US, LAST_RANK, AFTER_OPERATION, SEQUENCES, KNOWN, STEP_OPEN, UNTOLD, TURNS) = range(23)  # fmt: skip
+SCALARS = 23
 
 OTHER, COPY_IN, COPY_OUT, WAIT = range(4)
 """What an activity is."""
+NOBODY: Final = 1 << 40
+"""In the place of a rank, and more than any count of requests."""
 DONE, NEW_SET, CONTRADICTION, BACKWARDS = range(4)
 """Why the grouping returned."""
 
@@ -76,7 +78,7 @@ def _mixed(value: int) -> int:
     z = np.uint64(value + 1) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.int64(z ^ (z >> np.uint64(31)))
+    return int(np.int64(z ^ (z >> np.uint64(31))))
 
 
 @compiled
@@ -140,7 +142,7 @@ def _background(scalars: Int64, when: int, rank: int) -> None:
     ):
         _turn(scalars, when)
     scalars[LAST_US], scalars[AFTER_OPERATION] = when, 0
-    if rank < 1 << 40:
+    if rank < NOBODY:
         scalars[LAST_RANK] = rank
 
 
@@ -157,7 +159,7 @@ def _row(scalars: Int64, cycles: Table, when: int) -> int:
         cycles[row, C_INDEX], cycles[row, C_ENTER] = scalars[CYCLE], scalars[ENTER]
         cycles[row, C_LAUNCH] = -1
     cycles[row, C_LEAVE] = when
-    return row
+    return int(row)
 
 
 @compiled
@@ -176,7 +178,7 @@ def _message(
         cycles[row, C_MESSAGES] += 1
         if cycles[row, C_LAUNCH] < 0 or launch < cycles[row, C_LAUNCH]:
             cycles[row, C_LAUNCH] = launch
-    return index
+    return int(index)
 
 
 @compiled
@@ -227,13 +229,13 @@ def group(
                 if close(scalars, steps, ring, owner, known) == NEW_SET:
                     return index, NEW_SET
                 opened = 0
-            _background(scalars, when, np.int64(1) << 40)
+            _background(scalars, when, NOBODY)
             if not opened:
                 step = scalars[STEPS]
                 scalars[STEPS], scalars[STEP_OPEN] = step + 1, 1
                 steps[step] = -1
                 steps[step, S_BEGUN], steps[step, S_OUTSTANDING], steps[step, S_TENSORS] = when, 0, 0
-                steps[step, S_TICKS_LEAST], steps[step, S_TICKS_MOST] = np.int64(1) << 40, 0
+                steps[step, S_TICKS_LEAST], steps[step, S_TICKS_MOST] = NOBODY, 0
                 ring[step % RING, :] = -1
                 owner[step % RING] = step
             step = scalars[STEPS] - 1
@@ -257,7 +259,7 @@ def group(
             if owner[step % RING] == step:
                 ring[step % RING, what] = row
         elif kind == _AGREED:
-            _background(scalars, when, np.int64(1) << 40)
+            _background(scalars, when, NOBODY)
             row = _row(scalars, cycles, when)
             step = tensors[tensor, STEP]
             cycles[row, C_STEP] = max(cycles[row, C_STEP], step)
@@ -320,11 +322,8 @@ def group(
                 messages[message, M_BYTES] += numels[index] * sizes[what]
                 tensors[tensor, NUMEL], tensors[tensor, DTYPE] = numels[index], what
             _over(scalars, steps, ring, owner, tensors, tensor, when)
-        elif kind == _STRAY_END:
-            if phase == AGREED and tensors[tensor, OPERATION] == barrier:
-                message = _message(scalars, cycles, messages, tensors, tensor, when)
-                messages[message, M_UNITS], messages[message, M_OPEN] = 1, 0
-                _over(scalars, steps, ring, owner, tensors, tensor, when)
-            else:
-                scalars[STRAYS] += 1
+        elif kind == _STRAY_END and phase == AGREED and tensors[tensor, OPERATION] == barrier:
+            message = _message(scalars, cycles, messages, tensors, tensor, when)
+            messages[message, M_UNITS], messages[message, M_OPEN] = 1, 0
+            _over(scalars, steps, ring, owner, tensors, tensor, when)
     return kinds.size, DONE

@@ -30,8 +30,8 @@ _MISSING = {
     "input_stall": "a timeline has no marks of steps: its time is part of backward",
     "forward": "a timeline has no marks of forward: its time is part of backward",
     "optimizer": "a timeline does not say when the optimizer ends: its time is part of the next step's backward",
-    "cycle_wait": "a timeline does not say when a tensor was submitted, only in which cycle it was counted: the wait for "
-    "that cycle is part of backward",
+    "cycle_wait": "a timeline does not say when a tensor was submitted, only in which cycle it was counted: the wait "
+    "for that cycle is part of backward",
     "control_work": "rank 0's own work is not told apart from the exchange: its time is part of control exchange, and "
     "between two collectives of a cycle part of the later one",
 }
@@ -179,13 +179,11 @@ def _unknown(found: Grouped, known: Any) -> dict[str, str]:
         unknown["ranks"] = "no request of any rank is counted in the file"
     tied = known & (found.steps[:, g.S_LAST_RANK] < 0)
     if not known.all():
-        unknown["last"] = (
-            f"not told in {int((~known).sum()):,} of {len(found.steps):,} steps: the cache agreed on some of their tensors"
-        )
+        many = f"{int((~known).sum()):,} of {len(found.steps):,} steps"
+        unknown["last"] = f"not told in {many}: the cache agreed on some of their tensors"
     elif tied.any():
-        unknown["last"] = (
-            f"not told in {int(tied.sum()):,} of {len(found.steps):,} steps: several ranks were counted in the last cycle"
-        )
+        many = f"{int(tied.sum()):,} of {len(found.steps):,} steps"
+        unknown["last"] = f"not told in {many}: several ranks were counted in the last cycle"
     if found.incomplete:
         unknown["end"] = f"left out: {found.incomplete}"
     if found.lost:
@@ -221,11 +219,11 @@ def _summary(found: Grouped, trace: Trace, known: Any) -> dict[str, Any]:
 
 
 def _workload(found: Grouped) -> str | None:
-    """The gradients of the steps that come most often (of equal ones, the larger)."""
+    """The gradients of the steps that come most often in all (steps times tensors)."""
     of_sets = np.bincount(np.maximum(found.steps[:, g.S_SET], 0), minlength=len(found.sets))[: len(found.sets)]
     gradients: list[Gradient] = []
-    best = max(range(len(found.sets)), key=lambda each: int(of_sets[each]) * max(found.sets[each].size, 1), default=None)
-    for tensor in found.sets[best].tolist() if best is not None else []:
+    executed = [int(steps) * each.size for steps, each in zip(of_sets, found.sets, strict=True)]
+    for tensor in found.sets[int(np.argmax(executed))].tolist():
         row = found.tensors[tensor]
         operation, dtype = int(row[g.OPERATION]), int(row[g.DTYPE])
         if operation < 0 or found.dtypes[operation] != _ALLREDUCE or dtype < 0 or row[g.NUMEL] <= 0:

@@ -114,9 +114,9 @@ def _is(text: Bytes, at: int, literal: Bytes) -> bool:
 @compiled
 def _whole(text: Bytes, at: int) -> tuple[int, int]:
     """The number at ``at`` and the place behind it; -1 where JSON has no number, or a long one."""
-    value, begin = np.int64(0), at
+    value, begin = 0, at
     while 48 <= text[at] <= 57 and at - begin < 18:
-        value = value * 10 + (text[at] - 48)
+        value = value * 10 + int(text[at]) - 48
         at += 1
     if at == begin or (at - begin > 1 and text[begin] == 48) or 48 <= text[at] <= 57:
         return -1, at
@@ -149,9 +149,9 @@ def _word(text: Bytes, at: int, arena: Bytes, table: Int32, entries: Int64) -> t
 
 @compiled
 def _rank(text: Bytes, at: int) -> tuple[int, int]:
-    value, begin = np.int64(0), at
+    value, begin = 0, at
     while 48 <= text[at] <= 57 and at - begin < 9:
-        value = value * 10 + (text[at] - 48)
+        value = value * 10 + int(text[at]) - 48
         at += 1
     return (value if at > begin else -1), at
 
@@ -159,13 +159,13 @@ def _rank(text: Bytes, at: int) -> tuple[int, int]:
 @compiled
 def _numel(text: Bytes, at: int) -> tuple[int, int]:
     """Product of the extents at ``at``, behind the opening bracket, and the place of the closing one; -1: none."""
-    product, extents = np.int64(1), 0
+    product, extents = 1, 0
     if text[at] == 93:
         return product, at
     while extents < 32:
-        value, begin = np.int64(0), at
+        value, begin = 0, at
         while 48 <= text[at] <= 57 and at - begin < 15:
-            value = value * 10 + (text[at] - 48)
+            value = value * 10 + int(text[at]) - 48
             at += 1
         if at == begin:
             return -1, at
@@ -197,7 +197,7 @@ def scan(
         if not _is(text, at, _PHASE):
             break
         phase = text[at + 8]
-        kind, slot, what, numel, new_state = 0, -1, -1, np.int64(-1), 0
+        kind, slot, what, numel, new_state = 0, -1, -1, -1, 0
         if phase == 105:  # i
             if not _is(text, at + 8, _MARK):
                 break
