@@ -188,9 +188,12 @@ def members(text: JsonText, arrays: frozenset[str]) -> Iterator[tuple[str, Any]]
     text.at += 1
     seen: set[str] = set()
     while (character := text.next_character()) not in ("}", ""):
-        if character == ",":
+        if seen:
+            if character != ",":
+                text.no_json(text.place, "expected a comma or the closing brace")
             text.at += 1
-            continue
+            if not text.next_character():
+                break
         key = text.value()
         if text.cut:
             return
@@ -219,11 +222,13 @@ def members(text: JsonText, arrays: frozenset[str]) -> Iterator[tuple[str, Any]]
 def _elements(text: JsonText) -> Iterator[Any]:
     """The elements of the list at the cursor, which ends behind it, or at a cut."""
     text.at += 1
+    first = True
     while (character := text.next_character()) != "]":
-        if character == ",":
+        if character and not first:
+            if character != ",":
+                text.no_json(text.place, "expected a comma or the closing bracket")
             text.at += 1
-            continue
-        if character == "":
+        if not text.next_character():
             text.cut = True
             text.note_cut("no closing bracket")
             return
@@ -231,6 +236,5 @@ def _elements(text: JsonText) -> Iterator[Any]:
         if text.cut:
             return
         yield value
-        if text.next_character() not in (",", "]", ""):
-            text.no_json(text.place, "expected a comma or the closing bracket")
+        first = False
     text.at += 1

@@ -70,9 +70,16 @@ def _steps_of(key: _Key, numbers: range) -> tuple[RankStep, ...]:
         found.append(RankStep(
             begin, end, _last_end(loaders, begin, backward or until), forward if forward is not None else backward,
             backward, asked[bisect_left(asked, begin) : bisect_left(asked, until)],
-            transfers[bisect_left(starts, begin) : bisect_left(starts, until)],
+            _inside(transfers[bisect_left(starts, begin) : bisect_left(starts, until)], end, bool(trace.on_gpu)),
         ))  # fmt: skip
     return tuple(found)
+
+
+def _inside(transfers: Sequence[Transfer], end: int, on_gpu: bool) -> list[Transfer]:
+    """On a CPU a step ends after its collectives; a thread that notes the end of one late is not the collective."""
+    if on_gpu:
+        return list(transfers)
+    return [each._replace(end_ns=min(each.end_ns, max(end, each.begin_ns))) for each in transfers]
 
 
 def _last_end(spans: Sequence[Span], begin: int, until: int) -> int | None:
