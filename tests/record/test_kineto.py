@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +258,20 @@ def test_damage_is_refused_or_read_and_nothing_else(tmp_path: Path, at: int, len
         import_traces([path])
     except InputError as error:
         assert len(error.problems) == 1
+
+
+@pytest.mark.parametrize("filling", [b" ", b"x", b"[", b"1"])
+def test_a_bomb_does_not_fill_the_memory(filling: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "t.json.gz"
+    start = b'{"traceEvents": [{"name": "' if filling == b"x" else b'{"traceEvents": ['
+    path.write_bytes(gzip.compress(start + filling * 100_000_000, 1))
+    assert path.stat().st_size < 1_000_000
+    tracemalloc.start()
+    with pytest.raises(InputError):
+        import_traces([path])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20_000_000
 
 
 def test_json_that_is_no_trace_but_parses(tmp_path: Path) -> None:

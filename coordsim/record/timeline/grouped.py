@@ -119,10 +119,9 @@ class _Grouping:
 
     def _learn(self) -> None:
         """Words and tensors that are new since the batch before."""
-        names = self._reader.words.names
-        for name in names[self._classes.size :]:
-            self._classes = np.append(self._classes, np.int8(_class_of(name)))
-            self._sizes = np.append(self._sizes, np.int8(DTYPE_BYTES.get(name, 0)))
+        words = self._reader.words.names[self._classes.size :]
+        self._classes = np.append(self._classes, np.array([_class_of(word) for word in words], np.int8))
+        self._sizes = np.append(self._sizes, np.array([DTYPE_BYTES.get(word, 0) for word in words], np.int8))
         seen, tensors = self._canonical.size, self._reader.tensors
         fresh = [self._first_of.setdefault(tensors[slot], slot) for slot in range(seen, len(tensors))]
         self._canonical = np.append(self._canonical, np.array(fresh, np.int32))
