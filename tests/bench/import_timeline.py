@@ -79,8 +79,8 @@ def main(megabytes: int, packed: bool) -> None:
                 rows.append((f"`coordsim import`, gzip, {name}", whole, (*coordsim, f"{whole}.gz")))
             for what, file, command in rows:
                 wall, cpu, peak = measured(*command)
-                read = file.stat().st_size / 1e6
-                print(f"| {what} | {wall:.1f} | {cpu:.1f} | {read / max(cpu, 0.01):,.0f} | {peak / 1e6:,.0f} |", flush=True)
+                rate = file.stat().st_size / 1e6 / max(cpu, 0.01)
+                print(f"| {what} | {wall:.1f} | {cpu:.1f} | {rate:,.0f} | {peak / 1e6:,.0f} |", flush=True)
             print(f"| (size of {name}) | | | {size / 1e6:,.0f} MB | |", flush=True)
 
 

@@ -61,7 +61,8 @@ def test_profiled_ranks_become_a_run_that_report_reads(run: Run, tmp_path: Path)
 
 def test_a_measured_cluster_simulates(run: Run, tmp_path: Path) -> None:
     assert run("import", TABLE, "--out", tmp_path / "mine.toml").exit_code == 0
-    result = run("simulate", tmp_path / "mine.toml", "--cluster", "summit", "--workload", "resnet50", "--steps", 1, "--json")
+    onto = ("--cluster", "summit", "--workload", "resnet50", "--steps", 1)
+    result = run("simulate", tmp_path / "mine.toml", *onto, "--json")
     found = json.loads(result.stdout)["scenario"]
     assert found["cluster"]["data"]["bus_bandwidth_Bps"] == 20_400_000_000
     assert found["ranks"] == 4

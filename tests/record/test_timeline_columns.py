@@ -99,15 +99,18 @@ def test_cut_anywhere(tmp_path: Path) -> None:
         same(path)
 
 
-_NUMBERS = st.sampled_from(["0", "1", "7", "1234567", "01", "-1", "1.5", "1e3", "9" * 18, "9" * 19, "9" * 25, "null", "NaN", ""])
+_NUMBERS = st.sampled_from([
+    "0", "1", "7", "1234567", "01", "-1", "1.5", "1e3", "9" * 18, "9" * 19, "9" * 25, "null", "NaN", "",
+])  # fmt: skip
 _PIDS = st.sampled_from(["1", "2", "2", "1", "3", "0", "1048577", "01", "-1", "9" * 20])
 _NAMES = st.sampled_from([
-    "NEGOTIATE_ALLREDUCE", "ALLREDUCE", "NEGOTIATE_", "NEGOTIATE_ALLREDUCE", "MPI_ALLREDUCE", "f\u00fcr", "a\\\"b", "a\\u0041",
-    "x" * 300, "", "0", "../../etc/passwd",
+    "NEGOTIATE_ALLREDUCE", "ALLREDUCE", "NEGOTIATE_", "NEGOTIATE_ALLREDUCE", "MPI_ALLREDUCE", "f\u00fcr", "a\\\"b",
+    "a\\u0041", "x" * 300, "", "0", "../../etc/passwd",
 ])  # fmt: skip
 _RANKS = st.sampled_from(["0", "1", "003", "1048575", "1234567890", "-1", "x", ""])
 _SHAPES = st.sampled_from([
-    "[]", "[1]", "[10, 10]", "[10,10]", "[10,  10]", "[0, 99999999]", "[007]", "[-1]", "[1", "[,]", "[1,]", "[33554432, 3]",
+    "[]", "[1]", "[10, 10]", "[10,10]", "[10,  10]", "[0, 99999999]", "[007]", "[-1]", "[1", "[,]", "[1,]",
+    "[33554432, 3]",
     "[" + ", ".join(["1"] * 32) + "]", "[" + ", ".join(["1"] * 33) + "]",
 ])  # fmt: skip
 _TAILS = st.sampled_from(["}", "}", "}", "} ", ', "tid": 3}', ', "ts": 4}', "", "}}"])
@@ -160,8 +163,8 @@ def test_whatever_a_file_holds(tmp_path: Path, good: list[str], odd: list[str], 
 
 def test_more_than_any_job_has_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "t.json"
-    end = '{"ph": "B", "name": "A", "ts": 1, "pid": 1},{"ph": "E", "ts": 1, "pid": 1, "args": {"dtype": "float32", "shape": '
-    path.write_text(f'{HEAD},{end}"[99999999999999, 99]"}}}}]')
+    begin, args = '{"ph": "B", "name": "A", "ts": 1, "pid": 1}', '{"dtype": "float32", "shape": "[99999999999999, 99]"}'
+    path.write_text(f'{HEAD},{begin},{{"ph": "E", "ts": 1, "pid": 1, "args": {args}}}]')
     assert "has a tensor of more than" in str(fast(path)[1])
     monkeypatch.setattr("coordsim.record.timeline.columns.MOST_TENSORS", 1)
     assert "introduces more than 1 tensors" in str(fast(path)[1])

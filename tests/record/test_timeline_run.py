@@ -22,7 +22,8 @@ US = 1000
 
 
 def timeline(path: Path, *events: dict[str, Any], tensors: int = 2) -> Path:
-    head = [{"name": "process_name", "ph": "M", "pid": pid, "args": {"name": f"t{pid}"}} for pid in range(1, tensors + 1)]
+    pids = range(1, tensors + 1)
+    head = [{"name": "process_name", "ph": "M", "pid": pid, "args": {"name": f"t{pid}"}} for pid in pids]
     path.write_text(json.dumps([*head, *events]))
     return path
 
@@ -213,7 +214,7 @@ def test_a_cut_leaves_the_last_step_out(tmp_path: Path) -> None:
         ([mark(1)], "holds no whole step: nothing is negotiated"),
         ([begin("NEGOTIATE_ALLREDUCE", 1, 1)], "holds no whole step: step 0: 1 of its tensors"),
         ([mark(5), mark(4)], "cycle marks run backwards, from 5 to 4 us"),
-        ([begin("NEGOTIATE_ALLREDUCE", 1, 1), end(2, 1), begin("NEGOTIATE_ALLREDUCE", 3, 1)], "'t1' is negotiated again"),
+        ([begin("NEGOTIATE_ALLREDUCE", 1, 1), end(2, 1), begin("NEGOTIATE_ALLREDUCE", 3, 1)], "negotiated again"),
         ([begin("NEGOTIATE_ALLREDUCE", 1, 1), tick(99_999_999, 1, 1)], "counts a request of rank 99,999,999"),
     ],
 )
