@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import math
 import re
 import zlib
 from dataclasses import dataclass, field
@@ -19,6 +18,8 @@ _PROGRAM = re.compile(r"(\w+)_perf\b")
 _COUNT = re.compile(r"[0-9]{1,18}")
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
 _GB = 1e9
+_LARGEST = 1e12
+"""Of a time in us, or a rate in GB/s."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def read_table(path: Path) -> Table:
         if line.lstrip().startswith("#"):
             _comment(table, line)
             names = [word for word in words if word != "#"]
-            if {"size", "time", "busbw"} <= set(names):
+            if _is_header(names):
                 if header is not None and table.rows:
                     raise InputError.one(str(path), f"line {number}", "", "a second table; give each run its own file")
                 header = names
@@ -98,13 +99,21 @@ def _comment(table: Table, line: str) -> None:
         table.gpus.append(rank[3].strip())
 
 
+def _is_header(names: list[str]) -> bool:
+    """Whether it names a row's size first, and a time with its bandwidths."""
+    if names[:1] != ["size"] or "time" not in names:
+        return False
+    last = names[len(names) - 1 - names[::-1].index("time") :]
+    return "algbw" in last and "busbw" in last
+
+
 def _row(table: Table, header: list[str], words: list[str], number: int) -> None:
     where = f"line {number}"
     last = len(header) - 1 - header[::-1].index("time")
 
     def value(name: str, start: int = 0) -> float:
         word = words[header.index(name, start)]
-        if not _NUMBER.fullmatch(word) or not math.isfinite(float(word)):
+        if not _NUMBER.fullmatch(word) or float(word) > _LARGEST:
             raise InputError.one(str(table.path), where, word[:40], f"{word[:40]!r} is no {name}")
         return float(word)
 
