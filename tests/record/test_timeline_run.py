@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from coordsim.analyse.run_summary import run_summary
 from coordsim.analyse.validate.timeline import CycleReader
 from coordsim.errors import InputError
 from coordsim.record.breakdown import breakdown, step_times
@@ -222,3 +225,36 @@ def test_what_cannot_be_is_one_error(events: list[dict[str, Any]], said: str, tm
     with pytest.raises(InputError, match=r"t\.json: ") as caught:
         import_timeline(timeline(tmp_path / "t.json", *events))
     assert said in str(caught.value)
+
+
+_STEPS = st.lists(
+    st.tuples(st.sampled_from("NNTTTAAOOaaeeeM"), st.integers(1, 3), st.integers(0, 900), st.integers(0, 4)), max_size=60
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=_STEPS, whole=st.booleans())
+def test_any_order_of_events_is_a_run_that_sums_or_one_error(
+    tmp_path: Path, steps: list[tuple[str, int, int, int]], whole: bool
+) -> None:
+    now, events = 1000, counted(1, 10, 500) + fused(520, 1)
+    for what, pid, later, rank in steps:
+        now += later
+        events.append({
+            "N": begin("NEGOTIATE_ALLREDUCE", now, pid), "T": tick(rank, now, pid), "A": end(now, pid),
+            "O": begin("ALLREDUCE", now, pid), "a": begin("MEMCPY_IN_FUSION_BUFFER", now, pid), "e": end(now, pid, "[7]"),
+            "M": mark(now),
+        }[what])  # fmt: skip
+    path = timeline(tmp_path / "t.json", *events, tensors=3)
+    if not whole:
+        path.write_text(path.read_text()[:-1])
+    try:
+        found = import_timeline(path)
+    except InputError as error:
+        assert "t.json" in str(error)  # noqa: PT017
+        return
+    assert found.trace is not None
+    sums(found)
+    for part in breakdown(found.trace).values():
+        assert (part >= 0).all()
+    run_summary(found.trace, found.facts)
