@@ -191,11 +191,12 @@ def _class_of(name: str) -> int:
 
 
 def _grown(table: Table, rows: int, fill: int = 0, start: int | None = None) -> Table:
-    """With room for ``rows``; new rows are ``fill``, but 0 in column ``start``."""
-    if rows <= table.shape[0]:
-        return table
-    larger = np.full((rows + rows // 4, table.shape[1]), fill, np.int64)
-    larger[: table.shape[0]] = table
-    if start is not None:
-        larger[table.shape[0] :, start] = 0
-    return larger
+    """With room for ``rows``; new rows are ``fill``, but 0 in column ``start``. Grows in place, without a copy beside."""
+    before = table.shape[0]
+    if rows > before:
+        table.resize((rows + rows // 8, table.shape[1]), refcheck=False)
+        if fill:
+            table[before:] = fill
+        if start is not None:
+            table[before:, start] = 0
+    return table

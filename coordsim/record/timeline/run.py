@@ -100,7 +100,7 @@ class _Builder:
         first = int(steps[0, g.S_BEGUN])
         self._base_us = min(first, int(self._enter_us[steps[0, g.S_ROW]]))
         inside = (messages[:, g.M_STEP] >= 0) & (messages[:, g.M_STEP] < len(steps)) & (messages[:, g.M_ROW] >= 0)
-        kept = messages[inside]
+        kept = messages if inside.all() else messages[inside]
         self._messages = kept[np.argsort(kept[:, g.M_END], kind="stable")] if found.asynchronous else kept
 
     def _ns(self, us: Int64) -> Int64:
