@@ -16,6 +16,11 @@ from coordsim.record.trace import Kind, Trace
 SCHEMA = "coordsim.run/1"
 LAST_RANKS = 5
 """Ranks named among those that came last."""
+CONTROL = (
+    "cycles_per_step", "slow_cycles_per_step", "requests_per_step", "coordinator_bytes_per_step",
+    "responses_per_step", "response_bytes_median",
+)  # fmt: skip
+"""What is told of the control plane; null where a run's manifest has it among ``unknown``."""
 
 
 def run_summary(trace: Trace, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -38,9 +43,13 @@ def run_summary(trace: Trace, manifest: dict[str, Any]) -> dict[str, Any]:
         | {name: quantile(ordered, share) / 1e9 for name, share in named.items()},
         "breakdown_s": {name: float(parts[name].mean()) / 1e9 if name in parts else None for name in PARTS},
         "missing": dict(manifest.get("missing", {})),
+        "unknown": dict(manifest.get("unknown", {})),
         "last": _last(trace, counted),
-        "straggler_wait_s": quantile(np.sort(parts["straggler_wait"]).tolist(), 0.5) / 1e9,
-        "control": _control(trace, cold, int(times.size)),
+        "straggler_wait_s": quantile(np.sort(parts["straggler_wait"]).tolist(), 0.5) / 1e9
+        if "straggler_wait" in parts
+        else None,
+        "control": _control(trace, cold, int(times.size))
+        | {name: None for name in manifest.get("unknown", {}) if name in CONTROL},
         "ranks_with_details": manifest.get("ranks_with_details") if real else None,
         "ranks_absent": manifest.get("ranks_absent", []),
         "ended_early": manifest.get("ended_early", []),
@@ -50,7 +59,9 @@ def run_summary(trace: Trace, manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _last(trace: Trace, counted: slice) -> list[dict[str, int]]:
-    ranks, times = np.unique(trace.steps["ready_last_rank"][counted], return_counts=True)
+    """Ranks by how often they came last; steps of which nobody knows who did (-1) are left out."""
+    last = trace.steps["ready_last_rank"][counted]
+    ranks, times = np.unique(last[last >= 0], return_counts=True)
     order = np.argsort(-times, kind="stable")[:LAST_RANKS]
     return [{"rank": int(ranks[each]), "steps": int(times[each])} for each in order]
 

@@ -13,7 +13,7 @@ from io import TextIOWrapper
 import typer
 
 from coordsim import __version__
-from coordsim.cli import catalog, demo, doctor, export, interrupt, predict, report, simulate, validate
+from coordsim.cli import catalog, demo, doctor, export, import_, interrupt, predict, report, simulate, validate
 from coordsim.cli.guard import GuardedGroup
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app.command("simulate")(simulate.simulate)
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(validate.app, name="validate")
 app.command("report")(report.report)
+app.command("import")(import_.import_)
 app.command("predict")(predict.predict)
 app.command("export")(export.export)
 app.command("doctor")(doctor.doctor)

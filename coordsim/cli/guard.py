@@ -13,7 +13,7 @@ from coordsim.cli import console
 from coordsim.cli.interrupt import INTERRUPTED
 from coordsim.errors import EnvironmentProblem, InputError
 
-VERBS = ("demo", "simulate", "validate", "report", "predict", "export", "catalog", "doctor")
+VERBS = ("demo", "simulate", "validate", "report", "import", "predict", "export", "catalog", "doctor")
 """In the order of ``--help``."""
 BAD_INPUT = 2
 ENVIRONMENT = 3

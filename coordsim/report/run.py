@@ -57,10 +57,14 @@ def _parts(facts: dict[str, Any], page: Page) -> list[str]:
 def _last(facts: dict[str, Any]) -> str:
     if facts["ranks"] == 1:
         return "nobody: there is one rank"
+    if not facts["last"]:
+        return "not known"
     first, *others = facts["last"]
     told = f"rank {first['rank']:,} in {first['steps']:,} of {text.plural(facts['steps'], 'step')}"
     if others:
         told += "; then " + ", ".join(f"rank {each['rank']:,} in {each['steps']:,}" for each in others[:3])
+    if facts["straggler_wait_s"] is None:
+        return told
     return f"{told}; the median rank waits {text.seconds(facts['straggler_wait_s'])} for the last"
 
 
@@ -77,17 +81,20 @@ def _late(found: dict[str, Any]) -> str:
 
 def _control(facts: dict[str, Any]) -> str:
     control = facts["control"]
+    nbytes, median = control["coordinator_bytes_per_step"], control["response_bytes_median"]
+    responses = f"{text.number(control['responses_per_step'])} responses"
+    responses += "" if median is None else f" of {text.size(median)} (median)"
+    if control["cycles_per_step"] is None:
+        return f"{responses} a step; cycles and requests are not known"
+    told = "" if nbytes is None else f" ({text.size(nbytes)} to rank 0)"
     return (
         f"{text.number(control['cycles_per_step'])} cycles a step, {text.number(control['slow_cycles_per_step'])} of "
-        f"them slow; {text.number(control['requests_per_step'])} requests "
-        f"({text.size(control['coordinator_bytes_per_step'])} to rank 0), "
-        f"{text.number(control['responses_per_step'])} responses of {text.size(control['response_bytes_median'])} "
-        "(median)"
+        f"them slow; {text.number(control['requests_per_step'])} requests{told}, {responses}"
     )
 
 
 def _caveats(facts: dict[str, Any]) -> list[str]:
-    found = [f"{part.replace('_', ' ')}: {why}" for part, why in facts["missing"].items()]
+    found = tables.reasons({**facts["missing"], **facts["unknown"]})
     detailed = facts["ranks_with_details"]
     if detailed is not None and facts["ranks"] and len(detailed) < facts["ranks"]:
         found.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 _GLUED = re.compile(
@@ -70,3 +70,11 @@ def facts(rows: Sequence[tuple[str, str]], page: Page, indent: int = 2, label: i
     for name, value in rows:
         lines += page.wrap(value, " " * indent + name.ljust(width))
     return lines
+
+
+def reasons(why: Mapping[str, str]) -> list[str]:
+    """``this, that: reason``, what shares a reason together, in the order of their first."""
+    found: dict[str, list[str]] = {}
+    for what, reason in why.items():
+        found.setdefault(reason, []).append(what.replace("_", " "))
+    return [f"{', '.join(names)}: {reason}" for reason, names in found.items()]

@@ -32,6 +32,7 @@ OPTIONS = {
     },
     "validate here": {"--ranks", "--out", "--quick", "--json"},
     "export": {"run", "--to", "--out", "--steps", "--max-events"},
+    "import": {"source", "--format", "--out", "--json"},
     "catalog": {"--json", "--schema"},
     "catalog show": {"name", "--json"},
     "doctor": {"--json"},
@@ -49,7 +50,7 @@ def _command(words):
 def test_verbs_are_frozen():
     root = _command("")
     assert set(root.commands) == set(VERBS) == {
-        "demo", "simulate", "validate", "report", "predict", "export", "catalog", "doctor"
+        "demo", "simulate", "validate", "report", "import", "predict", "export", "catalog", "doctor"
     }  # fmt: skip
     assert set(_command("validate").commands) == {"here", "recorded", "timeline", "published"}
     assert set(_command("catalog").commands) == {"show"}

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from coordsim.errors import InputError
+from coordsim.record.json_text import CHUNK_BYTES, VALUE_LIMIT
 from coordsim.record.timeline import EventKind, TimelineEvent, TimelineReader
-from coordsim.record.timeline.reader import CHUNK_BYTES, EVENT_LIMIT
 from tests.timelines import REAL, real_events
 
 SMALL = """[
@@ -123,7 +123,7 @@ def test_a_cut_inside_a_character_or_the_compression(tmp_path: Path) -> None:
 def test_events_may_straddle_the_pieces_in_which_a_file_is_read(
     size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("coordsim.record.timeline.reader.CHUNK_BYTES", size)
+    monkeypatch.setattr("coordsim.record.json_text.CHUNK_BYTES", size)
     text = SMALL.replace("fc.weight", "f\u00fcr \\u00fc \\\\ \\\" \U0001f600")
     found, reader = read(tmp_path / "t.json", text)
     assert [each.ts_us for each in found] == [each.ts_us for each in SAID]
@@ -152,7 +152,8 @@ def test_events_may_straddle_the_pieces_in_which_a_file_is_read(
         ('[{"ph": "i\n", "ts": 1}]', "character 10: Invalid control character"),
         ('[{"a": ' + "[" * 100_000, "nested too deep"),
         ('[{"a": ' + "9" * 5000 + "}]", "a number of absurd length"),
-        ('[{"a": "' + "x" * (EVENT_LIMIT + CHUNK_BYTES), "an event longer than 1,048,576 characters"),
+        ('[{"ph": "i", "ts": 1, "ts": 2}]', "character 1: an object with two keys 'ts'"),
+        ('[{"a": "' + "x" * (VALUE_LIMIT + CHUNK_BYTES), "an event longer than 1,048,576 characters"),
     ],
 )
 def test_what_is_no_timeline_is_refused_with_its_place(text: str, said: str, tmp_path: Path) -> None:
@@ -241,7 +242,7 @@ def test_random_damage_is_refused_or_read_and_nothing_else(tmp_path: Path) -> No
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coordsim.record.timeline.reader.CHUNK_BYTES", 4096)
+    monkeypatch.setattr("coordsim.record.json_text.CHUNK_BYTES", 4096)
     cycle = json.dumps(json.loads(SMALL)[5:-2])[1:-1]
     path = tmp_path / "t.json"
     path.write_text(SMALL[: SMALL.index('{"ph": "B"')] + ",".join([cycle] * 800) + "]")

@@ -1,0 +1,16 @@
+"""Compiled inner loops of readers. Integers only; each has a reference it is tested against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def compiled(function: _F) -> _F:
+    """Compile with numba and keep the machine code on disk, so that only a machine's first run waits."""
+    jitted: _F = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    return jitted

@@ -1,0 +1,240 @@
+"""JSON files of any size, read through a rolling buffer: one value at a time, never the whole file.
+
+Plain or gzip, told by the first bytes. A file cut off anywhere is read up to the cut. Memory is bounded by the longest
+single value, whatever a compressed file unfolds to.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, NoReturn
+
+from coordsim.errors import InputError
+
+CHUNK_BYTES = 1 << 18
+VALUE_LIMIT = 1 << 20
+"""Characters of one value; a longer one is nobody's event."""
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+_LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
+_IN_NUMBER = (".", "e", "E", "e+", "e-", "E+", "E-")
+"""What may stand where a number was cut off behind its first digits."""
+_ESCAPE = 6
+"""Characters of the longest escape in a string."""
+_MAGIC = b"\x1f\x8b"
+
+
+class _Twice(ValueError):
+    """An object names a key twice."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _Twice(next(key for key in keys if keys.count(key) > 1))
+    return found
+
+
+_DECODE = json.JSONDecoder(object_pairs_hook=_once).raw_decode
+
+
+class JsonText:
+    """A cursor over a file's text that forgets what it has passed.
+
+    ``expected`` ends every message: what the file should have been. All problems are InputError with the file, and with
+    the place where there is one. :attr:`lost` says what a cut took; None (so far) when nothing is missing.
+    """
+
+    def __init__(self, path: Path, expected: str, kind: str = "event") -> None:
+        self.path = path
+        self.lost: str | None = None
+        self.buffer = ""
+        self.at = 0
+        self.cut = False
+        """Whether the value at the cursor is cut off."""
+        self._expected = expected
+        self._kind = kind
+        self._pieces = self._text()
+        self._dropped = 0
+
+    @property
+    def place(self) -> int:
+        """The cursor's place in the whole text, characters."""
+        return self._dropped + self.at
+
+    def more(self) -> bool:
+        """Append a piece; False at the end of the text."""
+        piece = next((piece for piece in self._pieces if piece), "")
+        self._dropped += self.at
+        self.buffer, self.at = self.buffer[self.at :] + piece, 0
+        return bool(piece)
+
+    def next_character(self) -> str:
+        """The character behind any white space; "" at the end of the text."""
+        if self.at < len(self.buffer) and self.buffer[self.at] > " ":
+            return self.buffer[self.at]
+        while True:
+            match = _SPACE.match(self.buffer, self.at)
+            assert match is not None
+            self.at = match.end()
+            if self.at < len(self.buffer):
+                return self.buffer[self.at]
+            if not self.more():
+                return ""
+
+    def value(self) -> Any:
+        """The value at the cursor, which moves behind it; at a cut, :attr:`cut` is set."""
+        while True:
+            try:
+                value, end = _DECODE(self.buffer, self.at)
+                if end == len(self.buffer) and type(value) in (int, float) and self.more():
+                    continue  # its digits may go on
+                self.at = end
+                return value
+            except json.JSONDecodeError as error:
+                if not _ran_out(error):
+                    self.no_json(self.place + error.pos - self.at, error.msg)
+            except _Twice as error:
+                self.no_json(self.place, f"an object with two keys {str(error)[:60]!r}")
+            except (ValueError, RecursionError) as error:
+                reason = "nested too deep" if isinstance(error, RecursionError) else "a number of absurd length"
+                self.no_json(self.place, reason)
+            if len(self.buffer) - self.at > VALUE_LIMIT:
+                article = "an" if self._kind[0] in "aeiou" else "a"
+                self.no_json(self.place, f"{article} {self._kind} longer than {VALUE_LIMIT:,} characters")
+            if not self.more():
+                self.cut = True
+                self.note_cut(f"the {self._kind} at character {self.place} ({len(self.buffer) - self.at} characters)")
+                return None
+
+    def note_cut(self, what: str) -> None:
+        """Add to what is lost."""
+        self.lost = what if self.lost is None else f"{self.lost}; {what}"
+
+    def wrong(self, what: str) -> NoReturn:
+        """Raise: the file is something else."""
+        raise InputError.one(str(self.path), "", None, f"{what}; {self._expected}")
+
+    def no_json(self, place: int, reason: str) -> NoReturn:
+        """Raise: the text at ``place`` is no JSON."""
+        message = f"not JSON at character {place}: {reason}; {self._expected}"
+        raise InputError.one(str(self.path), "", None, message)
+
+    def _text(self) -> Iterator[str]:
+        """The file's text in pieces. A cut inside the compression or a character ends it quietly."""
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        for piece in self._bytes():
+            try:
+                yield decoder.decode(piece, final=not piece)
+            except UnicodeDecodeError as error:
+                if not piece:
+                    self.lost = "the file ends inside a character"
+                    return
+                message = f"not UTF-8 text: {error.reason}; {self._expected}"
+                raise InputError.one(str(self.path), "", None, message) from error
+
+    def _bytes(self) -> Iterator[bytes]:
+        """What is in the file, unpacked; empty at its end, but not after a cut."""
+        if self.path.is_dir():
+            raise InputError.one(str(self.path), "", None, f"is a folder; {self._expected}")
+        try:
+            file = open(self.path, "rb")  # noqa: SIM115
+        except FileNotFoundError:
+            raise InputError.one(str(self.path), "", None, "no such file") from None
+        with file:
+            packed = file.peek(2)[:2] == _MAGIC
+            stream: BufferedReader | gzip.GzipFile = gzip.GzipFile(fileobj=file) if packed else file
+            while True:
+                try:
+                    # read1: what is there already is not lost when the next block turns out to be cut
+                    piece = stream.read1(CHUNK_BYTES)
+                except EOFError:
+                    self.lost = "the compressed file is cut off"
+                    return
+                except (zlib.error, gzip.BadGzipFile) as error:
+                    raise InputError.one(str(self.path), "", None, f"damaged compression: {error}") from error
+                yield piece
+                if not piece:
+                    return
+
+
+def _ran_out(error: json.JSONDecodeError) -> bool:
+    """Whether more text could still have made it JSON."""
+    rest = error.doc[error.pos :]
+    return (
+        error.msg.startswith("Unterminated string")
+        or (error.msg.startswith("Invalid \\") and len(rest) < _ESCAPE)
+        or any(literal.startswith(rest) for literal in _LITERALS)
+        or rest in _IN_NUMBER
+    )
+
+
+def members(text: JsonText, arrays: frozenset[str]) -> Iterator[tuple[str, Any]]:
+    """(key, value) of a file's one object; of the keys in ``arrays``, (key, element) for every element of their list.
+
+    A cut ends it, and is noted. Raises InputError for no object, for a key that comes twice, and for text behind it.
+    """
+    first = text.next_character()
+    if first != "{":
+        text.wrong(f"starts with {first!r}" if first else "is empty")
+    text.at += 1
+    seen: set[str] = set()
+    while (character := text.next_character()) not in ("}", ""):
+        if seen:
+            if character != ",":
+                text.no_json(text.place, "expected a comma or the closing brace")
+            text.at += 1
+            if not text.next_character():
+                break
+        key = text.value()
+        if text.cut:
+            return
+        if not isinstance(key, str) or text.next_character() not in (":", ""):
+            text.no_json(text.place, "expected a key and a colon")
+        if key in seen or len(seen) > 1000:
+            text.no_json(text.place, f"an object with two keys {key[:60]!r}" if key in seen else "too many keys")
+        seen.add(key)
+        text.at += 1
+        if key in arrays and text.next_character() == "[":
+            yield from ((key, element) for element in _elements(text))
+        elif text.next_character():
+            value = text.value()
+            if not text.cut:
+                yield key, value
+        if text.cut:
+            return
+    if not text.next_character():
+        text.note_cut("no closing brace")
+        return
+    text.at += 1
+    if text.next_character():
+        text.no_json(text.place, "text after the closing brace")
+
+
+def _elements(text: JsonText) -> Iterator[Any]:
+    """The elements of the list at the cursor, which ends behind it, or at a cut."""
+    text.at += 1
+    first = True
+    while (character := text.next_character()) != "]":
+        if character and not first:
+            if character != ",":
+                text.no_json(text.place, "expected a comma or the closing bracket")
+            text.at += 1
+        if not text.next_character():
+            text.cut = True
+            text.note_cut("no closing bracket")
+            return
+        value = text.value()
+        if text.cut:
+            return
+        yield value
+        first = False
+    text.at += 1
