@@ -67,7 +67,7 @@ def here(
     quick: Annotated[bool, typer.Option("--quick", help="Few workloads and steps: does it run?")] = False,
     as_json: Json = False,
 ) -> None:
-    """The real backend on this machine: fit some launches, predict the rest."""
+    """The real backend on this machine: fit some, predict the rest."""
     from coordsim.analyse.validate.here import judge, measure
 
     measure(_folder(out), _numbers(ranks), quick)

@@ -9,6 +9,8 @@ from coordsim.report.tables import Page
 
 _LABEL = 19
 _EFFECTS = 6
+_WORTH = 1e-3
+"""Share of a step below which an effect is not shown."""
 _INTERVALS = (
     ("run_noise", "run noise", "other seeds of the same jitter"),
     ("fitted_parameters", "fitted parameters", "all between their ends at once"),
@@ -45,13 +47,13 @@ def _parts(facts: dict[str, Any], page: Page) -> list[str]:
 
 def _effects(facts: dict[str, Any], page: Page) -> list[str]:
     """What alone moves the answer, the most first."""
-    moving = [each for each in facts["effects"] if each["high_s"] > each["low_s"]]
+    moving = [each for each in facts["effects"] if each["high_s"] - each["low_s"] > _WORTH * facts["step_time_s"]]
     if not moving:
-        return page.wrap("Nothing that was varied moves the step time.", "  ")
+        return page.wrap("Nothing that was varied moves the step time by a thousandth.", "  ")
     rows = [["what moves it", "step time", "range tried"]]
     for each in moving[:_EFFECTS]:
         ends = f"{text.seconds(each['low_s'])} to {text.seconds(each['high_s'])}"
-        rows.append([each["name"], ends, each["range"]])
+        rows.append([each["name"], ends, "another form" if each["form"] else each["range"]])
     room = page.width - 2 - sum(max(len(row[index]) for row in rows) + 2 for index in range(2))
     rows = [[*row[:2], row[2] if len(row[2]) <= room else row[2][: room - 3] + "..."] for row in rows]
     lines = tables.columns(rows, "lll", indent=2)

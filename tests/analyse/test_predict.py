@@ -124,6 +124,12 @@ def test_the_scenario_that_is_kept_gives_the_central_prediction(tmp_path):
     assert again.trace.digest() == found.central.trace.digest()
 
 
+def test_what_nobody_marked_can_be_simulated_all_the_same(tmp_path):
+    path = write_scenario(tmp_path, measured_workload(records(marked=False)), "mine", "here")
+    scenario = load_scenario(path, cluster="summit", ranks=6, steps=2)
+    assert scenario.workload.forward_ns == scenario.workload.optimizer_ns == 1
+
+
 def test_without_noise_a_step_is_its_parts_and_the_last_collective(tmp_path):
     measured = measured_workload(records())
     found = predict(measured, "mine", "here", ranks=1, cluster="summit", control_plane="ideal", steps=2)

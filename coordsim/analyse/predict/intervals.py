@@ -36,6 +36,8 @@ class Effect:
     high_s: float
     says: str
     source: str
+    form: bool = False
+    """Whether it is another form of the model."""
 
     @property
     def width_s(self) -> float:
@@ -115,7 +117,7 @@ def _effect(each: Parameter, step_s: Callable[[Sequence[str]], float]) -> Effect
 
 
 def _form_effect(each: Form, found_s: float, central_s: float) -> Effect:
-    return Effect(each.name, min(found_s, central_s), max(found_s, central_s), each.why, "another form of the model")
+    return Effect(each.name, min(found_s, central_s), max(found_s, central_s), each.why, each.why, form=True)
 
 
 def _draws(uncertain: Sequence[Parameter]) -> Iterator[list[str]]:
@@ -158,7 +160,8 @@ def facts(found: Prediction) -> dict[str, Any]:
         },
         "breakdown_s": found.central.breakdown(),
         "effects": [
-            {"name": each.name, "low_s": each.low_s, "high_s": each.high_s, "range": each.says, "source": each.source}
+            {"name": each.name, "low_s": each.low_s, "high_s": each.high_s, "range": each.says, "source": each.source,
+             "form": each.form}
             for each in found.effects
         ],
         "dominates": found.effects[0].name if found.effects else None,

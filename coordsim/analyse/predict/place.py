@@ -27,16 +27,16 @@ def write_scenario(folder: Path, found: MeasuredWorkload, name: str, source: str
 
 def _toml(found: MeasuredWorkload, name: str, source: str) -> str:
     ranks = f"{found.ranks} ranks, {found.steps} steps"
-    forward = "0: nobody marked it, so it is in the gradients' ready times" if found.forward_ns is None else "median"
-    optimizer = "0: nobody marked the end of a step" if found.optimizer_ns is None else "median"
+    forward = "nobody marked it: it is in the gradients' ready times" if found.forward_ns is None else "median"
+    optimizer = "nobody marked the end of a step" if found.optimizer_ns is None else "median"
     return "\n".join((
         f"# Measured: {source}; {ranks} after the first.",
         "[workload]",
         f"name = {json.dumps(name)}",
         f"description = {json.dumps(f'measured on {ranks}')}",
         f"tensors = {json.dumps(TENSORS)}",
-        f'forward = "{found.forward_ns or 0}ns"  # {forward}',
-        f'optimizer = "{found.optimizer_ns or 0}ns"  # {optimizer}',
+        f'forward = "{max(found.forward_ns or 0, 1)}ns"  # {forward}',
+        f'optimizer = "{max(found.optimizer_ns or 0, 1)}ns"  # {optimizer}',
         "batch = 1  # not known to a record; changes no time",
         "",
         "[noise]",

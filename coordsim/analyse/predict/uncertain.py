@@ -76,7 +76,7 @@ def forms(found: MeasuredWorkload, scenario: Scenario) -> Iterator[Form]:
             yield Form(
                 f"{name} with an exponential tail",
                 (f"noise.{kind}.distribution=exponential", f"noise.{kind}.sigma={_percent(sigma)}"),
-                f"{found.ranks} ranks do not show the tail of {scenario.ranks:,}",
+                f"{found.ranks} ranks do not show the tail of {scenario.ranks:,} (its mean comes on top, too)",
             )  # fmt: skip
 
 
