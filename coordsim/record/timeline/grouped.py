@@ -191,7 +191,7 @@ def _class_of(name: str) -> int:
 
 
 def _grown(table: Table, rows: int, fill: int = 0, start: int | None = None) -> Table:
-    """With room for ``rows``; new rows are ``fill``, but 0 in column ``start``. Grows in place, without a copy beside."""
+    """With room for ``rows``, in place; new rows are ``fill``, but 0 in column ``start``."""
     before = table.shape[0]
     if rows > before:
         table.resize((rows + rows // 8, table.shape[1]), refcheck=False)
