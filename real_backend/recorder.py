@@ -16,6 +16,7 @@ import sys
 import time
 from array import array
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -69,12 +70,17 @@ class _Step:
     cycles: int = 0
     tensors: int = 0
     slow_cycles: int = 0
-    names: set[str] = field(default_factory=set)
+    names: list[AbstractSet[str]] = field(default_factory=list)
+    """Submitted so far, in parts: most often one, for which nothing has to be looked up."""
     blocks: list[Callable[[], bytes]] = field(default_factory=list)
     """What makes its cycles and responses, until it is known whether they are wanted: most steps' never are."""
     held_bytes: int = 0
     dropped: bool = False
     """Whether it was too long to be held."""
+
+    def has(self, name: str) -> bool:
+        """Whether a tensor of that name was submitted in it."""
+        return any(name in part for part in self.names)
 
 
 class _Popped:
@@ -199,12 +205,12 @@ class Recorder(Observer):
         if self._marks and self._marks[0][1] < stamps[-1]:
             return False
         if not self._marked:
-            if popped[0].name in self._step.names:
+            if self._step.has(popped[0].name):
                 self._end_step(NULL)
-            if len(names) < len(popped) or not self._step.names.isdisjoint(names):
+            if len(names) < len(popped) or not all(names.isdisjoint(part) for part in self._step.names):
                 return False
         step = self._step
-        step.names |= names
+        step.names.append(names)
         step.tensors += len(popped)
         if step.first_submit_ns == NULL:
             step.first_submit_ns = stamps[0]
@@ -216,10 +222,10 @@ class Recorder(Observer):
             if self._marks and stamp_ns > self._marks[0][1]:
                 self._take_marks(stamp_ns)
             step = self._step
-            if request.name in step.names and not self._marked:
+            if not self._marked and step.has(request.name):
                 self._end_step(NULL)
                 step = self._step
-            step.names.add(request.name)
+            step.names.append({request.name})
             step.tensors += 1
             if step.first_submit_ns == NULL:
                 step.first_submit_ns = stamp_ns

@@ -62,13 +62,16 @@ class Ours(Arm):
         self.observer = self.engine._observer
 
     def record(self, on: bool) -> None:
-        """Between barriers, when nothing is queued: the engine's observers hear of it, or nobody does."""
-        from real_backend.engine.observer import Observer
+        """Between barriers, when nothing is queued: the recorder hears of what comes, or only who else listens."""
+        from real_backend.engine.observer import Observer, Observers
+        from real_backend.recorder import Recorder
 
+        listening = self.observer._each if isinstance(self.observer, Observers) else (self.observer,)
+        others = [each for each in listening if not isinstance(each, Recorder)]
         self.library.barrier()
         time.sleep(0.01)  # until the loop has told of the barrier's end
-        self.engine._observer = self.observer if on else Observer()
-        self.engine._stamped = on and self.observer.wants_stamps
+        self.engine._observer = self.observer if on else others[0] if others else Observer()
+        self.engine._stamped = on
         del self.engine._stamps[:]
         self.library.barrier()
 
