@@ -53,10 +53,10 @@ def _read(run: Path, steps: str | None) -> tuple[Trace, dict[str, Any]]:
         if steps is not None:
             raise InputError.one("--steps", "", steps, f"{run} is a run directory; steps are chosen when it is made")
         return read_run(run)
-    from coordsim.record.ranks import merge
+    from coordsim.analyse.recorded import merged_run
+    from coordsim.record.ranks import read_folder
 
-    merged = merge(run, _range(steps))
-    return merged.trace, merged.facts
+    return merged_run(read_folder(run), _range(steps))
 
 
 def _range(steps: str | None) -> range | None:

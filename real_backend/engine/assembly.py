@@ -19,6 +19,7 @@ from real_backend.engine.engine import Engine
 from real_backend.engine.observer import Observer, Observers
 from real_backend.engine.settings import EngineSettings
 from real_backend.life.line import LifeLine
+from real_backend.profile import attach
 from real_backend.recorder import Limits, Recorder
 from real_backend.timeline import TimelineObserver
 
@@ -54,6 +55,7 @@ def assemble(
         recorder = _recorder(settings, rank, ranks, job, clock_ns)
         recorder.offset = lambda: life.clock
         watching.append(recorder)
+        attach(recorder)
     timeline = None
     if rank == COORDINATOR:
         path = Path(settings.timeline) if settings.timeline else None
@@ -68,7 +70,7 @@ def assemble(
 def _recorder(settings: EngineSettings, rank: int, ranks: int, job: str, clock_ns: Callable[[], int]) -> Recorder:
     limits = Limits(
         settings.record_first_steps, settings.record_worst_steps, settings.record_sampled_ranks,
-        settings.record_max_bytes, settings.record_digests,
+        settings.record_max_bytes, settings.record_digests, settings.record_steps,
     )  # fmt: skip
     return Recorder(
         Path(settings.record), rank, ranks, job=job, settings=asdict(settings), limits=limits, clock_ns=clock_ns
