@@ -9,6 +9,7 @@ from coordsim.report.tables import Page
 
 _BAR_CELLS = 12
 _LABEL = 14
+_LONGEST_ERROR = 120
 
 
 def run_report(facts: dict[str, Any], title: str, page: Page) -> str:
@@ -20,10 +21,14 @@ def run_report(facts: dict[str, Any], title: str, page: Page) -> str:
         spread += f"; cold first: {text.seconds(facts['cold_step_s'])}"
     lines += ["", *tables.facts([("step time", f"{text.seconds(step['mean'])}  ({spread})")], page, label=_LABEL)]
     lines += ["", *_parts(facts, page)]
-    rows = [("last to come", _last(facts)), ("control", _control(facts))]
+    rows = [("last to come", _last(facts)), ("messages", _messages(facts)), ("control", _control(facts))]
+    if facts["control"]["cache_hits_per_step"] is not None:
+        rows.append(("cache", _cache(facts)))
     if facts["clock_error_s"] is not None and facts["ranks"] != 1:
         rows.append(("clocks", f"ranks' clocks are known to {text.seconds(facts['clock_error_s'])} or better"))
     lines += ["", *tables.facts(rows, page, label=_LABEL)]
+    if facts["recommendation"]:
+        lines += ["", *tables.facts([("recommended", _recommended(facts["recommendation"]))], page, label=_LABEL)]
     caveats = _caveats(facts)
     if caveats:
         lines += ["", page.dim("what this record cannot tell")]
@@ -55,20 +60,50 @@ def _last(facts: dict[str, Any]) -> str:
     if facts["ranks"] == 1:
         return "nobody: there is one rank"
     first, *others = facts["last"]
-    told = f"rank {first['rank']:,} in {first['steps']:,} of {text.plural(facts['steps'], 'step')}"
+    host = f" on {first['host']}" if first["host"] else ""
+    told = f"rank {first['rank']:,}{host} in {first['steps']:,} of {text.plural(facts['steps'], 'step')}"
+    if first["tensors"]:
+        told += ", with " + ", ".join(f"{name} ({times:,})" for name, times in first["tensors"][:2])
     if others:
         told += "; then " + ", ".join(f"rank {each['rank']:,} in {each['steps']:,}" for each in others[:3])
     return f"{told}; the median rank waits {text.seconds(facts['straggler_wait_s'])} for the last"
 
 
+def _messages(facts: dict[str, Any]) -> str:
+    found = facts["messages"]
+    if found["bytes_median"] is None:
+        return "none was seen"
+    return (
+        f"{text.number(found['per_step'])} collectives a step, {text.size(found['bytes_min'])} to "
+        f"{text.size(found['bytes_max'])}, median {text.size(found['bytes_median'])}; "
+        f"{text.size(found['bytes_per_step'])} in all"
+    )
+
+
 def _control(facts: dict[str, Any]) -> str:
     control = facts["control"]
+    if control["cycles_per_step"] is None:
+        return f"{facts['control_plane'] or 'none'}: nobody negotiates, so its three parts are 0"
     return (
         f"{text.number(control['cycles_per_step'])} cycles a step, {text.number(control['slow_cycles_per_step'])} of "
         f"them slow; {text.number(control['requests_per_step'])} requests "
         f"({text.size(control['coordinator_bytes_per_step'])} to rank 0), "
-        f"{text.number(control['responses_per_step'])} responses of {text.size(control['response_bytes_median'])} "
-        "(median)"
+        f"{text.number(control['responses_per_step'])} responses"
+    )
+
+
+def _cache(facts: dict[str, Any]) -> str:
+    hits, tensors = facts["control"]["cache_hits_per_step"], facts["messages"]["tensors_per_step"]
+    share = f" ({text.percent(hits / tensors)})" if tensors else ""
+    return f"{text.number(hits)} hits a step for {text.number(tensors)} tensors{share}"
+
+
+def _recommended(found: dict[str, Any]) -> str:
+    if found["change"] is None:
+        return f"nothing: {found['why']}"
+    return (
+        f"{found['change']} saves {text.percent(found['saves'])} of the step (90 % interval "
+        f"{text.percent(found['saves_low'])} to {text.percent(found['saves_high'])}), {found['why']}"
     )
 
 
@@ -79,11 +114,22 @@ def _caveats(facts: dict[str, Any]) -> list[str]:
         found.append(
             f"cycles were recorded on {len(detailed):,} of {facts['ranks']:,} ranks; steps and who was last on all"
         )
+    if facts["ranks_without_steps"]:
+        found.append(f"ranks that ended no step, so they are left out: {_some(facts['ranks_without_steps'])}")
     if facts["ranks_absent"]:
         found.append(f"ranks without a record: {_some(facts['ranks_absent'])}")
     if facts["ended_early"]:
         found.append(f"ranks that ended without closing their record: {_some(facts['ended_early'])}")
+    for rank, error in list(facts["ended_with_error"].items())[:2]:
+        found.append(f"rank {rank} ended with {_short(error)}")
+    if facts["exit_code"]:
+        found.append(f"the command ended with exit code {facts['exit_code']}")
     return found
+
+
+def _short(error: str) -> str:
+    line = " ".join(error.split())
+    return line if len(line) <= _LONGEST_ERROR else line[: _LONGEST_ERROR - 3] + "..."
 
 
 def _some(ranks: list[int]) -> str:
