@@ -42,10 +42,10 @@ class Limits:
     """Ranks that write cycles and responses, evenly spread, rank 0 among them."""
     max_bytes: int = 256 << 20
     """A stream stops growing there, and says so."""
-    steps: int = 0
-    """The record ends after so many; 0: it goes on."""
     digests: bool = False
     """Whether each cycle carries a digest of the response cache: for tests; costs tens of microseconds a cycle."""
+    steps: int = 0
+    """The record ends after so many; 0: it goes on."""
 
     def samples(self, rank: int, ranks: int) -> bool:
         """Whether ``rank`` is one of those."""

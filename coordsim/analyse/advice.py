@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from coordsim.analyse.replay import Step, played, savings, steps_of, without_control, without_input, without_lateness
-from coordsim.record.ranks.facts import NOT_NEGOTIATED, control_plane
+from coordsim.record.ranks.facts import NOT_NEGOTIATED, control_plane, gathers
 from coordsim.record.ranks.merge import Merged
 from coordsim.record.ranks.reader import RankRecord
 
@@ -22,7 +22,7 @@ WORTH_CHANGING = 0.005
 """Below this share of the step no change is recommended."""
 _DRAWS = 2_000
 _LOW, _HIGH = 0.05, 0.95
-_LATE = 0.5
+_LATE = 0.75
 """A rank that is last in more than this share of the steps is late for a reason of its own."""
 
 
@@ -30,12 +30,15 @@ def advice(records: Sequence[RankRecord], merged: Merged) -> dict[str, Any]:
     """``change`` with ``saves``, ``saves_low``, ``saves_high`` (shares of the mean step) and ``step_time_s``; or
     ``change`` null and ``why`` there is none."""
     numbers = range(merged.first_step, merged.first_step + merged.trace.steps["step"].size)
+    if len(numbers) <= LEAST_STEPS:
+        return _none(f"{len(numbers)} steps are too few to predict from; more than {LEAST_STEPS} are needed")
     steps = steps_of(records, numbers)
+    if any(gathers(record) for record in records):
+        return _none("ranks wait for each other in gathers inside forward and backward, which a replay of reductions "
+                     "does not see")  # fmt: skip
     if steps is None:
         return _none("this record does not say when each reduction could begin and when it ended, so nothing can be "
                      "predicted from it")  # fmt: skip
-    if len(steps) < LEAST_STEPS:
-        return _none(f"{len(steps)} steps after the first are too few to predict from; at least {LEAST_STEPS}")
     mean_s = float(np.mean([played(step) for step in steps])) / 1e9
     best: dict[str, Any] | None = None
     for change, changed in _candidates(records, steps):
@@ -57,13 +60,15 @@ def _candidates(records: Sequence[RankRecord], steps: Sequence[Step]) -> Iterato
     if len(ranks) > 1 and times > _LATE * len(steps):
         record = ranks[index]
         yield (
-            f"find out why rank {record.rank} ({record.head.get('host')}) is late: as fast as the median rank",
+            f"bring rank {record.rank} ({record.head.get('host')}), which is late, to the median rank's speed",
             without_lateness(index),
         )
     if any(any(step.start_R) for step in steps):
-        yield "have samples ready when a step ends (more workers, prefetching)", without_input
+        index, times = Counter(step.start_R.index(max(step.start_R)) for step in steps).most_common(1)[0]
+        where = f" on rank {ranks[index].rank}" if len(ranks) > 1 and times > _LATE * len(steps) else ""
+        yield f"have samples ready{where} when a step ends (more workers, prefetching)", without_input
     if control_plane(ranks[0]) != NOT_NEGOTIATED:
-        yield "negotiate less (groups, a cycle that waits for nothing): at most", without_control
+        yield "negotiate less (groups, cycles on submission), at most", without_control
 
 
 def _last(step: Step) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coordsim.protocol.messages import Op
-from coordsim.record.ranks.facts import NOT_NEGOTIATED, clock_offset, control_plane, readiness
+from coordsim.record.ranks.facts import NOT_NEGOTIATED, clock_offset, control_plane, submissions
 from coordsim.record.ranks.format import NULL
 from coordsim.record.ranks.reader import RankRecord, ResponseRecord
 
@@ -85,7 +85,8 @@ def savings(steps: Sequence[Step], change: Callable[[Step], Step]) -> Float:
     """Share of the mean step that ``change`` saves in each step, shape [step]."""
     before = np.array([played(step) for step in steps], dtype=np.float64)
     after = np.array([played(change(step)) for step in steps], dtype=np.float64)
-    return (before - after) / before.mean()
+    found: Float = (before - after) / before.mean()
+    return found
 
 
 def _median(values: Sequence[int]) -> int:
@@ -119,7 +120,7 @@ class _Rank:
             if each.op in _REDUCE:
                 self.reductions.setdefault(each.step, {})[each.cycle, each.place] = each
         self._record = record
-        self._stamps = readiness(record)
+        self._stamps = submissions(record)
         self._negotiated = control_plane(record) != NOT_NEGOTIATED
 
     def ends(self, number: int) -> int | None:
@@ -152,15 +153,15 @@ def _step(ranks: Sequence[_Rank], before: int, number: int) -> Step | None:
         ready = [rank.ready(number, one) for rank, one in known]
         if len(known) < len(ranks) or None in ready:
             return None
-        ready_R = tuple(one - zero for one in ready if one is not None)
-        can_begin = max(at, *ready_R)
+        by_rank = tuple(one - zero for one in ready if one is not None)
+        can_begin = max(at, *by_rank)
         negotiated = max(one.begin_ns + rank.offset_ns for rank, one in known) - zero
         end = max(max(one.end_ns + rank.offset_ns for rank, one in known) - zero, can_begin)
         waits = min(max(negotiated - can_begin, 0), end - can_begin)
-        reductions.append(Reduction(ready_R, known[0][1].nbytes, waits, end - can_begin - waits))
+        reductions.append(Reduction(by_rank, known[0][1].nbytes, waits, end - can_begin - waits))
         at = end
-    start_R = tuple(_start(rank, number, zero) for rank in ranks)
-    return Step(start_R, tuple(reductions), max(max(each for each in ended if each is not None) - zero - at, 0))
+    starts = tuple(_start(rank, number, zero) for rank in ranks)
+    return Step(starts, tuple(reductions), max(max(each for each in ended if each is not None) - zero - at, 0))
 
 
 def _start(rank: _Rank, number: int, zero: int) -> int:

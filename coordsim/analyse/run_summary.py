@@ -44,6 +44,10 @@ def run_summary(trace: Trace, manifest: dict[str, Any]) -> dict[str, Any]:
         "breakdown_s": {name: float(parts[name].mean()) / 1e9 if name in parts else None for name in PARTS},
         "missing": dict(manifest.get("missing", {})),
         "last": _last(trace, counted, manifest),
+        "waited_for": [
+            {"rank": rank, "steps": times, "wait_s": wait_ns / 1e9}
+            for rank, times, wait_ns in manifest.get("waited_for") or ()
+        ],
         "straggler_wait_s": quantile(np.sort(parts["straggler_wait"]).tolist(), 0.5) / 1e9,
         "control": _control(trace, cold, int(times.size), plane),
         "messages": _messages(trace, cold, int(times.size)),
@@ -94,7 +98,7 @@ def _control(trace: Trace, cold: bool, steps: int, plane: str | None) -> dict[st
 
 
 def _messages(trace: Trace, cold: bool, steps: int) -> dict[str, float | None]:
-    """What travelled in the steps that count: collectives, their bytes and tensors; sizes null where there were none."""
+    """What travelled in the steps that count: collectives, their bytes and tensors; sizes null if there were none."""
     end = trace.steps["end_ns"]
     within = trace.responses["end_ns"] > (end[0] if cold else -1)
     nbytes = np.sort(trace.responses["bytes"][within]).tolist()

@@ -71,6 +71,8 @@ def _range(steps: str | None) -> range | None:
 def _next(run: Path, out: Path | None, found: dict[str, Any]) -> str:
     if out is not None:
         return f"coordsim report {quote(str(out))} --json"
+    if (run / "manifest.json").is_file() and found["source"] == "real run":
+        return f"coordsim report {quote(str(run))} --json"
     if found["source"] == "real run":
         return f"coordsim report {quote(str(run))} --out run"
     return "coordsim simulate --explain"

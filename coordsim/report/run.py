@@ -22,9 +22,11 @@ def run_report(facts: dict[str, Any], title: str, page: Page) -> str:
     lines += ["", *tables.facts([("step time", f"{text.seconds(step['mean'])}  ({spread})")], page, label=_LABEL)]
     lines += ["", *_parts(facts, page)]
     rows = [("last to come", _last(facts)), ("messages", _messages(facts)), ("control", _control(facts))]
+    if facts["waited_for"]:
+        rows.insert(1, ("waited for", _waited_for(facts)))
     if facts["control"]["cache_hits_per_step"] is not None:
         rows.append(("cache", _cache(facts)))
-    if facts["clock_error_s"] is not None and facts["ranks"] != 1:
+    if facts["clock_error_s"] and facts["ranks"] != 1:
         rows.append(("clocks", f"ranks' clocks are known to {text.seconds(facts['clock_error_s'])} or better"))
     lines += ["", *tables.facts(rows, page, label=_LABEL)]
     if facts["recommendation"]:
@@ -69,13 +71,23 @@ def _last(facts: dict[str, Any]) -> str:
     return f"{told}; the median rank waits {text.seconds(facts['straggler_wait_s'])} for the last"
 
 
+def _waited_for(facts: dict[str, Any]) -> str:
+    first = facts["waited_for"][0]
+    return (
+        f"rank {first['rank']:,} longest in {first['steps']:,} of {text.plural(facts['steps'], 'step')}, "
+        f"{text.seconds(first['wait_s'])} a step: gathers tie ranks together before gradients are ready"
+    )
+
+
 def _messages(facts: dict[str, Any]) -> str:
     found = facts["messages"]
     if found["bytes_median"] is None:
         return "none was seen"
+    sizes = f"{text.size(found['bytes_min'])} to {text.size(found['bytes_max'])}, median "
+    if found["bytes_min"] == found["bytes_max"]:
+        sizes = "each of "
     return (
-        f"{text.number(found['per_step'])} collectives a step, {text.size(found['bytes_min'])} to "
-        f"{text.size(found['bytes_max'])}, median {text.size(found['bytes_median'])}; "
+        f"{text.number(found['per_step'])} a step, {sizes}{text.size(found['bytes_median'])}; "
         f"{text.size(found['bytes_per_step'])} in all"
     )
 
@@ -102,7 +114,7 @@ def _recommended(found: dict[str, Any]) -> str:
     if found["change"] is None:
         return f"nothing: {found['why']}"
     return (
-        f"{found['change']} saves {text.percent(found['saves'])} of the step (90 % interval "
+        f"{found['change']}: saves {text.percent(found['saves'])} of the step (90 % interval "
         f"{text.percent(found['saves_low'])} to {text.percent(found['saves_high'])}), {found['why']}"
     )
 
@@ -110,7 +122,8 @@ def _recommended(found: dict[str, Any]) -> str:
 def _caveats(facts: dict[str, Any]) -> list[str]:
     found = [f"{part.replace('_', ' ')}: {why}" for part, why in facts["missing"].items()]
     detailed = facts["ranks_with_details"]
-    if detailed is not None and facts["ranks"] and len(detailed) < facts["ranks"]:
+    present = (facts["ranks"] or 0) - len(facts["ranks_absent"]) - len(facts["ranks_without_steps"])
+    if detailed is not None and len(detailed) < present:
         found.append(
             f"cycles were recorded on {len(detailed):,} of {facts['ranks']:,} ranks; steps and who was last on all"
         )

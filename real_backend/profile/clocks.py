@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -12,7 +11,6 @@ from real_backend.life.clocks import Offset, OffsetEstimate, offset
 ROUND_TRIPS = 8
 PATIENCE = timedelta(seconds=20)
 """For a rank that does not come: it may have no hooks."""
-_TIMES = struct.Struct("<qq")
 
 
 def offset_from_rank_0(store: Any, rank: int, ranks: int, clock_ns: Callable[[], int]) -> Offset:
@@ -31,21 +29,21 @@ def offset_from_rank_0(store: Any, rank: int, ranks: int, clock_ns: Callable[[],
     _wait(own, f"{rank}/turn")
     for trip in range(ROUND_TRIPS):
         sent_ns = clock_ns()
-        own.set(f"{rank}/{trip}/asked", b"")
-        answer = _wait(own, f"{rank}/{trip}/answer")
+        own.set(f"{rank}/{trip}/asked", "")
+        received, answered = _wait(own, f"{rank}/{trip}/answer").split()
         back_ns = clock_ns()
-        estimate.add(offset(sent_ns, *_TIMES.unpack(answer), back_ns), back_ns)
+        estimate.add(offset(sent_ns, int(received), int(answered), back_ns), back_ns)
     found = estimate.at(clock_ns())
     assert found is not None
     return found
 
 
 def _answer(store: Any, rank: int, clock_ns: Callable[[], int]) -> None:
-    store.set(f"{rank}/turn", b"")
+    store.set(f"{rank}/turn", "")
     for trip in range(ROUND_TRIPS):
         _wait(store, f"{rank}/{trip}/asked")
         received_ns = clock_ns()
-        store.set(f"{rank}/{trip}/answer", _TIMES.pack(received_ns, clock_ns()))
+        store.set(f"{rank}/{trip}/answer", f"{received_ns} {clock_ns()}")
 
 
 def _wait(store: Any, key: str) -> bytes:

@@ -95,7 +95,8 @@ class _Model:
             for each in model.parameters() if each.requires_grad
         ]  # fmt: skip
         handles.append(model.register_forward_pre_hook(self._forward, prepend=True))
-        self._session.at_stop(lambda: [handle.remove() for handle in handles] and None)
+        for handle in handles:
+            self._session.at_stop(handle.remove)
 
     def _ready(self, parameter: Any) -> None:
         if self._session.over:

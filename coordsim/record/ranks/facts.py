@@ -13,6 +13,9 @@ NOT_NEGOTIATED = "ddp"
 LAST_TENSORS = 3
 """Tensors named for each rank that came last."""
 
+_ALLGATHER = 1
+"""Of :class:`coordsim.protocol.messages.Op`, which this room does not know."""
+
 _WHY = {
     "input_stall": "nobody marked where forward begins: its time is part of backward",
     "forward": "nobody marked where backward begins: its time is part of backward",
@@ -49,7 +52,7 @@ def facts_of(
         "ended_with_error": {
             str(record.rank): record.end["error"] for record in records if record.end and record.end.get("error")
         },
-        "last_tensors": _last_tensors(records, steps),
+        "last_tensors": _last_tensors(records, steps), "waited_for": _waited_for(records, steps),
     }  # fmt: skip
 
 
@@ -71,17 +74,55 @@ def readiness(record: RankRecord) -> dict[int, dict[str, int]]:
     for ready in record.ready:
         names = (record.name(each) for each in ready.tensors)
         found[ready.step] = dict(zip(names, ready.stamps_ns, strict=True))
-    if not found:
-        for cycle in record.cycles:
-            of_step = found.setdefault(cycle.step, {})
-            for each, at_ns in zip(cycle.popped, cycle.stamps_ns, strict=True):
-                of_step[record.name(each)] = at_ns
+    return found or submissions(record)
+
+
+def submissions(record: RankRecord) -> dict[int, dict[str, int]]:
+    """Step -> what was submitted for negotiation -> when, ns of the rank's clock."""
+    found: dict[int, dict[str, int]] = {}
+    for cycle in record.cycles:
+        of_step = found.setdefault(cycle.step, {})
+        for each, at_ns in zip(cycle.popped, cycle.stamps_ns, strict=True):
+            of_step[record.name(each)] = at_ns
     return found
+
+
+def gathers(record: RankRecord) -> bool:
+    """Whether parameters are gathered inside forward and backward without negotiation, as FSDP does: ranks wait for
+    each other there, before any gradient is ready."""
+    return control_plane(record) == NOT_NEGOTIATED and any(each.op == _ALLGATHER for each in record.responses)
+
+
+def _waited_for(records: Sequence[RankRecord], steps: range) -> list[list[Any]] | None:
+    """[rank, steps, ns a step] of ranks that others waited for longest in a step, in its collectives together, beyond
+    the median rank; None where no parameters are gathered."""
+    counted = _counted(steps)
+    if not all(gathers(record) for record in records) or len(records) < 2:
+        return None
+    called = [
+        {(each.step, each.place): each.copied_in_ns + clock_offset(record) for each in record.responses}
+        for record in records
+    ]
+    waits = {number: [0] * len(records) for number in counted}
+    for key in set.intersection(*map(set, called)):
+        if key[0] in waits:
+            times = [of_rank[key] for of_rank in called]
+            waits[key[0]][times.index(max(times))] += max(times) - sorted(times)[(len(times) - 1) // 2]
+    longest = Counter(max(range(len(of_step)), key=of_step.__getitem__) for of_step in waits.values())
+    return [
+        [records[each].rank, times, sum(of_step[each] for of_step in waits.values()) // max(len(counted), 1)]
+        for each, times in longest.most_common()
+    ]
+
+
+def _counted(steps: range) -> range:
+    """Without the cold one."""
+    return steps[1:] if steps.start == 0 and len(steps) > 1 else steps
 
 
 def _last_tensors(records: Sequence[RankRecord], steps: range) -> dict[str, list[list[Any]]]:
     """Rank -> [tensor, steps] for what came last there, in the steps in which the rank was last; most often first."""
-    counted = steps[1:] if steps.start == 0 and len(steps) > 1 else steps
+    counted = _counted(steps)
     by_rank = {record.rank: (clock_offset(record), readiness(record)) for record in records}
     last = {
         record.rank: {step.step: step.last_submit_ns + clock_offset(record) for step in record.steps}
