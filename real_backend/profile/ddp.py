@@ -64,7 +64,7 @@ class Ddp:
                 begun.called_ns = begun.asked_ns
             future = hook(state, bucket)
             if begun is not None:
-                session.quietly(self._process.ends, begun, future)
+                session.quietly(self._process.ends, begun, future.wait)
             return future
 
         return stamped
@@ -147,16 +147,42 @@ class _Model:
         if self.theirs is not None:
             given, hook = self.theirs
             future = hook(given, bucket)
-        else:
-            buffer = bucket.buffer()
-            self._average(bucket, buffer)
             if begun is not None:
-                begun.called_ns = self._session.clock_ns()
-            work = dist.all_reduce(buffer, group=self._group, async_op=True)
-            future = work.get_future().then(lambda done: done.value()[0])
+                begun.called_ns = begun.asked_ns
+                self._session.quietly(self._process.ends, begun, future.wait)
+            return future
+        buffer = bucket.buffer()
+        self._average(bucket, buffer)
         if begun is not None:
-            self._session.quietly(self._process.ends, begun, future)
-        return future
+            begun.called_ns = self._session.clock_ns()
+        work = dist.all_reduce(buffer, group=self._group, async_op=True)
+        if buffer.is_cuda:  # NCCL's future is done when the collective has been launched: nobody waits here
+            return work.get_future().then(lambda done: done.value()[0])
+        return self._over(work, buffer, begun)
+
+    def _over(self, work: Any, buffer: Any, begun: Collective | None) -> Any:
+        """A future with ``buffer`` once ``work`` is done. An exception that is given to a Python future is a value to
+        C++, where DDP waits; one raised in a callback is an error."""
+        import torch
+
+        over: Any = torch.futures.Future()
+        failed: list[BaseException] = []
+
+        def value(_: Any) -> Any:
+            if failed:
+                raise failed[0]
+            return buffer
+
+        def told(error: BaseException | None) -> None:
+            if begun is not None:
+                self._process.ended(begun)
+            if error is not None:
+                failed.append(error)
+            over.set_result(None)
+
+        result = over.then(value)
+        self._process.waiter.after(work.wait, told)
+        return result
 
     def _average(self, bucket: Any, buffer: Any) -> None:
         """DDP multiplies by 1 / N while it copies a gradient into the bucket, and divides one that lies there already.

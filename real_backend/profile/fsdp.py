@@ -84,7 +84,7 @@ class Fsdp:
         if work is None:
             self._process.ended(running)
         else:
-            self._process.ends(running, work.get_future())
+            self._process.ends(running, work.wait)
 
     # Readiness and the root.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from collections.abc import Callable
 from functools import wraps
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,7 @@ from real_backend.profile.clocks import offset_from_rank_0
 from real_backend.profile.launch import INITIALIZED
 from real_backend.profile.session import Session
 from real_backend.profile.steps import Collective, StepRecorder
+from real_backend.profile.waiter import Waiter
 from real_backend.stream import Parameter
 
 OURS = "coord"
@@ -25,7 +27,7 @@ class Process:
     """One process; its rank is known once ``init_process_group`` returns."""
 
     def __init__(self, session: Session) -> None:
-        self.session = session
+        self.session, self.waiter = session, Waiter()
         self._clock: Offset | None = None
 
     def loaded(self, module: ModuleType) -> None:
@@ -70,10 +72,10 @@ class Process:
         nbytes = tensor.numel() * tensor.element_size()
         return Parameter(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), nbytes)
 
-    def ends(self, collective: Collective, future: Any) -> None:
-        """Stamp ``collective`` when ``future`` is done; on a GPU nobody knows then."""
+    def ends(self, collective: Collective, wait: Callable[[], Any]) -> None:
+        """Stamp ``collective`` when ``wait`` returns; on a GPU that would tell nothing."""
         if collective.known:
-            future.add_done_callback(lambda _: self.ended(collective))
+            self.waiter.after(wait, lambda _: self.ended(collective))
 
     def ended(self, collective: Collective) -> None:
         """It is over now."""

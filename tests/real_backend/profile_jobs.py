@@ -73,9 +73,15 @@ if rank == 0:
 """
 
 
+END = """
+if dist.is_initialized():
+    dist.destroy_process_group()  # else gloo's threads abort some runs at exit, with hooks or without
+"""
+
+
 def script(*parts: str, backend: str = "gloo", steps: int = 8, late: float = 0.0, after: str = "pass") -> str:
     """One script; ``after`` is done behind each step."""
-    text = "".join([HEAD, *parts])
+    text = "".join([HEAD, *parts, END])
     for name, value in (("BACKEND", repr(backend)), ("STEPS", str(steps)), ("LATE", str(late)), ("AFTER", after)):
         text = text.replace(name, value)
     return text

@@ -137,7 +137,8 @@ def test_fsdp2(tmp_path: Path) -> None:
         assert operations.count(Op.ALLGATHER) >= 4
     _, facts = found.stored
     rank, times, wait_ns = facts["waited_for"][0]
-    assert (rank, times) == (1, 7)
+    assert rank == 1
+    assert times >= 5
     assert 10e6 < wait_ns < 60e6
     assert "waited for    rank 1" in found.done.stdout
 
