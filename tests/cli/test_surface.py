@@ -26,6 +26,7 @@ OPTIONS = {
     "validate recorded": {"dir", "--fit", "--cores", "--json"},
     "validate timeline": {"file", "--ranks", "--cache-capacity", "--fusion-threshold", "--json"},
     "validate published": {"--json"},
+    "profile": {"command", "--steps", "--out", "--json"},
     "report": {"run", "--steps", "--json", "--out"},
     "catalog": {"--json", "--schema"},
     "catalog show": {"name", "--json"},
@@ -43,7 +44,7 @@ def _command(words):
 
 def test_verbs_are_frozen():
     root = _command("")
-    assert set(root.commands) == set(VERBS) == {"demo", "simulate", "validate", "report", "catalog", "doctor"}
+    assert set(root.commands) == set(VERBS) == {"demo", "simulate", "profile", "validate", "report", "catalog", "doctor"}
     assert set(_command("validate").commands) == {"recorded", "timeline", "published"}
     assert set(_command("catalog").commands) == {"show"}
     assert {flag for each in root.params for flag in each.opts} == {"--version"}

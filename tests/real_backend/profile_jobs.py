@@ -74,9 +74,15 @@ if rank == 0:
 
 
 END = """
+import gc
 if dist.is_initialized():
-    dist.destroy_process_group()  # else gloo's threads abort some runs at exit, with hooks or without
+    dist.destroy_process_group()
+del model, optimizer
+gc.collect()
+time.sleep(0.3)
 """
+"""torch 2.13's gloo aborts some processes at exit ("terminate called without an active exception"), hooks or not, as
+long as one of its threads has something of Python's to let go of."""
 
 
 def script(*parts: str, backend: str = "gloo", steps: int = 8, late: float = 0.0, after: str = "pass") -> str:

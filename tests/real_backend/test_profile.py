@@ -213,7 +213,7 @@ def test_a_rank_that_ended_no_step_is_left_out(tmp_path: Path) -> None:
 
 
 def test_nobody_ended_a_step(tmp_path: Path) -> None:
-    found = profiled(tmp_path, script(DDP, "\nmodel(torch.ones(1, 32)).sum().backward()\nsys.exit(7)"))
+    found = profiled(tmp_path, script(DDP, "\nmodel(torch.ones(1, 32)).sum().backward()\nsys.stdout.flush()\nos._exit(7)"))
     assert found.done.returncode == 1
     assert "no rank ended a step" in found.done.stderr
     assert (found.run / "ranks" / "rank-00001.rank").exists()

@@ -83,7 +83,7 @@ class _Merge:
         self._offsets = {record.rank: clock_offset(record) for record in records}
         self._by_step = [{step.step: step for step in record.steps} for record in records]
         self._negotiated = control_plane(records[0]) != NOT_NEGOTIATED
-        self._missing: set[str] = set()
+        self._missing = self._unmarked()
         self._base = self._begin(steps.start)
         self._writer = TraceWriter()
         self._collective_end: dict[int, int] = {}
@@ -102,6 +102,13 @@ class _Merge:
         return Merged(trace, self._steps.start, facts)
 
     # Steps.
+
+    def _unmarked(self) -> set[str]:
+        """Parts whose begin or end some rank did not mark in some step: they are missing from all steps alike."""
+        steps = [step for number in self._steps for _, step in self._of_step(number)]
+        if any(step.start_ns == NULL for step in steps):
+            return {"input_stall", "forward"}
+        return {"forward"} if any(step.forward_end_ns == NULL for step in steps) else set()
 
     def _of_step(self, number: int) -> list[tuple[int, StepRecord]]:
         """(offset, record) of a step on every rank."""
@@ -133,18 +140,14 @@ class _Merge:
         collective = max(self._collective_end.get(number, max(at["ready"])), previous_end)
         ready_last = min(max(*at["ready"], previous_end), collective)
         start = previous_end
-        if len(at["start"]) == len(found):
+        if "input_stall" not in self._missing:
             start = min(max(max(at["start"]), previous_end), ready_last)
-        else:
-            self._missing.add("input_stall")
         end = max([*at["end"], collective])
         median = (len(found) - 1) // 2
         ready = min(max(sorted(at["ready"])[median], start), ready_last) - start
         forward = 0
-        if len(at["forward"]) == len(found) and "input_stall" not in self._missing:
+        if "forward" not in self._missing:
             forward = min(max(sorted(at["forward"])[median] - start, 0), ready)
-        else:
-            self._missing.add("forward")
         self._writer.step(number - self._steps.start, start, forward, ready, ready_last, last_rank, collective, end)
         return end
 
