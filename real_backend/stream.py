@@ -20,9 +20,9 @@ from coordsim.record.ranks.reader import SUFFIX
 from real_backend.life.clocks import Offset
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Parameter:
-    """A parameter whose gradient's readiness is stamped beside what travels."""
+    """A parameter whose gradient's readiness is stamped beside what travels; one object for each."""
 
     name: str
     dtype: str

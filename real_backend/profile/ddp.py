@@ -76,7 +76,6 @@ class _Model:
     def __init__(self, process: Process, model: Any) -> None:
         self._process, self._session = process, process.session
         self._group, self._ranks = model.process_group, model.process_group.size()
-        self._may_lie_in_bucket = bool(model.gradient_as_bucket_view) and self._ranks & (self._ranks - 1) != 0
         self.plain = not model._comm_hooks and not any(getattr(each, "sparse", False) for each in model.modules())
         """Whether DDP reduces by itself, as far as is known: then :meth:`_reduce` can do that for it."""
         self.reduces = False
@@ -90,23 +89,18 @@ class _Model:
         """Of a parameter: where the gradient lay when it was there; only where that decides how DDP divides."""
         self._begun = False
         self._session.rooted = True
-        handles = [
-            each.register_post_accumulate_grad_hook(self._ready)
-            for each in model.parameters() if each.requires_grad
-        ]  # fmt: skip
+        watched = [each for each in model.module.parameters() if each.requires_grad]
+        stamp = self._session.stamper
+        handles = [each.register_post_accumulate_grad_hook(stamp(self._names[id(each)])) for each in watched]
+        if model.gradient_as_bucket_view and self._ranks & (self._ranks - 1):
+            for each in watched:  # for good: what reduces stays when the record is over
+                each.register_post_accumulate_grad_hook(self._lies)
         handles.append(model.register_forward_pre_hook(self._forward, prepend=True))
         for handle in handles:
             self._session.at_stop(handle.remove)
 
-    def _ready(self, parameter: Any) -> None:
-        if self._session.over:
-            return
-        self._session.quietly(self._stamp, parameter)
-
-    def _stamp(self, parameter: Any) -> None:
-        self._session.ready(self._names[id(parameter)])
-        if self._may_lie_in_bucket:
-            self._homes[id(parameter)] = parameter.grad.untyped_storage().data_ptr()
+    def _lies(self, parameter: Any) -> None:
+        self._homes[id(parameter)] = parameter.grad.untyped_storage().data_ptr()
 
     def _forward(self, model: Any, *_: Any) -> None:
         if not self._session.over:

@@ -105,10 +105,8 @@ class Fsdp:
     def _watch(self, fsdp_param: Any) -> None:
         tensor = fsdp_param._unsharded_param
         if tensor.requires_grad:
-            parameter = self._parameter(fsdp_param)
-            handle = tensor.register_post_accumulate_grad_hook(
-                lambda _: self._session.quietly(self._session.ready, parameter)
-            )
+            stamp = self._session.stamper(self._parameter(fsdp_param))
+            handle = tensor.register_post_accumulate_grad_hook(stamp)
             self._session.at_stop(handle.remove)
 
     def _parameter(self, fsdp_param: Any) -> Parameter:

@@ -81,9 +81,20 @@ class Session:
         if self._marks >= self.steps + SPARE_STEPS:
             self.stop()
 
-    def ready(self, parameter: Parameter) -> None:
-        if self.sink is not None and not self.over:
-            self.sink.ready(parameter, self.clock_ns())
+    def stamper(self, parameter: Parameter) -> Callable[[Any], None]:
+        """A hook on a gradient of ``parameter``: it is there. As short as can be, for it runs once for each."""
+        clock_ns = self.clock_ns
+
+        def stamp(_: Any) -> None:
+            sink = self.sink
+            if sink is None or self.over:
+                return
+            try:
+                sink.ready(parameter, clock_ns())
+            except Exception as error:
+                self._fault(error)
+
+        return stamp
 
     def stop(self) -> None:
         """The record is over: hooks go."""

@@ -1,4 +1,4 @@
-"""Records without cycles: whatever the moments, parts sum exactly, control is 0, and a replay ends when the step did."""
+"""Records without cycles: whatever the moments, parts sum exactly, control is 0; a replay ends when the step did."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def test_marks_count_once_a_step_and_hooks_go(tmp_path: Path) -> None:
     assert sink.found == ["forward", "backward", "step"] * 4
     assert removed == ["hooks"]
     session.mark("forward")
-    session.ready(TENSORS[0])
+    session.stamper(TENSORS[0])(None)
     assert len(sink.found) == 12
 
 
