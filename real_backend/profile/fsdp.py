@@ -13,33 +13,26 @@ from real_backend.profile.process import Process
 from real_backend.profile.steps import Collective, StepRecorder
 from real_backend.stream import Parameter
 
-PACKAGE = "torch.distributed.fsdp._fully_shard"
 GATHERS = ("all_gather_single", "all_gather_into_tensor")
 REDUCES = ("reduce_scatter_single", "reduce_scatter_tensor", "all_reduce")
 """As torch calls them since 2.13, and before."""
 
 
 class Fsdp:
-    """What FSDP2's modules get when they are loaded; ``watched`` says which."""
+    """What FSDP2's modules get when they are loaded, each by a method named after it."""
 
     def __init__(self, process: Process) -> None:
         self._process, self._session = process, process.session
         self._running: Collective | None = None
         """What this thread's FSDP is filling the buffer of."""
         self._parameters: dict[int, Parameter] = {}
-        self.watched: dict[str, Callable[[ModuleType], None]] = {
-            f"{PACKAGE}._fsdp_collectives": self._collectives,
-            f"{PACKAGE}._fsdp_param": self._param,
-            f"{PACKAGE}._fsdp_param_group": self._group,
-            f"{PACKAGE}._fsdp_state": self._state,
-        }
 
     # Collectives.
 
-    def _collectives(self, module: Any) -> None:
+    def collectives(self, module: Any) -> None:
         module.dist = _Told(module.dist, self._around)
 
-    def _group(self, module: Any) -> None:
+    def group(self, module: Any) -> None:
         module.foreach_all_gather = self._filling(module.foreach_all_gather, Op.ALLGATHER)
         module.foreach_reduce = self._filling(module.foreach_reduce, Op.REDUCESCATTER)
 
@@ -88,7 +81,7 @@ class Fsdp:
 
     # Readiness and the root.
 
-    def _param(self, module: Any) -> None:
+    def param(self, module: Any) -> None:
         kind = module.FSDPParam
         plain = kind.init_unsharded_param
 
@@ -117,7 +110,7 @@ class Fsdp:
             self._parameters[id(fsdp_param)] = found
         return found
 
-    def _state(self, module: Any) -> None:
+    def state(self, module: Any) -> None:
         kind = module.FSDPState
         plain = kind._lazy_init
 

@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from real_backend.stream import Parameter
+if TYPE_CHECKING:
+    from real_backend.stream import Parameter
 
 SPARE_STEPS = 2
 """Hooks stay so many steps longer than the record: a mark may come before what belongs to it."""

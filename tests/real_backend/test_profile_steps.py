@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from coordsim.record.ranks.merge import merge_records
 from coordsim.report.run import run_report
 from coordsim.report.tables import Page
 from real_backend.life.clocks import Offset
+from real_backend.profile.launch import environment
 from real_backend.profile.session import Session
 from real_backend.profile.steps import StepRecorder
 from real_backend.stream import Parameter
@@ -238,3 +241,14 @@ def test_a_fault_is_told_once_and_ends_the_record(tmp_path: Path) -> None:
     assert session.over
     assert len(told) == 1
     assert "KeyError" in told[0]
+
+
+def test_a_process_without_torch_loads_next_to_nothing(tmp_path: Path) -> None:
+    code = (
+        "import sys; ours = [each for each in sys.modules if each.startswith('real_backend')];"
+        "print('real_backend.profile.install' in ours, [each for each in ('torch', 'numpy') if each in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(tmp_path, 3), capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "True []\n"
