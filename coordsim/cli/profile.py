@@ -26,7 +26,7 @@ _EXAMPLE = "coordsim profile -- torchrun --nproc-per-node 2 train.py"
 def profile(
     command: Annotated[
         list[str] | None,
-        typer.Argument(metavar="-- COMMAND...", help="What starts the training.", show_default=False),
+        typer.Argument(metavar="COMMAND", help="What starts the training, behind --.", show_default=False),
     ] = None,
     steps: Annotated[int, typer.Option(metavar="N", help="Steps to record after the first one.")] = 20,
     out: Annotated[Path, typer.Option(metavar="RUN", help="Run directory; an earlier run is replaced.")] = Path(

@@ -53,10 +53,11 @@ def _read(run: Path, steps: str | None) -> tuple[Trace, dict[str, Any]]:
         if steps is not None:
             raise InputError.one("--steps", "", steps, f"{run} is a run directory; steps are chosen when it is made")
         return read_run(run)
+    chosen = _range(steps)
     from coordsim.analyse.recorded import merged_run
     from coordsim.record.ranks import read_folder
 
-    return merged_run(read_folder(run), _range(steps))
+    return merged_run(read_folder(run), chosen)
 
 
 def _range(steps: str | None) -> range | None:
