@@ -18,7 +18,7 @@ from statistics import median
 
 from real_backend.profile.launch import environment
 
-STEPS, SKIP = 60, 10
+STEPS, SKIP = 310, 10
 SCRIPT = f"""
 import os, time, torch, torch.distributed as dist
 from torch import nn
