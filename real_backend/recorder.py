@@ -8,13 +8,11 @@ the step that was running. What it costs is in docs/benchmarks.md.
 from __future__ import annotations
 
 import heapq
-import json
-import os
-import platform
 import struct
 import sys
 import time
 from array import array
+from collections import deque
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field
@@ -25,11 +23,11 @@ from typing import Any
 from coordsim.protocol.messages import Request, Response
 from coordsim.protocol.negotiator import CachedNegotiator
 from coordsim.protocol.wire import list_bytes
-from coordsim.record.ranks.format import CLOCK, CYCLE, IDLE, MAGIC, NULL, RESPONSE, SCHEMA, STEP, Block, block
-from coordsim.record.ranks.reader import SUFFIX
+from coordsim.record.ranks.format import CYCLE, IDLE, NULL, RESPONSE, STEP, Block, block
 from coordsim.record.trace import Kind, schedule_hash
 from real_backend.engine.observer import CycleTold, Observer, Performed
 from real_backend.life.clocks import Offset
+from real_backend.stream import Parameter, RankStream
 
 WORST_TRIES = 10
 """Slow steps written at most, as a multiple of those wanted: a run that gets slower all the time has no end of them."""
@@ -50,6 +48,8 @@ class Limits:
     """A stream stops growing there, and says so."""
     digests: bool = False
     """Whether each cycle carries a digest of the response cache: for tests; costs tens of microseconds a cycle."""
+    steps: int = 0
+    """The record ends after so many; 0: it goes on."""
 
     def samples(self, rank: int, ranks: int) -> bool:
         """Whether ``rank`` is one of those."""
@@ -94,7 +94,7 @@ class _Popped:
 
 
 class Recorder(Observer):
-    """One rank's stream. A fault of the file system ends the record, never the job."""
+    """What an engine does, as one rank's stream."""
 
     wants_stamps = True
 
@@ -103,17 +103,14 @@ class Recorder(Observer):
         limits: Limits | None = None, clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:  # fmt: skip
         """Creates ``folder``/rank-NNNNN.rank, over an earlier run's. Raises OSError."""
-        self.path = folder / f"rank-{rank:05d}{SUFFIX}"
         self.limits = limits or Limits()
         self.offset: Callable[[], Offset | None] = lambda: None
         """How far rank 0's clock is ahead; set once the life line runs."""
         self._clock_ns = clock_ns
         self._detailed = self.limits.samples(rank, ranks)
         self._ids: dict[str, tuple[Request, int]] = {}
-        self._ids_given = 0
         self._packed: dict[int, tuple[Any, bytes]] = {}
         self._popped = _Popped((), b"")
-        self._pending: list[bytes] = []
         self._step = _Step()
         self._marked = False
         self._marks: list[tuple[str, int]] = []
@@ -125,22 +122,26 @@ class Recorder(Observer):
         self._responses: list[tuple[int, Response, Performed]] = []
         self._told: CycleTold | None = None
         self._next_clock_ns = 0
-        self._written = 0
         self._left_out = 0
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        head = {
-            "schema": SCHEMA, "job": job, "rank": rank, "ranks": ranks, "host": platform.node(), "pid": os.getpid(),
-            "started_unix_ns": time.time_ns(), "started_ns": clock_ns(), "settings": settings or {},
-            "limits": asdict(self.limits), "detailed": self._detailed,
-        }  # fmt: skip
-        self._write(MAGIC + block(Block.HEAD, json.dumps(head).encode()))
+        self._ready: deque[tuple[Parameter, int]] = deque()
+        self._over = False
+        self._stream = RankStream(
+            folder, rank, ranks, job=job, settings=settings or {}, limits=asdict(self.limits),
+            detailed=self._detailed, max_bytes=self.limits.max_bytes, clock_ns=clock_ns,
+        )  # fmt: skip
+        self.path = self._stream.path
 
     # What the engine tells.
 
     def mark(self, what: str, now_ns: int) -> None:
         """From the framework's thread; the background thread sorts marks in when it next comes by."""
-        self._marks.append((what, now_ns))
+        if not self._over:
+            self._marks.append((what, now_ns))
+
+    def ready(self, parameter: Parameter, now_ns: int) -> None:
+        """A parameter's gradient is there; from any thread. Written with the step that it belongs to."""
+        if not self._over:
+            self._ready.append((parameter, now_ns))
 
     def cycle(self, told: CycleTold) -> None:
         self._told = told
@@ -151,7 +152,7 @@ class Recorder(Observer):
 
     def cycle_ends(self, cycle: int, finished_ns: int) -> None:
         told = self._told
-        if told is None:
+        if told is None or self._over:
             return
         kind = _kind(told)
         if kind is Kind.IDLE and not told.popped:
@@ -174,16 +175,17 @@ class Recorder(Observer):
                 self._hold(partial(self._response_block, cycle, index, response, performed, step.number), nbytes)
 
     def ended(self, error: BaseException | None) -> None:
+        if self._over:
+            return
         self._end_idle()
         self._take_marks(self._clock_ns())
         if self._step.tensors:
             self._end_step(NULL)
-        end = {"error": "" if error is None else f"{type(error).__name__}: {error}", "left_out_steps": self._left_out}
-        self._pending.append(block(Block.END, json.dumps(end).encode()))
-        self._flush()
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        self._close("" if error is None else f"{type(error).__name__}: {error}")
+
+    def _close(self, error: str = "") -> None:
+        self._stream.end(error=error, left_out_steps=self._left_out + self._stream.refused)
+        self._over = True
 
     # Steps.
 
@@ -249,16 +251,27 @@ class Recorder(Observer):
         last_ns = max(end_ns, step.end_collective_ns, step.last_submit_ns)
         wanted = self._detailed and not step.dropped and self._wants(step.number, last_ns - begin_ns)
         if wanted:
-            self._pending += [make() for make in step.blocks]
+            self._stream.add(*(make() for make in step.blocks))
         elif step.blocks:
             self._left_out += 1
-        self._pending.append(block(Block.STEP, STEP.pack(
+        self._stream.ready(step.number, self._take_ready(last_ns))
+        self._stream.add(block(Block.STEP, STEP.pack(
             step.number, step.start_ns, step.forward_end_ns, step.first_submit_ns, step.last_submit_ns,
             step.end_collective_ns, end_ns, step.cycles, step.tensors, step.slow_cycles, wanted,
         )))  # fmt: skip
         self._clock()
-        self._flush()
+        self._stream.flush()
         self._step = _Step(step.number + 1)
+        if self._step.number == self.limits.steps:
+            self._close()
+
+    def _take_ready(self, until_ns: int) -> list[tuple[Parameter, int]]:
+        """Readiness up to ``until_ns``, a parameter's latest; the rest is the next step's."""
+        found: dict[Parameter, int] = {}
+        while self._ready and self._ready[0][1] <= until_ns:
+            parameter, at_ns = self._ready.popleft()
+            found[parameter] = at_ns
+        return list(found.items())
 
     def _hold(self, make: Callable[[], bytes], nbytes: int) -> None:
         step = self._step
@@ -266,8 +279,8 @@ class Recorder(Observer):
         step.held_bytes += nbytes
         if step.held_bytes > LONGEST_STEP_BYTES:
             if step.number < self.limits.first_steps:
-                self._pending += [each() for each in step.blocks]
-                self._flush()
+                self._stream.add(*(each() for each in step.blocks))
+                self._stream.flush()
             else:
                 step.dropped = True
             step.blocks, step.held_bytes = [], 0
@@ -328,19 +341,13 @@ class Recorder(Observer):
         known = self._ids.get(request.name)
         if known is not None and (known[0] is request or known[0] == request):
             return known[1]
-        number = self._next_id()
-        self._ids[request.name] = (request, number)
-        facts = {
+        number = self._stream.tensor({
             "name": request.name, "op": request.op.name, "dtype": request.dtype.name, "shape": list(request.shape),
             "reduce_op": request.reduce_op.name, "root_rank": request.root_rank, "device": request.device,
             "prescale": request.prescale, "postscale": request.postscale, "group": request.group,
-        }  # fmt: skip
-        self._pending.append(block(Block.TENSOR, struct.pack("<I", number) + json.dumps(facts).encode()))
+        })  # fmt: skip
+        self._ids[request.name] = (request, number)
         return number
-
-    def _next_id(self) -> int:
-        self._ids_given += 1
-        return self._ids_given - 1
 
     @staticmethod
     def _pack_ids(ids: Sequence[int]) -> bytes:
@@ -368,25 +375,7 @@ class Recorder(Observer):
             found = self.offset()
             if found is not None:
                 self._next_clock_ns = now_ns + CLOCK_PERIOD_NS
-                self._pending.append(block(Block.CLOCK, CLOCK.pack(now_ns, found.offset_ns, found.error_ns)))
-
-    # The file.
-
-    def _flush(self) -> None:
-        if self._pending:
-            data = b"".join(self._pending)
-            self._pending = []
-            self._write(data)
-
-    def _write(self, data: bytes) -> None:
-        if self._file < 0 or self._written + len(data) > self.limits.max_bytes:
-            self._left_out += 1
-            return
-        try:
-            self._written += os.write(self._file, data)
-        except OSError:
-            os.close(self._file)
-            self._file = -1
+                self._stream.clock(now_ns, found)
 
 
 def _packed_stamps(stamps: Sequence[int]) -> bytes:

@@ -10,21 +10,19 @@ from typing import Any
 import numpy as np
 
 from coordsim.analyse.summary import quantile
+from coordsim.errors import InputError
 from coordsim.record.breakdown import PARTS, breakdown, step_times
 from coordsim.record.trace import Kind, Trace
 
 SCHEMA = "coordsim.run/1"
 LAST_RANKS = 5
 """Ranks named among those that came last."""
-CONTROL = (
-    "cycles_per_step", "slow_cycles_per_step", "requests_per_step", "coordinator_bytes_per_step",
-    "responses_per_step", "response_bytes_median",
-)  # fmt: skip
-"""What is told of the control plane; null where a run's manifest has it among ``unknown``."""
 
 
 def run_summary(trace: Trace, manifest: dict[str, Any]) -> dict[str, Any]:
     """``manifest``: of the run directory, or :attr:`coordsim.record.ranks.merge.Merged.facts`."""
+    if not trace.steps["step"].size:
+        raise InputError.one("run", "steps", 0, "no rank of this run ended a step: there is nothing to say of it")
     cold = int(manifest.get("first_step", 0)) == 0 and trace.steps["step"].size > 1
     counted = slice(1, None) if cold else slice(None)
     times = step_times(trace)[counted]
@@ -32,10 +30,13 @@ def run_summary(trace: Trace, manifest: dict[str, Any]) -> dict[str, Any]:
     ordered = np.sort(times).tolist()
     named = {"median": 0.5, "p05": 0.05, "p95": 0.95, "min": 0.0, "max": 1.0}
     real = manifest.get("source") == "real run"
+    unknown: dict[str, str] = manifest.get("unknown", {})
+    plane = manifest.get("control_plane", manifest.get("scenario", {}).get("control_plane", {}).get("name"))
     return {
         "schema": SCHEMA,
         "source": "real run" if real else "simulation",
         "ranks": manifest.get("ranks", manifest.get("scenario", {}).get("ranks")),
+        "control_plane": plane,
         "steps": int(times.size),
         "first_step": int(manifest.get("first_step", 0)) + cold,
         "cold_step_s": float(step_times(trace)[0]) / 1e9 if cold else None,
@@ -43,48 +44,86 @@ def run_summary(trace: Trace, manifest: dict[str, Any]) -> dict[str, Any]:
         | {name: quantile(ordered, share) / 1e9 for name, share in named.items()},
         "breakdown_s": {name: float(parts[name].mean()) / 1e9 if name in parts else None for name in PARTS},
         "missing": dict(manifest.get("missing", {})),
-        "unknown": dict(manifest.get("unknown", {})),
-        "last": _last(trace, counted),
+        "unknown": dict(unknown),
+        "last": _last(trace, counted, manifest),
+        "waited_for": [
+            {"rank": rank, "steps": times, "wait_s": wait_ns / 1e9}
+            for rank, times, wait_ns in manifest.get("waited_for") or ()
+        ],
         "straggler_wait_s": quantile(np.sort(parts["straggler_wait"]).tolist(), 0.5) / 1e9
         if "straggler_wait" in parts
         else None,
-        "control": _control(trace, cold, int(times.size))
-        | {name: None for name in manifest.get("unknown", {}) if name in CONTROL},
+        "control": _known(_control(trace, cold, int(times.size), plane), unknown),
+        "messages": _known(_messages(trace, cold, int(times.size)), unknown),
+        "recommendation": manifest.get("recommendation"),
         "ranks_with_details": manifest.get("ranks_with_details") if real else None,
         "ranks_absent": manifest.get("ranks_absent", []),
+        "ranks_without_steps": manifest.get("ranks_without_steps", []),
+        "exit_code": manifest.get("exit_code"),
+        "ended_with_error": manifest.get("ended_with_error", {}),
         "ended_early": manifest.get("ended_early", []),
         "clock_error_s": _clock_error(manifest),
         "stragglers": manifest.get("stragglers"),
     }
 
 
-def _last(trace: Trace, counted: slice) -> list[dict[str, int]]:
-    """Ranks by how often they came last; steps of which nobody knows who did (-1) are left out."""
+def _known(found: dict[str, float | None], unknown: dict[str, str]) -> dict[str, float | None]:
+    """Null for what the run's source could not tell."""
+    return {name: None if name in unknown else value for name, value in found.items()}
+
+
+def _last(trace: Trace, counted: slice, manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """Who came last, most often first, with the tensors that came last there; host and tensors null if unknown.
+
+    Steps of which nobody knows who did (-1) are left out.
+    """
     last = trace.steps["ready_last_rank"][counted]
     ranks, times = np.unique(last[last >= 0], return_counts=True)
     order = np.argsort(-times, kind="stable")[:LAST_RANKS]
-    return [{"rank": int(ranks[each]), "steps": int(times[each])} for each in order]
+    hosts, tensors = manifest.get("hosts", {}), manifest.get("last_tensors", {})
+    return [
+        {
+            "rank": int(ranks[each]), "steps": int(times[each]), "host": hosts.get(str(ranks[each])),
+            "tensors": tensors.get(str(ranks[each])),
+        }
+        for each in order
+    ]  # fmt: skip
 
 
-def _control(trace: Trace, cold: bool, steps: int) -> dict[str, float]:
+def _control(trace: Trace, cold: bool, steps: int, plane: str | None) -> dict[str, float | None]:
+    """Means over the steps that count; null where nobody negotiates in cycles."""
     cycles = trace.cycles
     counted = cycles["step"] >= (1 if cold else 0)
     repeat = cycles["repeat"][counted]
     slow = np.isin(cycles["kind"][counted], (Kind.SLOW, Kind.INVALIDATE))
-    within = np.isin(trace.responses["cycle"], cycles["cycle"][counted])
-    nbytes = np.sort(trace.responses["bytes"][within]).tolist()
+    known = bool(cycles["cycle"].size)
 
-    def mean(column: str) -> float:
-        return float((cycles[column][counted] * repeat).sum()) / steps
+    def mean(column: str) -> float | None:
+        return float((cycles[column][counted] * repeat).sum()) / steps if known else None
 
     return {
-        "cycles_per_step": float(repeat.sum()) / steps,
-        "slow_cycles_per_step": float(repeat[slow].sum()) / steps,
+        "cycles_per_step": float(repeat.sum()) / steps if known else None,
+        "slow_cycles_per_step": float(repeat[slow].sum()) / steps if known else None,
         "requests_per_step": mean("requests"),
         "coordinator_bytes_per_step": mean("request_bytes"),
+        "cache_hits_per_step": mean("hits_common") if plane == "cached" else None,
         "responses_per_step": mean("responses"),
-        "response_bytes_median": float(quantile(nbytes, 0.5)) if nbytes else 0.0,
     }
+
+
+def _messages(trace: Trace, cold: bool, steps: int) -> dict[str, float | None]:
+    """What travelled in the steps that count: collectives, their bytes and tensors; sizes null if there were none."""
+    end = trace.steps["end_ns"]
+    within = trace.responses["end_ns"] > (end[0] if cold else -1)
+    nbytes = np.sort(trace.responses["bytes"][within]).tolist()
+    sizes = {name: float(quantile(nbytes, share)) if nbytes else None for name, share in _SIZES.items()}
+    return {
+        "per_step": len(nbytes) / steps, "bytes_per_step": sum(nbytes) / steps,
+        "tensors_per_step": float(trace.responses["units"][within].sum()) / steps, **sizes,
+    }  # fmt: skip
+
+
+_SIZES = {"bytes_min": 0.0, "bytes_median": 0.5, "bytes_max": 1.0}
 
 
 def _clock_error(manifest: dict[str, Any]) -> float | None:

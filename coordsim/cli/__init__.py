@@ -13,7 +13,19 @@ from io import TextIOWrapper
 import typer
 
 from coordsim import __version__
-from coordsim.cli import catalog, demo, doctor, export, import_, interrupt, predict, report, simulate, validate
+from coordsim.cli import (
+    catalog,
+    demo,
+    doctor,
+    export,
+    import_,
+    interrupt,
+    predict,
+    profile,
+    report,
+    simulate,
+    validate,
+)
 from coordsim.cli.guard import GuardedGroup
 
 app = typer.Typer(
@@ -29,6 +41,9 @@ app.command("demo")(demo.demo)
 app.command("simulate")(simulate.simulate)
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(validate.app, name="validate")
+app.command(
+    "profile", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+)(profile.profile)
 app.command("report")(report.report)
 app.command("import")(import_.import_)
 app.command("predict")(predict.predict)

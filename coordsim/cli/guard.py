@@ -13,7 +13,9 @@ from coordsim.cli import console
 from coordsim.cli.interrupt import INTERRUPTED
 from coordsim.errors import EnvironmentProblem, InputError
 
-VERBS = ("demo", "simulate", "validate", "report", "import", "predict", "export", "catalog", "doctor")
+VERBS = (
+    "demo", "simulate", "profile", "validate", "report", "import", "predict", "export", "catalog", "doctor",
+)  # fmt: skip
 """In the order of ``--help``."""
 BAD_INPUT = 2
 ENVIRONMENT = 3

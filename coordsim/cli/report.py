@@ -53,13 +53,11 @@ def _read(run: Path, steps: str | None) -> tuple[Trace, dict[str, Any]]:
         if steps is not None:
             raise InputError.one("--steps", "", steps, f"{run} is a run directory; steps are chosen when it is made")
         return read_run(run)
-    from coordsim.analyse.stragglers import stragglers
-    from coordsim.record.ranks import merge_records, read_folder
-
     chosen = _range(steps)
-    records = read_folder(run)
-    merged = merge_records(records, chosen)
-    return merged.trace, {**merged.facts, "stragglers": stragglers(records, chosen)}
+    from coordsim.analyse.recorded import merged_run
+    from coordsim.record.ranks import read_folder
+
+    return merged_run(read_folder(run), chosen)
 
 
 def _range(steps: str | None) -> range | None:

@@ -92,7 +92,7 @@ class _Walk:
     def back(self, tail: _Tail, response: int) -> None:
         """Split the tail that ends with ``response`` (its row)."""
         now, cycle = self._data(tail, response)
-        while now > tail.ready_ns:
+        while cycle >= 0 and now > tail.ready_ns:
             row, later = self._row(cycle)
             enter = self._cycles["enter_last_ns"][row] + later
             finish = self._cycles["finish_enter_last_ns"][row] + later
@@ -113,7 +113,7 @@ class _Walk:
 
     def _data(self, tail: _Tail, response: int) -> tuple[int, int]:
         """Back over responses that the stream ran without a pause, then over the control phase that led to the
-        first of them. Returns that phase's begin (A_k) and its cycle."""
+        first of them. Returns that phase's begin (A_k) and its cycle, or -1 where nobody negotiates."""
         table = self._responses
         while True:
             begin, end = table["begin_ns"][response], table["end_ns"][response]
@@ -132,6 +132,8 @@ class _Walk:
             elif free <= launch:
                 break
             response = before
+        if not self._first_cycle.size:
+            return begin, -1
         row, later = self._row(cycle)
         enter = self._cycles["enter_last_ns"][row] + later
         tail.add_control(enter, launch, launch - table["launch_shadow_ns"][response])

@@ -25,10 +25,11 @@ def check_target(path: Path, where: str = "--out") -> None:
         raise InputError.one(where, "", str(path), f"folder {path.absolute().parent} does not exist")
 
 
-def write_run(path: Path, trace: Trace, facts: dict[str, Any]) -> None:
+def write_run(path: Path, trace: Trace, facts: dict[str, Any], streams: Path | None = None) -> None:
     """Write a run directory, all of it or nothing; an earlier run of that name is replaced.
 
-    ``facts`` (versions, scenario, summary) goes into the manifest beside the trace's digest.
+    ``facts`` (versions, scenario, summary) goes into the manifest beside the trace's digest; ``streams``: a folder of
+    ranks' records that is copied into it as ``ranks``.
     """
     check_target(path)
     parent = path.absolute().parent
@@ -42,6 +43,10 @@ def write_run(path: Path, trace: Trace, facts: dict[str, Any]) -> None:
             **({"missing_parts": sorted(trace.missing)} if trace.missing else {}),
         }  # fmt: skip
         (fresh / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+        if streams is not None:
+            (fresh / "ranks").mkdir()
+            for each in streams.glob("*.rank"):
+                shutil.copyfile(each, fresh / "ranks" / each.name)
         fresh.chmod(0o755)
         if path.exists():
             _replace(path, fresh)

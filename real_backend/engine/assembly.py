@@ -20,6 +20,7 @@ from real_backend.engine.observer import Observer, Observers
 from real_backend.engine.settings import EngineSettings
 from real_backend.errors import CannotStart
 from real_backend.life.line import LifeLine
+from real_backend.profile import attach
 from real_backend.recorder import Limits, Recorder
 from real_backend.timeline import TimelineObserver
 
@@ -65,6 +66,7 @@ def assemble(
     )  # fmt: skip
     if recorder is not None:
         recorder.offset = lambda: life.clock
+        attach(recorder)
     observer = watching[0] if len(watching) == 1 else Observers(watching)
     engine.append(Engine(settings, control, data, life, observer=observer, clock_ns=clock_ns))
     engine[0].timeline = timeline
@@ -74,7 +76,7 @@ def assemble(
 def _recorder(settings: EngineSettings, rank: int, ranks: int, job: str, clock_ns: Callable[[], int]) -> Recorder:
     limits = Limits(
         settings.record_first_steps, settings.record_worst_steps, settings.record_sampled_ranks,
-        settings.record_max_bytes, settings.record_digests,
+        settings.record_max_bytes, settings.record_digests, settings.record_steps,
     )  # fmt: skip
     return Recorder(
         Path(settings.record), rank, ranks, job=job, settings=asdict(settings), limits=limits, clock_ns=clock_ns

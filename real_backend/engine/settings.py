@@ -65,6 +65,8 @@ class EngineSettings:
     """0: never."""
     record: str = ""
     """Folder for records of this run, a stream a rank; empty: none."""
+    record_steps: int = 0
+    """Steps after which the record ends; 0: it goes on."""
     record_first_steps: int = 20
     """Steps of which every cycle is kept."""
     record_worst_steps: int = 20
@@ -140,7 +142,7 @@ def settings_from(
     return replace(EngineSettings(**found), **given)
 
 
-_OTHER_VARIABLES = frozenset({"COORDSIM_HOROVOD_PYTHON", "COORDSIM_JOB"})
+_OTHER_VARIABLES = frozenset({"COORDSIM_HOROVOD_PYTHON", "COORDSIM_JOB", "COORDSIM_PROFILE"})
 _FIELDS = {each.name: each for each in fields(EngineSettings)}
 
 

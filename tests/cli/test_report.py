@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,10 @@ def test_one_screen(run: Run, recorded: Path) -> None:
     assert max(map(len, lines)) <= 80
     assert len(lines) <= 34
     assert "real run, 3 ranks, 9 steps from number 1 on" in lines[0]
-    assert "rank 2 in 9 of 9 steps" in result.stdout
+    said = " ".join(result.stdout.split())
+    assert f"rank 2 on {platform.node()} in 9 of 9 steps" in said
+    assert "hits a step for 20 tensors (100.0 %)" in said
+    assert "recommended" in said
     assert "not measured apart" in result.stdout
     assert "cycles were recorded on 2 of 3 ranks" in result.stdout
     assert result.stderr.splitlines()[-1].startswith("next: coordsim report")
@@ -40,7 +44,12 @@ def test_json(run: Run, recorded: Path) -> None:
     assert found["breakdown_s"]["forward"] is None
     known = sum(value for value in found["breakdown_s"].values() if value is not None)
     assert known == pytest.approx(found["step_time_s"]["mean"], rel=1e-9)
-    assert found["last"][0] == {"rank": 2, "steps": 9}
+    last = found["last"][0]
+    assert (last["rank"], last["steps"], last["host"]) == (2, 9, platform.node())
+    assert found["control_plane"] == "cached"
+    assert found["messages"]["bytes_per_step"] == 20 * 64 * 4
+    assert found["control"]["cache_hits_per_step"] == 20
+    assert found["waited_for"] == []
     assert found["control"]["slow_cycles_per_step"] == 0
     assert found["straggler_wait_s"] == pytest.approx(0.010, rel=0.5)
 

@@ -143,7 +143,7 @@ def test_sizes_without_recorded_shapes_are_not_known(tmp_path: Path) -> None:
             each.pop("args", None)
 
     found = import_traces([changed(KINETO[0], tmp_path / "a.json", bare)])
-    assert "response_bytes_median" in found.unknown
+    assert "bytes_median" in found.unknown
     assert found.workload_csv is None
 
 

@@ -150,7 +150,8 @@ class _Merge:
         for index in range(len(self._numbers)):
             end = self._step(writer, index, [steps[index] for steps in self.steps], end)
         if self.nbytes_untold:
-            self.unknown["response_bytes_median"] = "record_shapes=True, or NCCL's own figures, would tell sizes"
+            why = "record_shapes=True, or NCCL's own figures, would tell sizes"
+            self.unknown |= dict.fromkeys(("bytes_per_step", "bytes_min", "bytes_median", "bytes_max"), why)
         return writer.finish(blocking=False, missing=frozenset(self.missing))
 
     def _step(self, writer: TraceWriter, index: int, found: list[RankStep], before: int) -> int:

@@ -3,15 +3,20 @@
 A block is written by one call, so a killed process leaves whole blocks and at most one torn one at the end, which the
 reader tells by length or checksum and drops. Times are ns of the rank's own clock; :data:`NULL` is "not measured".
 
+Where nobody negotiates (``settings.control_plane`` is ``ddp``) a stream has no CYCLE. A RESPONSE is then a collective:
+its cycle is the step, its launch and begin are when its last gradient was there, "copied in" is when it was called.
+
 =========  ==========================================================================================================
 kind       payload
 =========  ==========================================================================================================
 HEAD       JSON: schema, rank, ranks, host, pid, start time, settings, limits
-TENSOR     ``id u32`` and JSON of a request: name, op, dtype, shape, ... ; ids are given in order of first sight
+TENSOR     ``id u32`` and JSON of a request: name, op, dtype, shape, ... , or of a parameter (``"kind": "parameter"``):
+           name, dtype, shape, bytes; ids are given in order of first sight
 CYCLE      :data:`CYCLE`, then ``popped`` ids u32 and as many submission times i64
 RESPONSE   :data:`RESPONSE`, then ids u32
 STEP       :data:`STEP`: every step of every rank has one, whatever else was left out
 IDLE       :data:`IDLE`: cycles in which nothing was popped and nothing agreed, together
+READY      :data:`READY`, then ids u32 and as many times i64: when gradients of parameters were there, one block a step
 CLOCK      :data:`CLOCK`: how far rank 0's clock is ahead
 END        JSON: why the stream ends, what was left out
 =========  ==========================================================================================================
@@ -42,6 +47,8 @@ STEP = struct.Struct("<qqqqqqqqIIB")
 tensors, slow cycles, 1 when cycles and responses of it are in the stream."""
 IDLE = struct.Struct("<QQqqq")
 """first cycle, cycles, entered first, entered last, left last (ns)."""
+READY = struct.Struct("<qI")
+"""step, parameters."""
 CLOCK = struct.Struct("<qqq")
 """when, offset, error (ns)."""
 
@@ -57,6 +64,7 @@ class Block(IntEnum):
     IDLE = 6
     CLOCK = 7
     END = 8
+    READY = 9
 
 
 def block(kind: Block, payload: bytes) -> bytes:

@@ -6,6 +6,8 @@
 3. Cycles, by index: A is the last entrance among ranks with details, T the last exit. Of the time between, rank 0's own
    protocol code is the work; the shadow is what is left.
 4. Responses: each moment is the last rank's, for a collective begins and ends for everybody when it does for the last.
+5. Where nobody negotiates there are no cycles: a collective begins with its last gradient, or when the one before ends,
+   and everything up to its call is copying. So control is 0 by definition, not by measurement.
 
 What no rank measured is not made up: the parts of a step that would need it are named in ``Trace.missing``, and the
 time in them is part of what comes after (input and forward of backward, copies of the collective).
@@ -21,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from coordsim.errors import InputError
+from coordsim.record.ranks.facts import NOT_NEGOTIATED, clock_offset, control_plane, facts_of
 from coordsim.record.ranks.format import NULL
 from coordsim.record.ranks.reader import CycleRecord, RankRecord, ResponseRecord, StepRecord, read_folder
 from coordsim.record.trace import CycleRow, Trace, TraceWriter, wake_hash
@@ -48,12 +51,13 @@ def merge(folder: Path, steps: range | None = None) -> Merged:
 
 
 def merge_records(records: Sequence[RankRecord], steps: range | None = None) -> Merged:
-    """As :func:`merge`, of records that were read before."""
-    chosen = _consecutive(records, steps)
+    """As :func:`merge`, of records that were read before. Ranks that ended no step are left out, and named."""
+    useful = [record for record in records if record.steps] or records
+    chosen = _consecutive(useful, steps)
     if not chosen:
         where = str(records[0].path.parent)
         raise InputError.one(where, "", None, "no step that every rank ended and that was recorded in detail")
-    return _Merge(records, chosen).merged()
+    return _Merge(useful, chosen).merged([record.rank for record in records if record not in useful])
 
 
 def _consecutive(records: Sequence[RankRecord], within: range | None) -> range:
@@ -78,23 +82,35 @@ class _Merge:
         self._records = records
         self._steps = steps
         self._detailed = [record for record in records if record.head.get("detailed")]
-        self._offsets = {record.rank: _offset(record) for record in records}
+        self._offsets = {record.rank: clock_offset(record) for record in records}
         self._by_step = [{step.step: step for step in record.steps} for record in records]
-        self._missing: set[str] = set()
+        self._negotiated = control_plane(records[0]) != NOT_NEGOTIATED
+        self._missing = self._unmarked()
         self._base = self._begin(steps.start)
         self._writer = TraceWriter()
         self._collective_end: dict[int, int] = {}
         """By step: when its last response ended."""
 
-    def merged(self) -> Merged:
-        self._cycles_and_responses(self._by_cycle(), self._by_response())
+    def merged(self, without_steps: Sequence[int]) -> Merged:
+        if self._negotiated:
+            self._cycles_and_responses(self._by_cycle(), self._by_response())
+        else:
+            self._collectives(self._by_response())
         end = 0
         for number in self._steps:
             end = self._step(number, end)
-        trace = self._writer.finish(blocking=True, missing=frozenset(self._missing))
-        return Merged(trace, self._steps.start, self._facts(), self._base)
+        trace = self._writer.finish(blocking=self._negotiated, missing=frozenset(self._missing))
+        facts = facts_of(self._records, self._steps, without_steps, self._missing)
+        return Merged(trace, self._steps.start, facts, self._base)
 
     # Steps.
+
+    def _unmarked(self) -> set[str]:
+        """Parts whose begin or end some rank did not mark in some step: they are missing from all steps alike."""
+        steps = [step for number in self._steps for _, step in self._of_step(number)]
+        if any(step.start_ns == NULL for step in steps):
+            return {"input_stall", "forward"}
+        return {"forward"} if any(step.forward_end_ns == NULL for step in steps) else set()
 
     def _of_step(self, number: int) -> list[tuple[int, StepRecord]]:
         """(offset, record) of a step on every rank."""
@@ -126,18 +142,14 @@ class _Merge:
         collective = max(self._collective_end.get(number, max(at["ready"])), previous_end)
         ready_last = min(max(*at["ready"], previous_end), collective)
         start = previous_end
-        if len(at["start"]) == len(found):
+        if "input_stall" not in self._missing:
             start = min(max(max(at["start"]), previous_end), ready_last)
-        else:
-            self._missing.add("input_stall")
         end = max([*at["end"], collective])
         median = (len(found) - 1) // 2
         ready = min(max(sorted(at["ready"])[median], start), ready_last) - start
         forward = 0
-        if len(at["forward"]) == len(found) and "input_stall" not in self._missing:
+        if "forward" not in self._missing:
             forward = min(max(sorted(at["forward"])[median] - start, 0), ready)
-        else:
-            self._missing.add("forward")
         self._writer.step(number - self._steps.start, start, forward, ready, ready_last, last_rank, collective, end)
         return end
 
@@ -196,6 +208,24 @@ class _Merge:
                 self._collective_end[step] = leave
             before = _Before(number, leave, leave - work)
 
+    def _collectives(self, responses: dict[int, dict[int, list[ResponseRecord]]]) -> None:
+        """Of a run in which nobody negotiates: a response's cycle is its step."""
+        of_steps = [responses.get(number, {}) for number in self._steps]
+        timed = all(of_steps) and not any(
+            one.end_ns == NULL for of_step in of_steps for each in of_step.values() for one in each
+        )
+        if not timed:
+            self._missing |= {"fusion_copy", "exposed_collective"}
+        at = 0
+        for number, of_step in zip(self._steps, of_steps, strict=True):
+            asked_by = max(offset + step.last_submit_ns for offset, step in self._of_step(number)) - self._base
+            for index in sorted(of_step):
+                each = of_step[index]
+                launch = max(min(max(one.launch_ns for one in each) - self._base, asked_by), 0)
+                at = self._response(number - self._steps.start, index, each, launch, launch, max(at, launch), timed)
+            if timed:
+                self._collective_end[number] = at
+
     def _responses(
         self, cycle: int, of_cycle: dict[int, list[ResponseRecord]], leave: int, shadow: int
     ) -> int:
@@ -205,38 +235,29 @@ class _Merge:
             each = of_cycle[index]
             launch = max(at, max(one.launch_ns for one in each) - self._base)
             begin = max(launch, max(one.begin_ns for one in each) - self._base)
-            end = self._last(each, "end_ns", begin)
-            copied = min(self._last(each, "copied_in_ns", begin), end)
-            reduced = min(self._last(each, "reduced_ns", end), end)
-            if any(one.copied_in_ns == NULL for one in each):
-                self._missing.add("fusion_copy")
-                copied, reduced = begin, end
-            self._writer.response(
-                cycle, index, len(each[0].tensors), each[0].nbytes, begin, min(shadow, begin), begin,
-                copied - begin, reduced - copied, end - reduced, end,
-            )  # fmt: skip
-            at = end
+            at = self._response(cycle, index, each, begin, min(shadow, begin), begin)
         return at
+
+    def _response(
+        self, cycle: int, index: int, each: list[ResponseRecord], launch: int, shadow: int, begin: int,
+        timed: bool = True,
+    ) -> int:  # fmt: skip
+        """Returns when it ends; at once where nobody knows (not ``timed``)."""
+        end = self._last(each, "end_ns", begin) if timed else begin
+        copied = min(self._last(each, "copied_in_ns", begin), end)
+        reduced = min(self._last(each, "reduced_ns", end), end)
+        if any(one.copied_in_ns == NULL for one in each):
+            self._missing.add("fusion_copy")
+            copied, reduced = begin, end
+        self._writer.response(
+            cycle, index, len(each[0].tensors), each[0].nbytes, launch, shadow, begin,
+            copied - begin, reduced - copied, end - reduced, end,
+        )  # fmt: skip
+        return end
 
     def _last(self, each: Iterable[ResponseRecord], key: str, unknown: int) -> int:
         found = [int(getattr(one, key)) - self._base for one in each if getattr(one, key) != NULL]
         return max([*found, unknown])
-
-    def _facts(self) -> dict[str, Any]:
-        head = self._records[0].head
-        present = [record.rank for record in self._records]
-        absent = sorted(set(range(int(head["ranks"]))) - set(present))
-        clocks = {
-            str(record.rank): {"offset_ns": self._offsets[record.rank], "error_ns": _error(record)}
-            for record in self._records
-        }  # fmt: skip
-        return {
-            "source": "real run", "ranks": head["ranks"], "job": head.get("job"), "settings": head.get("settings"),
-            "first_step": self._steps.start, "ranks_with_details": [record.rank for record in self._detailed],
-            "ranks_absent": absent, "clocks": clocks,
-            "missing": {part: _WHY[part] for part in sorted(self._missing)},
-            "ended_early": [record.rank for record in self._records if record.end is None],
-        }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,25 +273,8 @@ class _Before:
         return (self.finish, self.shadow) if cycle == self.cycle + 1 else (0, 0)
 
 
-_WHY = {
-    "input_stall": "nobody marked where forward begins: its time is part of backward",
-    "forward": "nobody marked where backward begins: its time is part of backward",
-    "fusion_copy": "on a GPU the loop goes on before copies end: their time is part of exposed_collective",
-}
-
-
 def _moved(at_ns: int, offset_ns: int) -> int:
     return NULL if at_ns == NULL else at_ns + offset_ns
-
-
-def _offset(record: RankRecord) -> int:
-    clock = record.clock
-    return clock.offset_ns if clock is not None else 0
-
-
-def _error(record: RankRecord) -> int | None:
-    clock = record.clock
-    return clock.error_ns if clock is not None else None
 
 
 __all__ = ["Merged", "merge", "merge_records"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from coordsim.errors import InputError
-from coordsim.record.ranks.format import CLOCK, CYCLE, IDLE, MAGIC, RESPONSE, SCHEMA, STEP, Block, blocks
+from coordsim.record.ranks.format import CLOCK, CYCLE, IDLE, MAGIC, READY, RESPONSE, SCHEMA, STEP, Block, blocks
 
 SUFFIX = ".rank"
 
@@ -88,6 +88,15 @@ class ClockRecord(NamedTuple):
     error_ns: int
 
 
+class ReadyRecord(NamedTuple):
+    """When gradients of parameters were there in one step on one rank."""
+
+    step: int
+    tensors: tuple[int, ...]
+    """Tensor ids."""
+    stamps_ns: tuple[int, ...]
+
+
 @dataclass
 class RankRecord:
     """What one rank wrote."""
@@ -99,6 +108,7 @@ class RankRecord:
     cycles: list[CycleRecord] = field(default_factory=list)
     responses: list[ResponseRecord] = field(default_factory=list)
     steps: list[StepRecord] = field(default_factory=list)
+    ready: list[ReadyRecord] = field(default_factory=list)
     idle: list[IdleRecord] = field(default_factory=list)
     clocks: list[ClockRecord] = field(default_factory=list)
     end: dict[str, Any] | None = None
@@ -183,6 +193,11 @@ def _fill(record: RankRecord, stream: Generator[tuple[Block, memoryview], None, 
             record.responses.append(ResponseRecord._make((*values, ids)))
         elif kind is Block.STEP:
             record.steps.append(StepRecord(*STEP.unpack(payload)))
+        elif kind is Block.READY:
+            step, count = READY.unpack_from(payload)
+            ids = struct.unpack_from(f"<{count}I", payload, READY.size)
+            stamps = struct.unpack_from(f"<{count}q", payload, READY.size + 4 * count)
+            record.ready.append(ReadyRecord(step, ids, stamps))
         elif kind is Block.IDLE:
             record.idle.append(IdleRecord(*IDLE.unpack(payload)))
         elif kind is Block.CLOCK:

@@ -1,0 +1,144 @@
+"""What is known of a merged run beside its trace, for a manifest: ranks, clocks, gaps, and which tensors came last."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from coordsim.record.ranks.reader import RankRecord
+
+NOT_NEGOTIATED = "ddp"
+"""The control plane of a record without cycles."""
+LAST_TENSORS = 3
+"""Tensors named for each rank that came last."""
+
+_ALLGATHER = 1
+"""Of :class:`coordsim.protocol.messages.Op`, which this room does not know."""
+
+_WHY = {
+    "input_stall": "nobody marked where forward begins: its time is part of backward",
+    "forward": "nobody marked where backward begins: its time is part of backward",
+    "fusion_copy": "on a GPU the loop goes on before copies end: their time is part of exposed_collective",
+}
+_WHY_NOT_NEGOTIATED = _WHY | {
+    "fusion_copy": "nobody saw when buckets were filled: its time is part of what comes after",
+    "exposed_collective": "nobody saw when collectives ended (on a GPU, or a reduction of DDP's that no hook can "
+    "stand in for): its time is part of optimizer",
+}
+
+
+def facts_of(
+    records: Sequence[RankRecord], steps: range, without_steps: Sequence[int], missing: Collection[str]
+) -> dict[str, Any]:
+    """``records``: those that were merged; ``without_steps``: ranks left out, for they ended none."""
+    head = records[0].head
+    present = [record.rank for record in records]
+    absent = sorted(set(range(int(head["ranks"]))) - set(present) - set(without_steps))
+    clocks = {
+        str(record.rank): {"offset_ns": clock_offset(record), "error_ns": _clock_error(record)} for record in records
+    }
+    negotiated = control_plane(records[0]) != NOT_NEGOTIATED
+    why = _WHY if negotiated else _WHY_NOT_NEGOTIATED
+    return {
+        "source": "real run", "ranks": head["ranks"], "job": head.get("job"), "settings": head.get("settings"),
+        "control_plane": control_plane(records[0]), "first_step": steps.start,
+        "control": "measured" if negotiated else "nobody negotiates, so the three parts of control are 0",
+        "hosts": {str(record.rank): record.head.get("host") for record in records},
+        "ranks_with_details": [record.rank for record in records if record.head.get("detailed")],
+        "ranks_absent": absent, "ranks_without_steps": list(without_steps), "clocks": clocks,
+        "missing": {part: why[part] for part in sorted(missing)},
+        "ended_early": [record.rank for record in records if record.end is None],
+        "ended_with_error": {
+            str(record.rank): record.end["error"] for record in records if record.end and record.end.get("error")
+        },
+        "last_tensors": _last_tensors(records, steps), "waited_for": _waited_for(records, steps),
+    }  # fmt: skip
+
+
+def control_plane(record: RankRecord) -> str:
+    """Who decides in the job: ``ddp`` is nobody."""
+    return str((record.head.get("settings") or {}).get("control_plane", "cached"))
+
+
+def clock_offset(record: RankRecord) -> int:
+    """How far rank 0's clock is ahead, ns, as well as that is known."""
+    clock = record.clock
+    return clock.offset_ns if clock is not None else 0
+
+
+def readiness(record: RankRecord) -> dict[int, dict[str, int]]:
+    """Step -> tensor -> when its gradient was there, ns of the rank's clock: by parameter where that was recorded, else
+    by what was submitted."""
+    found: dict[int, dict[str, int]] = {}
+    for ready in record.ready:
+        names = (record.name(each) for each in ready.tensors)
+        found[ready.step] = dict(zip(names, ready.stamps_ns, strict=True))
+    return found or submissions(record)
+
+
+def submissions(record: RankRecord) -> dict[int, dict[str, int]]:
+    """Step -> what was submitted for negotiation -> when, ns of the rank's clock."""
+    found: dict[int, dict[str, int]] = {}
+    for cycle in record.cycles:
+        of_step = found.setdefault(cycle.step, {})
+        for each, at_ns in zip(cycle.popped, cycle.stamps_ns, strict=True):
+            of_step[record.name(each)] = at_ns
+    return found
+
+
+def gathers(record: RankRecord) -> bool:
+    """Whether parameters are gathered inside forward and backward without negotiation, as FSDP does: ranks wait for
+    each other there, before any gradient is ready."""
+    return control_plane(record) == NOT_NEGOTIATED and any(each.op == _ALLGATHER for each in record.responses)
+
+
+def _waited_for(records: Sequence[RankRecord], steps: range) -> list[list[Any]] | None:
+    """[rank, steps, ns a step] of ranks that others waited for longest in a step, in its collectives together, beyond
+    the median rank; None where no parameters are gathered."""
+    counted = _counted(steps)
+    if not all(gathers(record) for record in records) or len(records) < 2:
+        return None
+    called = [
+        {(each.step, each.place): each.copied_in_ns + clock_offset(record) for each in record.responses}
+        for record in records
+    ]
+    waits = {number: [0] * len(records) for number in counted}
+    for key in set.intersection(*map(set, called)):
+        if key[0] in waits:
+            times = [of_rank[key] for of_rank in called]
+            waits[key[0]][times.index(max(times))] += max(times) - sorted(times)[(len(times) - 1) // 2]
+    longest = Counter(max(range(len(of_step)), key=of_step.__getitem__) for of_step in waits.values())
+    return [
+        [records[each].rank, times, sum(of_step[each] for of_step in waits.values()) // max(len(counted), 1)]
+        for each, times in longest.most_common()
+    ]
+
+
+def _counted(steps: range) -> range:
+    """Without the cold one."""
+    return steps[1:] if steps.start == 0 and len(steps) > 1 else steps
+
+
+def _last_tensors(records: Sequence[RankRecord], steps: range) -> dict[str, list[list[Any]]]:
+    """Rank -> [tensor, steps] for what came last there, in the steps in which the rank was last; most often first."""
+    counted = _counted(steps)
+    by_rank = {record.rank: (clock_offset(record), readiness(record)) for record in records}
+    last = {
+        record.rank: {step.step: step.last_submit_ns + clock_offset(record) for step in record.steps}
+        for record in records
+    }
+    tensors: dict[int, Counter[str]] = {}
+    for number in counted:
+        rank = max(last, key=lambda each: (last[each].get(number, 0), -each))
+        of_step = by_rank[rank][1].get(number)
+        if of_step:
+            tensors.setdefault(rank, Counter())[max(of_step, key=of_step.__getitem__)] += 1
+    return {
+        str(rank): [[name, times] for name, times in each.most_common(LAST_TENSORS)] for rank, each in tensors.items()
+    }
+
+
+def _clock_error(record: RankRecord) -> int | None:
+    clock = record.clock
+    return clock.error_ns if clock is not None else None

@@ -1,0 +1,45 @@
+"""Puts this process's hooks in place; called before the script begins. Every Python process of the command comes here,
+so nothing is loaded until the script loads torch.distributed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from types import ModuleType
+
+from real_backend import profile
+from real_backend.profile import marks
+from real_backend.profile.imports import Watcher
+from real_backend.profile.session import Session
+
+FSDP = "torch.distributed.fsdp._fully_shard"
+WATCHED = (
+    "torch.distributed.distributed_c10d", "torch.nn.parallel.distributed", f"{FSDP}._fsdp_collectives",
+    f"{FSDP}._fsdp_param", f"{FSDP}._fsdp_param_group", f"{FSDP}._fsdp_state",
+)  # fmt: skip
+
+
+def install() -> None:
+    """Hooks as the environment wants them (:data:`real_backend.profile.VARIABLES`). Raises KeyError, ValueError."""
+    session = Session(Path(os.environ[profile.FOLDER]), int(os.environ[profile.STEPS]))
+    session.at_start(lambda: marks.install(session))
+    Watcher({name: partial(session.quietly, _loaded, session, name) for name in WATCHED}).install()
+    profile.begin(session)
+
+
+def _loaded(session: Session, name: str, module: ModuleType) -> None:
+    _hooks(session)[name](module)
+
+
+@cache
+def _hooks(session: Session) -> dict[str, Callable[[ModuleType], None]]:
+    from real_backend.profile.ddp import Ddp
+    from real_backend.profile.fsdp import Fsdp
+    from real_backend.profile.process import Process
+
+    process = Process(session)
+    fsdp = Fsdp(process)
+    wraps = (process.loaded, Ddp(process).loaded, fsdp.collectives, fsdp.param, fsdp.group, fsdp.state)
+    return dict(zip(WATCHED, wraps, strict=True))

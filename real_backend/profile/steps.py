@@ -1,0 +1,140 @@
+"""The record of a rank whose framework negotiates nothing: steps, readiness by parameter, collectives."""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from coordsim.protocol.messages import Op
+from coordsim.record.ranks.format import NULL, RESPONSE, STEP, Block, block
+from real_backend.life.clocks import Offset
+from real_backend.stream import Parameter, RankStream
+
+MAX_BYTES = 256 << 20
+
+
+@dataclass(eq=False)
+class Collective:
+    """One collective of one step; moments are filled in as they come, ns."""
+
+    op: Op
+    parameters: Sequence[Parameter]
+    nbytes: int
+    asked_ns: int
+    """When the framework turned to it."""
+    called_ns: int = NULL
+    """When the collective was called, its buffer filled."""
+    end_ns: int = NULL
+    known: bool = True
+    """Whether its end will be known: not on a GPU."""
+
+    @property
+    def open(self) -> bool:
+        return self.known and self.end_ns == NULL
+
+
+@dataclass
+class _Step:
+    number: int
+    start_ns: int = NULL
+    forward_end_ns: int = NULL
+    end_ns: int = NULL
+    ready: dict[Parameter, int] = field(default_factory=dict)
+    collectives: list[Collective] = field(default_factory=list)
+
+
+class StepRecorder:
+    """One rank's stream without cycles. Methods but :meth:`close` take moments of the same clock, from any thread."""
+
+    def __init__(
+        self, folder: Path, rank: int, ranks: int, *, job: str, settings: dict[str, Any], steps: int,
+        clock: Offset | None, clock_ns: Callable[[], int],
+    ) -> None:  # fmt: skip
+        """``clock``: how far rank 0's is ahead. ``steps``: how many are recorded. Raises OSError."""
+        self._steps = steps
+        self._stream = RankStream(
+            folder, rank, ranks, job=job, settings=settings, limits={"steps": steps}, detailed=True,
+            max_bytes=MAX_BYTES, clock_ns=clock_ns,
+        )  # fmt: skip
+        if clock is not None:
+            self._stream.clock(clock_ns(), clock)
+            self._stream.flush()
+        self._lock = threading.Lock()
+        self._step = _Step(0)
+        self._ended: deque[_Step] = deque()
+        """Ended, of which a collective's end is not known yet."""
+        self._over = False
+
+    def mark(self, what: str, now_ns: int) -> None:
+        """"forward" or "backward" begins, or "step" ends."""
+        with self._lock:
+            if self._over:
+                return
+            step = self._step
+            if what == "forward":
+                step.start_ns = now_ns
+            elif what == "backward":
+                step.forward_end_ns = now_ns
+            elif step.ready:
+                step.end_ns = now_ns
+                self._ended.append(step)
+                self._step = _Step(step.number + 1)
+            self._settle()
+
+    def ready(self, parameter: Parameter, now_ns: int) -> None:
+        """A gradient is there; of several times in a step the last one counts."""
+        self._step.ready[parameter] = now_ns
+
+    def collective(self, op: Op, parameters: Sequence[Parameter], nbytes: int, now_ns: int) -> Collective:
+        """One begins. Gradients that have no time of their own are there now."""
+        found = Collective(op, parameters, nbytes, now_ns)
+        step = self._step
+        if op is not Op.ALLGATHER:
+            for parameter in parameters:
+                step.ready.setdefault(parameter, now_ns)
+        step.collectives.append(found)
+        return found
+
+    def close(self, error: str = "") -> None:
+        """Write what is whole, and the end. Harmless when that was done."""
+        with self._lock:
+            if not self._over:
+                self._settle(wait=False)
+                self._end(error)
+
+    def _end(self, error: str = "") -> None:
+        self._over = True
+        self._stream.end(error=error, left_out_steps=self._stream.refused)
+
+    def _settle(self, wait: bool = True) -> None:
+        while self._ended and not (wait and any(each.open for each in self._ended[0].collectives)):
+            step = self._ended.popleft()
+            self._write(step)
+            if step.number + 1 == self._steps:
+                self._end()
+                return
+
+    def _write(self, step: _Step) -> None:
+        stream = self._stream
+        stream.ready(step.number, list(step.ready.items()))
+        for place, each in enumerate(step.collectives):
+            ids = [stream.parameter(parameter) for parameter in each.parameters]
+            begin_ns = each.asked_ns
+            if each.op is not Op.ALLGATHER:
+                begin_ns = max((step.ready[one] for one in each.parameters), default=begin_ns)
+            begin_ns = min(begin_ns, each.asked_ns)
+            stream.add(block(Block.RESPONSE, RESPONSE.pack(
+                step.number, step.number, place, each.nbytes, each.op, begin_ns, begin_ns, each.called_ns, each.end_ns,
+                each.end_ns, len(ids),
+            ) + struct.pack(f"<{len(ids)}I", *ids)))  # fmt: skip
+        stamps = step.ready.values()
+        stream.add(block(Block.STEP, STEP.pack(
+            step.number, step.start_ns, step.forward_end_ns, min(stamps), max(stamps),
+            max((each.end_ns for each in step.collectives), default=NULL), step.end_ns, 0, len(step.ready), 0, 1,
+        )))  # fmt: skip
+        stream.flush()

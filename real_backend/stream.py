@@ -1,0 +1,112 @@
+"""One rank's stream as a file: head, tensors by id, whole blocks, a limit (:mod:`coordsim.record.ranks.format`).
+
+A fault of the file system ends the stream, never the job.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import struct
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coordsim.record.ranks.format import CLOCK, MAGIC, READY, SCHEMA, Block, block
+from coordsim.record.ranks.reader import SUFFIX
+from real_backend.life.clocks import Offset
+
+
+@dataclass(frozen=True, eq=False)
+class Parameter:
+    """A parameter whose gradient's readiness is stamped beside what travels; one object for each."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+
+
+class RankStream:
+    """Blocks are gathered by :meth:`add` and written by :meth:`flush`, one call of the system each."""
+
+    def __init__(
+        self, folder: Path, rank: int, ranks: int, *, job: str, settings: Mapping[str, Any], limits: Mapping[str, Any],
+        detailed: bool, max_bytes: int, clock_ns: Callable[[], int],
+    ) -> None:  # fmt: skip
+        """Creates ``folder``/rank-NNNNN.rank, over an earlier run's. Raises OSError."""
+        self.path = folder / f"rank-{rank:05d}{SUFFIX}"
+        self.refused = 0
+        """Writes that the limit or a fault of the file system kept out."""
+        self._max_bytes = max_bytes
+        self._pending: list[bytes] = []
+        self._written = 0
+        self._ids = 0
+        self._parameters: dict[Parameter, int] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        head = {
+            "schema": SCHEMA, "job": job, "rank": rank, "ranks": ranks, "host": platform.node(), "pid": os.getpid(),
+            "started_unix_ns": time.time_ns(), "started_ns": clock_ns(), "settings": dict(settings),
+            "limits": dict(limits), "detailed": detailed,
+        }  # fmt: skip
+        self._write(MAGIC + block(Block.HEAD, json.dumps(head).encode()))
+
+    def add(self, *data: bytes) -> None:
+        self._pending += data
+
+    def tensor(self, facts: Mapping[str, Any]) -> int:
+        """A new tensor's id."""
+        number, self._ids = self._ids, self._ids + 1
+        self.add(block(Block.TENSOR, struct.pack("<I", number) + json.dumps(dict(facts)).encode()))
+        return number
+
+    def parameter(self, parameter: Parameter) -> int:
+        """A parameter's id; its facts are written when it is first seen."""
+        number = self._parameters.get(parameter)
+        if number is None:
+            number = self._parameters[parameter] = self.tensor({
+                "name": parameter.name, "kind": "parameter", "dtype": parameter.dtype, "shape": list(parameter.shape),
+                "bytes": parameter.nbytes,
+            })  # fmt: skip
+        return number
+
+    def ready(self, step: int, stamps: Sequence[tuple[Parameter, int]]) -> None:
+        """When each parameter's gradient was there in ``step``, ns."""
+        if stamps:
+            ids = [self.parameter(parameter) for parameter, _ in stamps]
+            times = [at_ns for _, at_ns in stamps]
+            count = len(ids)
+            self.add(block(Block.READY, READY.pack(step, count) + struct.pack(f"<{count}I{count}q", *ids, *times)))
+
+    def clock(self, now_ns: int, found: Offset) -> None:
+        self.add(block(Block.CLOCK, CLOCK.pack(now_ns, found.offset_ns, found.error_ns)))
+
+    def end(self, **why: Any) -> None:
+        """Write the last block and close. Harmless when it is closed."""
+        self.add(block(Block.END, json.dumps(why).encode()))
+        self.flush()
+        self._close()
+
+    def flush(self) -> None:
+        if self._pending:
+            data = b"".join(self._pending)
+            self._pending = []
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        if self._file < 0 or self._written + len(data) > self._max_bytes:
+            self.refused += 1
+            return
+        try:
+            self._written += os.write(self._file, data)
+        except OSError:
+            self._close()
+
+    def _close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1

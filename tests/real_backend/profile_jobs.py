@@ -1,0 +1,134 @@
+"""Scripts that know nothing of this project, as text, and `coordsim profile` around torchrun around them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coordsim.record.ranks import RankRecord, read_folder
+from coordsim.record.store import read_run
+from coordsim.record.trace import Trace
+
+HEAD = """
+import os, signal, sys, time
+import torch
+import torch.distributed as dist
+from torch import nn
+torch.manual_seed(0)
+model = nn.Sequential(*(nn.Sequential(nn.Linear(32, 32), nn.Tanh()) for _ in range(4)))
+"""
+DDP = """
+from torch.nn.parallel import DistributedDataParallel
+dist.init_process_group(BACKEND)
+rank = dist.get_rank()
+model = DistributedDataParallel(model, bucket_cap_mb=0.01)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+"""
+FSDP = """
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+dist.init_process_group(BACKEND)
+rank = dist.get_rank()
+mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+for each in model:
+    fully_shard(each, mesh=mesh)
+fully_shard(model, mesh=mesh)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+"""
+OPTIMIZER = """
+import real_backend as rb
+rb.init()
+rank = rb.rank()
+optimizer = rb.DistributedOptimizer(torch.optim.SGD(model.parameters(), lr=0.1), model.named_parameters())
+"""
+LOOP = """
+class Late(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        time.sleep(LATE if rank == 1 else 0)
+        return gradient
+
+generator = torch.Generator().manual_seed(rank)
+for step in range(STEPS):
+    optimizer.zero_grad()
+    output = model(torch.randn(8, 32, generator=generator))
+    Late.apply(output).square().mean().backward()
+    optimizer.step()
+    AFTER
+"""
+WEIGHTS = """
+def full(each):
+    return each.full_tensor() if hasattr(each, "full_tensor") else each
+digest = [full(each).detach().numpy().tobytes().hex() for each in model.parameters()]
+if rank == 0:
+    print("weights", *digest, flush=True)
+"""
+
+
+END = """
+import gc
+if dist.is_initialized():
+    dist.destroy_process_group()
+del model, optimizer
+gc.collect()
+time.sleep(0.3)
+"""
+"""torch 2.13's gloo aborts some processes at exit ("terminate called without an active exception"), hooks or not, as
+long as one of its threads has something of Python's to let go of."""
+
+
+def script(*parts: str, backend: str = "gloo", steps: int = 8, late: float = 0.0, after: str = "pass") -> str:
+    """One script; ``after`` is done behind each step."""
+    text = "".join([HEAD, *parts, END])
+    for name, value in (("BACKEND", repr(backend)), ("STEPS", str(steps)), ("LATE", str(late)), ("AFTER", after)):
+        text = text.replace(name, value)
+    return text
+
+
+@dataclass
+class Profiled:
+    """What became of it."""
+
+    done: subprocess.CompletedProcess[str]
+    run: Path
+
+    @property
+    def stored(self) -> tuple[Trace, dict[str, Any]]:
+        return read_run(self.run)
+
+    @property
+    def ranks(self) -> list[RankRecord]:
+        return read_folder(self.run / "ranks")
+
+
+def launched(folder: Path, text: str, ranks: int = 2) -> list[str]:
+    """The command that runs ``text`` on ``ranks`` ranks."""
+    path = folder / "train.py"
+    path.write_text(text, encoding="utf-8")
+    return [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), str(path)
+    ]  # fmt: skip
+
+
+def call(command: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, capture_output=True, text=True,
+        timeout=100, check=False,
+    )  # fmt: skip
+
+
+def profiled(
+    folder: Path, text: str, *options: str, ranks: int = 2, command: list[str] | None = None, **environment: str
+) -> Profiled:
+    run = folder / "run"
+    command = command or launched(folder, text, ranks)
+    ours = [sys.executable, "-m", "coordsim", "profile", "--out", str(run), *options, "--", *command]
+    return Profiled(call(ours, folder, **environment), run)

@@ -1,0 +1,268 @@
+"""`coordsim profile` around real processes: what it records of scripts that stay as they are."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from coordsim.protocol.messages import Op
+from coordsim.record.breakdown import CONTROL_PARTS, breakdown, step_times
+from tests.real_backend.profile_jobs import (
+    DDP,
+    FSDP,
+    LOOP,
+    OPTIMIZER,
+    WEIGHTS,
+    Profiled,
+    call,
+    launched,
+    profiled,
+    script,
+)
+
+NAMES = {f"{layer}.0.{kind}" for layer in range(4) for kind in ("weight", "bias")}
+
+
+def parts_sum(found: Profiled) -> None:
+    trace, _ = found.stored
+    parts = breakdown(trace)
+    assert (sum(parts.values()) == step_times(trace)).all()
+    assert all((column >= 0).all() for column in parts.values())
+
+
+def ready_names(found: Profiled) -> list[set[str]]:
+    """By rank: what was stamped in its last step."""
+    return [{record.name(each) for each in record.ready[-1].tensors} for record in found.ranks]
+
+
+@pytest.fixture(scope="module")
+def ddp(tmp_path_factory: pytest.TempPathFactory) -> Profiled:
+    """Rank 1 is 20 ms late in every backward pass."""
+    return profiled(tmp_path_factory.mktemp("ddp"), script(DDP, LOOP, steps=10, late=0.02))
+
+
+def test_ddp_over_gloo_tensor_by_tensor_on_every_rank(ddp: Profiled) -> None:
+    assert ddp.done.returncode == 0, ddp.done.stderr
+    parts_sum(ddp)
+    assert ready_names(ddp) == [NAMES, NAMES]
+    trace, facts = ddp.stored
+    assert facts["control_plane"] == "ddp"
+    assert not trace.missing
+    assert not trace.cycles["cycle"].size
+    parts = breakdown(trace)
+    assert all(not parts[each].any() for each in CONTROL_PARTS)
+    assert parts["exposed_collective"].any()
+    assert trace.steps["step"].size == 10
+    for record in ddp.ranks:
+        assert [step.step for step in record.steps] == list(range(10))
+        assert record.end is not None
+        for step in record.steps[2:]:
+            buckets = [each for each in record.responses if each.step == step.step]
+            assert len(buckets) >= 2
+            assert sum(each.nbytes for each in buckets) == 4 * (32 * 32 + 32) * 4
+            assert sorted(name for each in buckets for name in map(record.name, each.tensors)) == sorted(NAMES)
+            assert all(each.launch_ns <= each.copied_in_ns <= each.end_ns for each in buckets)
+            assert all(step.forward_end_ns <= stamp for stamp in record.ready[step.step].stamps_ns)
+
+
+def test_the_late_rank_is_named_and_what_its_lateness_costs(ddp: Profiled) -> None:
+    lines = ddp.done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 34
+    assert "rank 1 on" in ddp.done.stdout
+    _, facts = ddp.stored
+    assert set(facts["last_tensors"]) <= {"0", "1"}
+    advice = facts["recommendation"]
+    assert "bring rank 1" in advice["change"]
+    assert advice["saves_low"] <= advice["saves"] <= advice["saves_high"]
+    assert advice["saves"] > 0.5
+    assert ddp.done.stderr.splitlines()[-1].startswith("next: coordsim report")
+
+
+def test_the_manifest_says_what_was_run(ddp: Profiled) -> None:
+    _, facts = ddp.stored
+    assert facts["command"][-1].endswith("train.py")
+    assert facts["exit_code"] == 0
+    assert facts["versions"]["torch"]
+    assert set(facts["records_sha256"]) == {"rank-00000.rank", "rank-00001.rank"}
+    assert facts["clocks"]["1"]["error_ns"] > 0
+    assert facts["settings"]["backend"] == "gloo"
+
+
+def test_only_so_many_steps_are_recorded_and_training_goes_on(tmp_path: Path) -> None:
+    text = script(DDP, LOOP, "\nif rank == 0: print('took', step + 1, len(model._forward_pre_hooks))", steps=12)
+    found = profiled(tmp_path, text, "--steps", "3", "--json")
+    assert found.done.returncode == 0, found.done.stderr
+    summary = json.loads(found.done.stdout)
+    assert (summary["steps"], summary["first_step"]) == (3, 1)
+    assert "took 12 0" in found.done.stderr
+    assert [len(record.steps) for record in found.ranks] == [4, 4]
+
+
+HOOKED = """
+def own(state, bucket):
+    group = dist.group.WORLD
+    buffer = bucket.buffer().div_(3)
+    return dist.all_reduce(buffer, async_op=True).get_future().then(lambda done: done.value()[0])
+model.register_comm_hook(None, own)
+"""
+
+
+def test_ddp_with_a_hook_of_its_own(tmp_path: Path) -> None:
+    text = script(DDP, HOOKED, LOOP, WEIGHTS)
+    alone = call(launched(tmp_path, text), tmp_path)
+    found = profiled(tmp_path, text)
+    assert found.done.returncode == 0, found.done.stderr
+    assert weights(found.done.stdout) == weights(alone.stdout)
+    parts_sum(found)
+    assert ready_names(found) == [NAMES, NAMES]
+    assert all(record.responses for record in found.ranks)
+
+
+def test_fsdp2(tmp_path: Path) -> None:
+    sleepy = LOOP.replace("    optimizer.zero_grad()\n", "    optimizer.zero_grad()\n    time.sleep(0.02 * rank)\n")
+    text = script(FSDP, sleepy, WEIGHTS)
+    alone = call(launched(tmp_path, text), tmp_path)
+    found = profiled(tmp_path, text)
+    assert found.done.returncode == 0, found.done.stderr
+    assert weights(found.done.stdout) == weights(alone.stdout)
+    parts_sum(found)
+    assert ready_names(found) == [NAMES, NAMES]
+    for record in found.ranks:
+        operations = [each.op for each in record.responses if each.step == 3]
+        assert operations.count(Op.REDUCESCATTER) == 4
+        assert operations.count(Op.ALLGATHER) >= 4
+    _, facts = found.stored
+    rank, times, wait_ns = facts["waited_for"][0]
+    assert rank == 1
+    assert times >= 5
+    assert 10e6 < wait_ns < 60e6
+    assert "waited for    rank 1" in found.done.stdout
+
+
+def test_backend_coord_under_ddp(tmp_path: Path) -> None:
+    found = profiled(tmp_path, script(DDP, LOOP, backend="coord", late=0.02))
+    assert found.done.returncode == 0, found.done.stderr
+    parts_sum(found)
+    assert ready_names(found) == [NAMES, NAMES]
+    trace, facts = found.stored
+    assert facts["control_plane"] == "cached"
+    assert not trace.missing
+    assert trace.cycles["cycle"].size
+    assert (trace.steps["ready_last_rank"][1:] == 1).all()
+
+
+def test_distributed_optimizer(tmp_path: Path) -> None:
+    found = profiled(tmp_path, script(OPTIMIZER, LOOP, late=0.02))
+    assert found.done.returncode == 0, found.done.stderr
+    parts_sum(found)
+    trace, _ = found.stored
+    assert not trace.missing
+    assert (trace.steps["ready_last_rank"][1:] == 1).all()
+    assert "hits a step" in found.done.stdout
+    for record in found.ranks:
+        assert {record.name(each) for cycle in record.cycles for each in cycle.popped} >= {
+            f"allreduce.{name}" for name in NAMES
+        }
+
+
+def weights(printed: str) -> str:
+    line = next(each for each in printed.splitlines() if each.startswith("weights"))
+    assert len(line) > 1000
+    return line
+
+
+@pytest.mark.parametrize(
+    ("ranks", "options"), [(2, ""), (3, ""), (3, ", gradient_as_bucket_view=True")], ids=["2", "3", "3 in buckets"]
+)
+def test_gradients_are_the_same_to_the_bit(tmp_path: Path, ranks: int, options: str) -> None:
+    kept = LOOP.replace("zero_grad()", "zero_grad(set_to_none=step % 3 == 0)")
+    text = script(DDP.replace("bucket_cap_mb=0.01", "bucket_cap_mb=0.01" + options), kept, WEIGHTS, steps=12)
+    alone = call(launched(tmp_path, text, ranks), tmp_path)
+    found = profiled(tmp_path, text, "--steps", "3", ranks=ranks)  # the hook that reduces outlives the record
+    assert found.done.returncode == 0, found.done.stderr
+    assert weights(found.done.stdout) == weights(alone.stdout)
+    assert all(record.responses for record in found.ranks)
+
+
+def test_a_rank_that_dies_half_way_is_named_and_the_rest_is_kept(tmp_path: Path) -> None:
+    after = "step == 4 and rank == 1 and os.kill(os.getpid(), signal.SIGKILL)"
+    found = profiled(tmp_path, script(DDP, LOOP, after=after))
+    assert found.done.returncode == 1
+    assert f"exit code 1; what was recorded until then is kept in {found.run}" in found.done.stderr
+    parts_sum(found)
+    trace, facts = found.stored
+    assert trace.steps["step"].size == 5
+    assert facts["exit_code"] == 1
+    assert 1 in facts["ended_early"]
+    assert "ended without closing their record: 1" in found.done.stdout.replace("0, 1", "1")
+
+
+def test_a_rank_that_ended_no_step_is_left_out(tmp_path: Path) -> None:
+    after = "time.sleep(0.2)"
+    dies = LOOP.replace("    optimizer.step()", "    rank == 1 and os.kill(os.getpid(), signal.SIGKILL)\n"
+                        "    optimizer.step()")  # fmt: skip
+    found = profiled(tmp_path, script(DDP, dies, after=after))
+    assert found.done.returncode == 1
+    _, facts = found.stored
+    assert facts["ranks_without_steps"] == [1]
+    assert "ended no step" in found.done.stdout
+
+
+def test_nobody_ended_a_step(tmp_path: Path) -> None:
+    found = profiled(tmp_path, script(DDP, "\nmodel(torch.ones(1, 32)).sum().backward()\nos._exit(7)"))
+    assert found.done.returncode == 1
+    assert "no rank ended a step" in found.done.stderr
+    assert (found.run / "ranks" / "rank-00001.rank").exists()
+    said = call([sys.executable, "-m", "coordsim", "report", str(found.run)], tmp_path)
+    assert (said.returncode, said.stdout) == (2, "")
+    assert "no rank of this run ended a step" in said.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "message"),
+    [
+        ("print('hello')", 1, "no process of this command called torch.distributed.init_process_group"),
+        ("raise SystemExit(5)", 5, "the command ended with exit code 5 before anything was recorded"),
+        (
+            "import torch.distributed as dist\ndist.init_process_group('gloo', store=dist.HashStore(), rank=0, "
+            "world_size=1)", 1, "no model under DDP or FSDP2 took a step",
+        ),
+    ],
+)  # fmt: skip
+def test_nothing_to_record_is_said_with_a_hint(tmp_path: Path, text: str, code: int, message: str) -> None:
+    (tmp_path / "plain.py").write_text(text)
+    found = profiled(tmp_path, "", command=[sys.executable, "plain.py"])
+    assert found.done.returncode == code
+    assert message in found.done.stderr
+    assert found.done.stderr.splitlines()[-1].startswith("next: coordsim profile -- torchrun")
+    assert not found.run.exists()
+    assert not list(tmp_path.glob(".run*"))
+
+
+def test_another_sitecustomize_still_runs(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "sitecustomize.py").write_text("print('theirs, too')")
+    (tmp_path / "plain.py").write_text("")
+    found = profiled(tmp_path, "", command=[sys.executable, "plain.py"], PYTHONPATH=str(other))
+    assert found.done.stdout.count("theirs, too") >= 1
+
+
+FAULTY = """
+import real_backend.profile.steps
+def broken(*_):
+    raise ZeroDivisionError("planted")
+real_backend.profile.steps.StepRecorder.ready = broken
+"""
+
+
+def test_a_fault_of_ours_ends_the_record_and_not_the_training(tmp_path: Path) -> None:
+    text = script(DDP, LOOP, WEIGHTS)
+    alone = call(launched(tmp_path, text), tmp_path)
+    found = profiled(tmp_path, script(FAULTY, DDP, LOOP, WEIGHTS))
+    assert weights(found.done.stdout) == weights(alone.stdout)
+    assert found.done.stderr.count("training goes on): ZeroDivisionError: planted") == 2

@@ -1,0 +1,254 @@
+"""Records without cycles: whatever the moments, parts sum exactly, control is 0; a replay ends when the step did."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coordsim.analyse.advice import advice
+from coordsim.analyse.recorded import merged_run
+from coordsim.analyse.replay import played, savings, steps_of, without_input, without_lateness
+from coordsim.analyse.run_summary import run_summary
+from coordsim.protocol.messages import Op
+from coordsim.record.breakdown import CONTROL_PARTS, breakdown, step_times
+from coordsim.record.ranks import RankRecord, merge, read_folder, read_rank
+from coordsim.record.ranks.merge import merge_records
+from coordsim.report.run import run_report
+from coordsim.report.tables import Page
+from real_backend.life.clocks import Offset
+from real_backend.profile.launch import environment
+from real_backend.profile.session import Session
+from real_backend.profile.steps import StepRecorder
+from real_backend.stream import Parameter
+
+MS = 1_000_000
+TENSORS = [Parameter(name, "float32", (4,), 16) for name in ("a", "b", "c")]
+
+
+def recorder(folder: Path, rank: int, ranks: int, clock: Offset | None = None, steps: int = 100) -> StepRecorder:
+    return StepRecorder(
+        folder, rank, ranks, job="j", settings={"control_plane": "ddp"}, steps=steps, clock=clock, clock_ns=lambda: 0
+    )
+
+
+def write(folder: Path, ranks: int, count: int, delay_ns: dict[tuple[int, int], int], **more: Any) -> list[RankRecord]:
+    """Steps of 10 ms; ``delay_ns``: (rank, step) -> how much later its gradients are."""
+    for rank in range(ranks):
+        written = recorder(folder, rank, ranks, **more)
+        for step in range(count):
+            zero, late = step * 10 * MS, delay_ns.get((rank, step), 0)
+            written.mark("forward", zero + MS)
+            written.mark("backward", zero + 2 * MS)
+            for index, tensor in enumerate(TENSORS):
+                written.ready(tensor, zero + (3 + index) * MS + late)
+            first = written.collective(Op.ALLREDUCE, TENSORS[:2], 32, zero + 4 * MS + late + 1000)
+            second = written.collective(Op.ALLREDUCE, TENSORS[2:], 16, zero + 5 * MS + late + 1000)
+            first.called_ns, second.called_ns = first.asked_ns + 500, second.asked_ns + 500
+            last = max(delay_ns.get((each, step), 0) for each in range(ranks))
+            first.end_ns, second.end_ns = zero + 5 * MS + last, zero + 7 * MS + last
+            written.mark("step", zero + 8 * MS + last)
+        written.close()
+    return read_folder(folder)
+
+
+def test_the_parts_of_a_step_are_what_was_written(tmp_path: Path) -> None:
+    write(tmp_path, 2, 3, {(1, 2): MS})
+    found = merge(tmp_path)
+    parts = {name: int(column[2]) for name, column in breakdown(found.trace).items()}
+    assert parts == {
+        "input_stall": 3 * MS, "forward": MS, "backward": 3 * MS, "straggler_wait": MS, "cycle_wait": 0,
+        "control_exchange": 0, "control_work": 0, "fusion_copy": 1500, "exposed_collective": 2 * MS - 1500,
+        "optimizer": MS,
+    }  # fmt: skip
+    assert found.facts["last_tensors"] == {"0": [["c", 1]], "1": [["c", 1]]}
+    assert "nobody negotiates" in found.facts["control"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_parts_sum_exactly_and_control_is_0(data: st.DataObject) -> None:
+    ranks, steps = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 6))
+    moment = st.integers(0, 9 * MS)
+    with tempfile.TemporaryDirectory() as name:
+        for rank in range(ranks):
+            skew = data.draw(st.integers(-50 * MS, 50 * MS))
+            written = recorder(Path(name), rank, ranks, Offset(skew, 5))
+            for step in range(steps):
+                zero = step * 10 * MS + 100 * MS
+                for what in ("forward", "backward"):
+                    if data.draw(st.booleans()):
+                        written.mark(what, zero + data.draw(moment))
+                for tensor in TENSORS:
+                    written.ready(tensor, zero + data.draw(moment))
+                for tensors in (TENSORS[:2], TENSORS[2:]):
+                    op = data.draw(st.sampled_from([Op.ALLREDUCE, Op.ALLGATHER]))
+                    each = written.collective(op, tensors, 16, zero + data.draw(moment))
+                    each.known = data.draw(st.integers(0, 19)) > 0
+                    each.called_ns, each.end_ns = zero + data.draw(moment), zero + data.draw(moment)
+                written.mark("step", zero + 10 * MS)
+            written.close()
+        found = merge(Path(name))
+    parts = breakdown(found.trace)
+    assert (sum(parts.values()) == step_times(found.trace)).all()
+    assert all((column >= 0).all() for column in parts.values())
+    assert not any(parts[each].any() for each in CONTROL_PARTS)
+
+
+def test_every_cut_is_read_up_to_where_it_is_whole(tmp_path: Path) -> None:
+    (whole,) = write(tmp_path, 1, 4, {})
+    data = whole.path.read_bytes()
+    seen = set()
+    for cut in range(data.index(b'"detailed"') + 30, len(data)):
+        whole.path.write_bytes(data[:cut])
+        found = read_rank(whole.path)
+        assert found.ready == whole.ready[: len(found.ready)]
+        assert found.responses == whole.responses[: len(found.responses)]
+        seen.add(len(found.ready))
+    assert seen == set(range(5))
+
+
+def test_a_step_is_written_once_its_last_collective_is_known_to_be_over(tmp_path: Path) -> None:
+    written = recorder(tmp_path, 0, 1)
+    written.ready(TENSORS[0], 1)
+    late = written.collective(Op.ALLREDUCE, TENSORS[:1], 16, 2)
+    written.mark("step", 3)
+    assert not read_folder(tmp_path)[0].steps
+    late.end_ns = 4
+    written.mark("forward", 5)
+    assert len(read_folder(tmp_path)[0].steps) == 1
+
+
+def test_the_record_ends_after_so_many_steps(tmp_path: Path) -> None:
+    (record,) = write(tmp_path, 1, 9, {}, steps=4)
+    assert [step.step for step in record.steps] == [0, 1, 2, 3]
+    assert record.end == {"error": "", "left_out_steps": 0}
+
+
+def test_on_a_gpu_ends_are_null_and_said_to_be(tmp_path: Path) -> None:
+    written = recorder(tmp_path, 0, 1)
+    for step in range(8):
+        written.mark("forward", step * MS)
+        written.mark("backward", step * MS + 1)
+        written.ready(TENSORS[0], step * MS + 10)
+        written.collective(Op.ALLREDUCE, TENSORS[:1], 16, step * MS + 20).known = False
+        written.mark("step", step * MS + 100)
+    written.close()
+    trace, facts = merged_run(read_folder(tmp_path))
+    assert trace.missing == {"fusion_copy", "exposed_collective"}
+    assert (sum(breakdown(trace).values()) == step_times(trace)).all()
+    summary = run_summary(trace, facts)
+    assert summary["breakdown_s"]["exposed_collective"] is None
+    assert summary["messages"]["bytes_median"] == 16
+    assert summary["recommendation"]["change"] is None
+    assert "does not say when" in summary["recommendation"]["why"]
+    assert "not measured apart" in run_report(summary, "run", Page())
+
+
+# Replays.
+
+
+def test_a_replay_without_a_change_ends_when_the_step_did(tmp_path: Path) -> None:
+    late = {(rank, step): (rank * 7 + step * 3) % 5 * MS // 2 for rank in range(3) for step in range(10)}
+    records = write(tmp_path, 3, 10, late)
+    steps = steps_of(records, range(10))
+    assert steps is not None
+    measured = step_times(merge_records(records).trace)[1:]
+    assert [played(step) for step in steps] == measured.tolist()
+
+
+def test_a_late_rank_is_recommended_with_what_it_costs(tmp_path: Path) -> None:
+    records = write(tmp_path, 3, 12, {(2, step): 2 * MS for step in range(12)})
+    steps = steps_of(records, range(12))
+    assert steps is not None
+    assert savings(steps, without_lateness(2)).mean() == pytest.approx(0.2)
+    assert savings(steps, without_lateness(1)).mean() == 0
+    assert savings(steps, without_input).mean() == pytest.approx(0.1, abs=0.25)
+    found = advice(records, merge_records(records))
+    assert found["saves_low"] <= found["saves"] <= found["saves_high"]
+
+
+def test_few_steps_predict_nothing(tmp_path: Path) -> None:
+    records = write(tmp_path, 2, 5, {})
+    found = advice(records, merge_records(records))
+    assert found["change"] is None
+    assert "too few" in found["why"]
+
+
+def test_gathers_name_who_was_waited_for_and_predict_nothing(tmp_path: Path) -> None:
+    for rank in range(2):
+        written = recorder(tmp_path, rank, 2)
+        for step in range(8):
+            zero = step * 10 * MS
+            gather = written.collective(Op.ALLGATHER, TENSORS, 48, zero + rank * MS)
+            gather.called_ns, gather.end_ns = zero + rank * MS, zero + 2 * MS
+            for tensor in TENSORS:
+                written.ready(tensor, zero + 3 * MS)
+            reduce = written.collective(Op.REDUCESCATTER, TENSORS, 48, zero + 3 * MS)
+            reduce.called_ns, reduce.end_ns = zero + 3 * MS, zero + 4 * MS
+            written.mark("step", zero + 5 * MS)
+        written.close()
+    _, facts = merged_run(read_folder(tmp_path))
+    assert facts["waited_for"] == [[1, 7, MS]]
+    assert "gathers" in facts["recommendation"]["why"]
+
+
+# The session.
+
+
+class Marks:
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def mark(self, what: str, now_ns: int) -> None:
+        self.found.append(what)
+
+    def ready(self, parameter: Parameter, now_ns: int) -> None:
+        self.found.append(parameter.name)
+
+
+def test_marks_count_once_a_step_and_hooks_go(tmp_path: Path) -> None:
+    session, sink, removed = Session(tmp_path, 2), Marks(), []
+    session.at_start(lambda: lambda: removed.append("hooks"))
+    session.attach(sink)
+    session.mark("step")
+    for _ in range(4):
+        for what in ("forward", "forward", "backward", "backward", "step", "step"):
+            session.mark(what)
+    assert sink.found == ["forward", "backward", "step"] * 4
+    assert removed == ["hooks"]
+    session.mark("forward")
+    session.stamper(TENSORS[0])(None)
+    assert len(sink.found) == 12
+
+
+def test_a_fault_is_told_once_and_ends_the_record(tmp_path: Path) -> None:
+    told: list[str] = []
+    session = Session(tmp_path, 2, tell=told.append)
+    session.attach(Marks())
+
+    def broken() -> None:
+        raise KeyError("planted")
+
+    assert session.quietly(broken) is None
+    assert session.quietly(broken) is None
+    assert session.over
+    assert len(told) == 1
+    assert "KeyError" in told[0]
+
+
+def test_a_process_without_torch_loads_next_to_nothing(tmp_path: Path) -> None:
+    code = (
+        "import sys; ours = [each for each in sys.modules if each.startswith('real_backend')];"
+        "print('real_backend.profile.install' in ours, [each for each in ('torch', 'numpy') if each in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(tmp_path, 3), capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "True []\n"
