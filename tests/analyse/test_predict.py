@@ -109,7 +109,7 @@ def test_a_rank_without_details_is_left_out():
 
 
 @pytest.mark.parametrize(
-    ("made", "told"), [(records(2, 5), "at least 5"), (records(2, 20, op="BROADCAST"), "no allreduce")]
+    ("made", "told"), [(records(2, 5), "at least 5"), (records(2, 20, op="BROADCAST"), "no gradient")]
 )
 def test_too_little_is_one_clear_error(made, told):
     with pytest.raises(InputError, match=told):

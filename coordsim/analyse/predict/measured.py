@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from coordsim.errors import InputError
 from coordsim.record.ranks import RankRecord
+from coordsim.record.ranks.facts import gathers, readiness
 from coordsim.record.ranks.format import NULL
 from coordsim.record.ranks.reader import StepRecord
 
@@ -72,20 +73,22 @@ def measured_workload(records: Sequence[RankRecord]) -> MeasuredWorkload:
     Raises InputError when there are too few steps that all of them have, or no tensor was reduced.
     """
     where = str(records[0].path.parent)
+    if any(gathers(record) for record in records):
+        message = "parameters are gathered in forward and backward (FSDP): that is not modelled"
+        raise InputError.one(where, "", None, message)
     detailed = [record for record in records if record.head.get("detailed")]
     starts = [_starts(record) for record in detailed]
     common = sorted(set.intersection(*(set(each) for each in starts))) if starts else []
     if len(common) < FEWEST_STEPS:
         message = f"{len(common)} steps that every rank with details has; at least {FEWEST_STEPS} are needed"
         raise InputError.one(where, "", None, message)
-    stamps = [_stamps(record, starts[index]) for index, record in enumerate(detailed)]
     steps = [{step.step: step for step in record.steps} for record in detailed]
     durations = np.array([
         [steps[rank][step].last_submit_ns - starts[rank][step] for rank in range(len(detailed))] for step in common
     ], dtype=np.float64)  # fmt: skip
-    gradients = _gradients(detailed, stamps, common)
+    gradients = _gradients(detailed, starts, common)
     if not gradients:
-        raise InputError.one(where, "", None, "no allreduce in the steps with details: nothing to predict")
+        raise InputError.one(where, "", None, "no gradient in the steps with details: nothing to predict")
     rank_sigma, step_sigma, common_sigma, autocorrelation = _spread(durations)
     return MeasuredWorkload(
         gradients=gradients,
@@ -109,35 +112,25 @@ def _starts(record: RankRecord) -> dict[int, int]:
     return found
 
 
-def _stamps(record: RankRecord, starts: dict[int, int]) -> dict[int, dict[int, int]]:
-    """Tensor id -> step -> when it was submitted, ns after backward began."""
-    found: dict[int, dict[int, int]] = {}
-    for cycle in record.cycles:
-        start = starts.get(cycle.step)
-        if start is not None:
-            for tensor, at in zip(cycle.popped, cycle.stamps_ns, strict=True):
-                found.setdefault(tensor, {})[cycle.step] = at - start
-    return found
-
-
 def _gradients(
-    records: Sequence[RankRecord], stamps: Sequence[dict[int, dict[int, int]]], steps: Sequence[int]
+    records: Sequence[RankRecord], starts: Sequence[dict[int, int]], steps: Sequence[int]
 ) -> tuple[Gradient, ...]:
-    """Tensors that are reduced in most of the steps; the median of the middle rank's lateness is in all of them."""
+    """Parameters where these were recorded, else what is reduced, if it is there in most of the steps."""
     by_name: dict[str, list[int]] = {}
     facts: dict[str, dict[str, Any]] = {}
-    for record, of_rank in zip(records, stamps, strict=True):
-        for tensor, by_step in of_rank.items():
-            tensor_facts = record.tensors[tensor]
-            if tensor_facts["op"] == "ALLREDUCE":
-                name = str(tensor_facts["name"])
-                facts[name] = tensor_facts
-                by_name.setdefault(name, []).extend(by_step[step] for step in steps if step in by_step)
+    for record, begins in zip(records, starts, strict=True):
+        named = {str(each["name"]): each for each in record.tensors}
+        of_steps = readiness(record)
+        for step in steps:
+            for name, at in of_steps.get(step, {}).items():
+                if named[name].get("kind") == "parameter" or named[name].get("op") == "ALLREDUCE":
+                    facts[name] = named[name]
+                    by_name.setdefault(name, []).append(at - begins[step])
     enough = len(steps) * len(records) / 2
     ready = sorted((float(np.median(times)), name) for name, times in by_name.items() if len(times) >= enough)
     found, last = [], 0
-    for at, name in ready:
-        last = max(round(at), last + 1)
+    for middle, name in ready:
+        last = max(round(middle), last + 1)
         shape = tuple(int(extent) for extent in facts[name]["shape"]) or (1,)
         found.append(Gradient(name, shape, str(facts[name]["dtype"]).lower(), last))
     return tuple(found)
