@@ -20,6 +20,8 @@ from coordsim.cli import console
 from coordsim.errors import EnvironmentProblem, InputError
 
 FINDING = 1
+_PREDICTABLE = 6
+"""Steps that ``coordsim predict`` wants, and one to spare."""
 _EXAMPLE = "coordsim profile -- torchrun --nproc-per-node 2 train.py"
 
 
@@ -50,9 +52,16 @@ def profile(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     _show(facts, out, as_json)
-    console.next_command(f"coordsim report {quote(str(out))}" + ("" if as_json else " --json"))
+    console.next_command(_next(facts, out))
     if code:
         raise typer.Exit(code)
+
+
+def _next(facts: dict[str, Any], out: Path) -> str:
+    """At scale, where the run can be predicted from: ranks that gather parameters cannot be."""
+    if facts["waited_for"] or facts["exit_code"] or facts["steps"] < _PREDICTABLE:
+        return f"coordsim report {quote(str(out))} --json"
+    return f"coordsim predict {quote(str(out))} --ranks 27600"
 
 
 def _checked(command: list[str], steps: int) -> str:

@@ -79,7 +79,7 @@ def test_the_late_rank_is_named_and_what_its_lateness_costs(ddp: Profiled) -> No
     assert "bring rank 1" in advice["change"]
     assert advice["saves_low"] <= advice["saves"] <= advice["saves_high"]
     assert advice["saves"] > 0.5
-    assert ddp.done.stderr.splitlines()[-1].startswith("next: coordsim report")
+    assert ddp.done.stderr.splitlines()[-1].startswith("next: coordsim predict")
 
 
 def test_the_manifest_says_what_was_run(ddp: Profiled) -> None:

@@ -19,6 +19,8 @@ from coordsim.simulate.closed_loop.problem import SHARE_ONE
 SKIPPED_STEPS = 3
 """The first steps of a workload fill caches and buffers; as in the recordings' own summaries."""
 FEWEST_STEPS = 8
+ALONG_BYTES = 64 << 10
+"""The largest reduction of the real backend that travels with the bit vector."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,11 @@ class Case:
         return self.launches[0].ranks
 
     @property
-    def asks(self) -> bool:
-        """Whether every request goes to the coordinator, for there is no cache."""
-        return self.launches[0].cache_capacity == 0
+    def apart(self) -> bool:
+        """Whether the real backend's reductions travel apart from the bit vector: there is none, or a cycle has several
+        responses (docs/backend.md 4)."""
+        launch, nbytes = self.launches[0], self.recorded[0].gradient_bytes
+        return launch.cache_capacity == 0 or launch.threshold_bytes < min(nbytes, ALONG_BYTES)
 
     @property
     def single(self) -> bool:

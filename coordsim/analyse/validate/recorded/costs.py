@@ -29,7 +29,7 @@ class Hops(NamedTuple):
     ask: Callable[[int], int]
     """Of the slow path: lengths and lists up, length and responses down."""
     reduce: Callable[[int, bool], int]
-    """Of a small response; the second argument: whether the slow path agreed on it."""
+    """Of a small response; the second argument: whether it travels apart from the bit vector."""
 
 
 def _one(ranks: int) -> int:
@@ -47,12 +47,12 @@ def _star(ranks: int) -> int:
 
 HOPS: Mapping[str, Hops] = {
     "mpi": Hops(
-        _log2, _one, _log2, lambda ranks: 2 * _one(ranks) + 2 * _log2(ranks), lambda ranks, asked: _log2(ranks)
+        _log2, _one, _log2, lambda ranks: 2 * _one(ranks) + 2 * _log2(ranks), lambda ranks, apart: _log2(ranks)
     ),
     "gloo": Hops(
-        _ring, _one, _log2, lambda ranks: 2 * _one(ranks) + 2 * _log2(ranks), lambda ranks, asked: _ring(ranks)
+        _ring, _one, _log2, lambda ranks: 2 * _one(ranks) + 2 * _log2(ranks), lambda ranks, apart: _ring(ranks)
     ),
-    "coordsim": Hops(_star, _one, _one, _star, lambda ranks, asked: _star(ranks) if asked else 0),
+    "coordsim": Hops(_star, _one, _one, _star, lambda ranks, apart: _star(ranks) if apart else 0),
 }
 """By controller: Open MPI's recursive doubling and binomial tree; gloo's ring and binomial tree; the real backend's
 star, whose small reductions travel with the bit vector (docs/backend.md 4)."""
@@ -175,11 +175,11 @@ class Measured:
 
 
 def loop_costs(
-    values: Mapping[str, float], crowded: bool, measured: Measured, controller: str, ranks: int, asks: bool
+    values: Mapping[str, float], crowded: bool, measured: Measured, controller: str, ranks: int, apart: bool
 ) -> LoopCosts:
     """The costs of ``ranks`` ranks under ``controller``; ``values`` by parameter name, in the parameters' units.
 
-    ``asks``: there is no cache, so that every response was agreed on by the slow path.
+    ``apart``: small reductions do not travel with the bit vector, where the controller lets them.
     """
     hops = HOPS[controller]
     hop_ns = values["allreduce_hop"] * 1e3
@@ -187,7 +187,7 @@ def loop_costs(
         bits_ns=round(hops.allreduce(ranks) * hop_ns),
         ask_ns=round(hops.ask(ranks) * values["tree_hop"] * 1e3),
         request_ns=round(values["request"] * 1e3),
-        response_ns=round(values["response"] * 1e3 + hops.reduce(ranks, asks) * hop_ns),
+        response_ns=round(values["response"] * 1e3 + hops.reduce(ranks, apart) * hop_ns),
         tensor_ns=round(values["tensor"] * 1e3),
         byte_ps=round(values["byte"] * 1e3),
         notice_ns=measured.notice_ns,
