@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from coordsim.record.horovod_runs import read_folder
-from real_backend.measure.plan import WORKLOADS, plans
+from real_backend.launches.plan import WORKLOADS, plans
 
 
 def test_plans_name_their_launches_apart() -> None:
@@ -40,7 +40,7 @@ def test_here_from_the_first_launch_to_the_verdict(tmp_path: Path) -> None:
     made = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "here").iterdir()}
     (tmp_path / "here" / "here_n2_cache_cyc5.json").unlink()
     again = subprocess.run(
-        [sys.executable, "-m", "real_backend.measure.launches", str(tmp_path / "here"), "--ranks", "2", "--quick"],
+        [sys.executable, "-m", "real_backend.launches", str(tmp_path / "here"), "--ranks", "2", "--quick"],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert again.returncode == 0, again.stderr

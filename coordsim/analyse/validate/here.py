@@ -30,7 +30,7 @@ def measure(folder: Path, ranks: Sequence[int], quick: bool) -> None:
     """
     if importlib.util.find_spec("torch") is None:
         raise EnvironmentProblem("validate here runs the real backend: pip install 'coordsim[torch]'")
-    command = [sys.executable, "-m", "real_backend.measure.launches", str(folder), "--ranks", ",".join(map(str, ranks))]
+    command = [sys.executable, "-m", "real_backend.launches", str(folder), "--ranks", ",".join(map(str, ranks))]
     ended = subprocess.run([*command, "--quick"] if quick else command, stdout=subprocess.DEVNULL, check=False)
     if ended.returncode:
         raise EnvironmentProblem(f"a launch failed (above); {folder} keeps those that were made: run it again")

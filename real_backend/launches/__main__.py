@@ -1,4 +1,4 @@
-"""Makes launches of the backend here, each a recorded run: ``python -m real_backend.measure.launches FOLDER``.
+"""Makes launches of the backend here, each a recorded run: ``python -m real_backend.launches FOLDER``.
 
 One JSON file a launch, in the form of the recorded runs of real Horovod, settings by Horovod's names. A file that is
 there is not made again, so that a run that was stopped goes on where it was.
@@ -23,7 +23,7 @@ from typing import Any
 
 from coordsim.record.files import whole_file
 from coordsim.scenario.catalog import gradient_sizes
-from real_backend.measure.plan import Plan, plans
+from real_backend.launches.plan import Plan, plans
 
 TIMEOUT_S = 300
 CONTROLLER = "coordsim"
@@ -89,7 +89,7 @@ def _run(plan: Plan, job: Path, results: Path) -> None:
     for rank, log in enumerate(logs):
         with log.open("wb") as output:
             processes.append(subprocess.Popen(
-                [sys.executable, "-m", "real_backend.measure.worker", str(job)], stdout=output, stderr=output,
+                [sys.executable, "-m", "real_backend.launches.worker", str(job)], stdout=output, stderr=output,
                 env={**base, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             ))  # fmt: skip
     deadline = time.monotonic() + TIMEOUT_S
@@ -137,7 +137,7 @@ def _cpu() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m real_backend.measure.launches", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m real_backend.launches", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--ranks", default="2,4", help="numbers of ranks")
     parser.add_argument("--quick", action="store_true", help="few workloads and steps")
