@@ -31,6 +31,7 @@ def found(tmp_path_factory):
     borrow(folder, "here_n2_cache", "mpi_n2_cache")
     borrow(folder, "here_n2_cache0", "mpi_n2_cache0")
     borrow(folder, "here_n2_cache_cyc5", "mpi_n2_cache_cyc5")
+    borrow(folder, "here_n2_cache0_cyc5", "mpi_n2_cache0_cyc5")
     borrow(folder, "here_n4_cache", "mpi_n4_cache")
     return judge(folder)
 
