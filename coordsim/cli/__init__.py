@@ -13,7 +13,7 @@ from io import TextIOWrapper
 import typer
 
 from coordsim import __version__
-from coordsim.cli import catalog, demo, doctor, interrupt, report, simulate, validate
+from coordsim.cli import calibrate, catalog, demo, doctor, interrupt, report, simulate, validate
 from coordsim.cli.guard import GuardedGroup
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("simulate")(simulate.simulate)
 app.add_typer(catalog.app, name="catalog")
+app.command("calibrate")(calibrate.calibrate)
 app.add_typer(validate.app, name="validate")
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)

@@ -13,7 +13,7 @@ from coordsim.cli import console
 from coordsim.cli.interrupt import INTERRUPTED
 from coordsim.errors import EnvironmentProblem, InputError
 
-VERBS = ("demo", "simulate", "validate", "report", "catalog", "doctor")
+VERBS = ("demo", "simulate", "calibrate", "validate", "report", "catalog", "doctor")
 """In the order of ``--help``."""
 BAD_INPUT = 2
 ENVIRONMENT = 3

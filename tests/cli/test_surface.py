@@ -22,6 +22,7 @@ OPTIONS = {
         "scenario", "--cluster", "--workload", "--ranks", "--control-plane", "--groups", "--steps", "--seed",
         "--engine", "--explain", "--set", "--json", "--out",
     },
+    "calibrate": {"what", "--ranks", "--quick", "--from", "--base", "--out", "--json"},
     "validate": set(),
     "validate recorded": {"dir", "--fit", "--cores", "--json"},
     "validate timeline": {"file", "--ranks", "--cache-capacity", "--fusion-threshold", "--json"},
@@ -43,7 +44,9 @@ def _command(words):
 
 def test_verbs_are_frozen():
     root = _command("")
-    assert set(root.commands) == set(VERBS) == {"demo", "simulate", "validate", "report", "catalog", "doctor"}
+    assert set(root.commands) == set(VERBS) == {
+        "demo", "simulate", "calibrate", "validate", "report", "catalog", "doctor",
+    }  # fmt: skip
     assert set(_command("validate").commands) == {"recorded", "timeline", "published"}
     assert set(_command("catalog").commands) == {"show"}
     assert {flag for each in root.params for flag in each.opts} == {"--version"}
