@@ -21,7 +21,7 @@ LARGEST_RANKS = 64
 
 def calibrate(
     what: Annotated[
-        list[str], typer.Argument(metavar="here|RUN...", help="This machine, or folders of records or run directories.")
+        list[str], typer.Argument(metavar="RUN", help="'here': this machine. Else folders of records, run directories.")
     ],
     ranks: Annotated[
         str | None,

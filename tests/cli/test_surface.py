@@ -63,7 +63,7 @@ def test_help_fits_a_terminal_and_names_every_option(run, words):
     assert result.exit_code == 0
     assert result.stderr == ""
     assert max(map(len, result.stdout.splitlines())) <= 80
-    assert "..." not in result.stdout.replace("[ARGS]...", ""), "a summary was cut short"
+    assert "..." not in result.stdout.replace("[ARGS]...", "").replace("RUN...", ""), "a summary was cut short"
     for flag in OPTIONS.get(words, ()):
         assert flag in result.stdout or flag.upper() in result.stdout.upper()
 

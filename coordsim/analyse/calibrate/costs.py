@@ -16,6 +16,8 @@ from coordsim.scenario.model import DataNetwork
 
 LEAST_SIZES = 3
 """From which a copy's fixed cost can be told from its bytes."""
+LEAST_COPY_BYTES = 1 << 20
+"""Below, a copy's fixed cost is most of it."""
 PATHS = {"links": "the control links", "memory": "the node's memory", "gloo": "gloo"}
 
 
@@ -64,10 +66,10 @@ def hits(measurement: Measurement) -> list[Estimate]:
 def copies(measurement: Measurement) -> list[Estimate]:
     """``data.copy_bandwidth``. Raises TooLittle."""
     series = list(measurement.of("copy"))
-    few = len({each.nbytes for each in series}) < LEAST_SIZES
-    found = fit(
-        [Point((each.nbytes,) if few else (each.nbytes, 1), each.samples_ns) for each in series], "copies"
-    )
+    fixed = len({each.nbytes for each in series}) >= LEAST_SIZES
+    if not fixed:
+        series = [each for each in series if each.nbytes >= LEAST_COPY_BYTES]
+    found = fit([Point((each.nbytes, 1) if fixed else (each.nbytes,), each.samples_ns) for each in series], "copies")
     return [_rate("data.copy_bandwidth", "copies", found, 0, sizes_of(series))]
 
 

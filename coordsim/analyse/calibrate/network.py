@@ -135,7 +135,9 @@ def latency_of_exchanges(measurement: Measurement, base: Cluster) -> list[Estima
     if hops is None:
         raise TooLittle(f"latency: the base's AND is {base.control.and_reduce}, which has no messages")
     found = fit([Point((hops(each.ranks),), each.samples_ns) for each in series], "latency")
-    local = len({name for each in series for name in each.node.split(",")}) == 1
+    nodes = {name for each in series for name in each.node.split(",")}
+    within = all(each.ranks <= base.machine.ranks_per_node for each in series)
+    local = within if "" in nodes else len(nodes) == 1
     overheads = 2 * base.control.overhead_ns
     value = float(found.values[0])
     latency, low, high = (max(each - overheads, 0.0) for each in (value, *found.interval(0)))

@@ -44,7 +44,7 @@ class NoiseFound:
 
 def compute_noise(measurement: Measurement) -> NoiseFound:
     """Noise from the series ``compute`` or ``step``. Raises TooLittle."""
-    series = _largest_job([*measurement.of("compute"), *measurement.of("step", crowded=True)])
+    series = _one_job([*measurement.of("compute"), *measurement.of("step", crowded=True)])
     if not series:
         why = measurement.missing.get("step", "no times of ranks that had a core each")
         raise TooLittle(f"noise of compute: {why}")
@@ -60,7 +60,8 @@ def compute_noise(measurement: Measurement) -> NoiseFound:
     body = relative.copy()
     body[stalled] = np.nan
     base_ns = float(np.median(medians))
-    holds = f"computations of {base_ns / 1e6:.1f} ms, {ranks_of(series)}, {shortest} each"
+    what = "computations" if series[0].what == "compute" else "steps up to the last submission"
+    holds = f"{what} of {base_ns / 1e6:.1f} ms, {ranks_of(series)}, {shortest} each"
     tried, critical, best = candidates(body[~stalled], relative)
     found = NoiseFound([], tried, best.distribution, critical, [], [])
     found.estimates.append(_step(body, best, holds))
@@ -90,9 +91,13 @@ def _doubts(tried: Sequence[Candidate], size: int) -> list[str]:
     return found
 
 
-def _largest_job(series: Sequence[Series]) -> list[Series]:
-    most = max((each.ranks for each in series), default=0)
-    return sorted((each for each in series if each.ranks == most), key=lambda each: each.rank)
+def _one_job(series: Sequence[Series]) -> list[Series]:
+    """The series of the job with the most ranks, and of these of the longest: two jobs may do different work."""
+    jobs: dict[tuple[int, str], list[Series]] = {}
+    for each in series:
+        jobs.setdefault((each.ranks, each.path), []).append(each)
+    best = max(jobs, key=lambda job: (job[0], len(jobs[job][0].samples_ns)), default=None)
+    return sorted(jobs[best], key=lambda each: each.rank) if best is not None else []
 
 
 def _stalls(relative: Float) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
@@ -150,17 +155,16 @@ def _persistent(
         told = f"{len(nodes)} node{'s' if len(nodes) != 1 else ''}" if "" not in nodes else "nodes without names"
         found.not_fitted.append(("noise.node", f"{told}: no spread between nodes to be seen"))
         return
-    of_node = [
-        np.concatenate([row for row, at in zip(rows, place, strict=True) if at == node]) for node in range(len(nodes))
-    ]
-    means = np.array([each.mean() for each in of_node])
-    within = persistent(rows, place) ** 2 / (len(rows) / len(nodes))
-    variance = float(means.var(ddof=1)) - within - float(np.mean([_error_of_mean(each) for each in of_node]))
-    freedom = len(nodes) - 1
-    low, high = (float(np.sqrt(max(variance, 0) * each)) for each in _chi_square(freedom))
-    found.estimates.append(Estimate(
-        "noise.node", "persistent, node by node", float(np.sqrt(max(variance, 0))), low, high, "share", holds,
-    ))  # fmt: skip
+    of_node = np.array([
+        np.mean([row.mean() for row, at in zip(rows, place, strict=True) if at == node]) for node in range(len(nodes))
+    ])  # fmt: skip
+    of_rank = persistent(rows, place) ** 2 + float(np.mean([_error_of_mean(row) for row in rows]))
+    within = of_rank * len(nodes) / len(rows)
+    total = float(of_node.var(ddof=1))
+    spread, low, high = (
+        float(np.sqrt(max(total * factor - within, 0.0))) for factor in (1.0, *_chi_square(len(nodes) - 1))
+    )
+    found.estimates.append(Estimate("noise.node", "persistent, node by node", spread, low, high, "share", holds))
 
 
 def persistent(rows: Sequence[Float], place: Sequence[int]) -> float:
@@ -246,7 +250,8 @@ def detours(measurement: Measurement) -> list[Estimate]:
         raise TooLittle(f"detours: {far.mean():.0%} of exchanges are far above the median: not rare, no detours")
     hits, tries = int(far.sum()), int(far.size)
     each = tuple(1 - (1 - share) ** (1 / ranks) for share in (hits / tries, *share_interval(hits, tries)))
-    holds = f"{tries} exchanges of {sizes_of(chosen)}, {ranks_of(chosen)}"
+    of_run = any(each.what == "exchange" for each in chosen)
+    holds = f"{tries} {'fast cycles' if of_run else f'exchanges of {sizes_of(chosen)}'}, {ranks_of(chosen)}"
     share = Estimate(
         "noise.detour_probability", "detours, each rank and cycle", each[0], each[1], each[2], "share", holds,
         note=f"{hits} of {tries} exchanges",

@@ -123,4 +123,5 @@ def of_records(records: Sequence[RankRecord]) -> Iterator[Series]:
                 samples.append(float(step.last_submit_ns - began))
             previous_end = step.end_ns if step.end_ns != NULL else step.end_collective_ns
         if samples:
-            yield Series("step", record.ranks, tuple(samples), rank=record.rank, node=str(record.head.get("host", "")))
+            host, run = str(record.head.get("host", "")), str(record.path.parent)
+            yield Series("step", record.ranks, tuple(samples), path=run, rank=record.rank, node=host)
