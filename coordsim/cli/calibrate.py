@@ -20,7 +20,7 @@ LARGEST_RANKS = 64
 
 
 def calibrate(
-    what: Annotated[
+    run: Annotated[
         list[str], typer.Argument(metavar="RUN", help="'here': this machine. Else folders of records, run directories.")
     ],
     ranks: Annotated[
@@ -39,7 +39,7 @@ def calibrate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure this machine, or take runs; fit a cluster to it."""
-    runs = _checked(what, ranks, quick, measured, out)
+    runs = _checked(run, ranks, quick, measured, out)
     from coordsim.analyse.calibrate.calibration import calibrate as fit
     from coordsim.analyse.calibrate.calibration import facts
     from coordsim.scenario import catalog
@@ -68,7 +68,7 @@ def calibrate(
         console.data(calibration_report(found, console.page()))
     for kind, path in files.items():
         console.note(f"{kind}: {path}")
-    console.next_command(_next(what, quick, measured, out))
+    console.next_command(_next(run, quick, measured, out))
 
 
 def _checked(

