@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from coordsim.record.measurement import Measurement
 
 HERE = "here"
-LARGEST_RANKS = 64
+RANKS_PER_CORE = 4
+"""More processes than that are timed by nobody: it is the scheduler that would be."""
 
 
 def calibrate(
@@ -95,8 +97,9 @@ def _checked(
 def _numbers(ranks: str) -> list[int]:
     """``2,4``. Raises InputError."""
     parts = ranks.split(",")
-    if not all(part.strip().isdecimal() and 2 <= int(part) <= LARGEST_RANKS for part in parts):
-        message = f"needs numbers of processes from 2 to {LARGEST_RANKS}, such as 2,4"
+    most = max(RANKS_PER_CORE * len(os.sched_getaffinity(0)), 4)
+    if not all(part.strip().isascii() and part.strip().isdecimal() and 2 <= int(part) <= most for part in parts):
+        message = f"needs numbers of processes from 2 to {most} ({RANKS_PER_CORE} a core), such as 2,4"
         raise InputError.one("--ranks", "", ranks, message)
     return sorted({int(part) for part in parts})
 

@@ -18,6 +18,8 @@ from coordsim.record.files import whole_file
 
 SCHEMA = "coordsim.measurement/1"
 
+LARGEST = 10**15
+"""Of a time (ns), a size or a number: beyond it is a mistake."""
 KINDS = {
     "ping": "round trip of one link, two ranks; `count` messages go one way and one small one comes back",
     "and": "AND of a bit vector of `nbytes`, from the last rank's entrance to the last one's exit",
@@ -133,6 +135,8 @@ def from_json(found: Any, where: str) -> Measurement:
     return Measurement(found["source"], found["host"], found["taken"], series, found["missing"])
 
 
+_TOGETHER = ("ping", "and", "round", "allreduce", "exchange")
+"""Kinds that one rank alone does not have."""
 _FIELDS = {each.name for each in fields(Series)}
 
 
@@ -142,16 +146,19 @@ def _series(found: Any, where: str, key: str) -> Series:
     what = found.get("what")
     if what not in KINDS:
         raise InputError.one(where, f"{key}.what", what, f"{what!r} is no kind of series", tuple(KINDS))
-    for name, least in (("ranks", 1), ("nbytes", 0), ("count", 0), ("rank", -1)):
+    for name, least in (("ranks", 2 if what in _TOGETHER else 1), ("nbytes", 0), ("count", 0), ("rank", -1)):
         value = found.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= LARGEST:
             raise InputError.one(where, f"{key}.{name}", value, f"{value!r} is not a whole number of at least {least}")
+    for name in ("path", "node"):
+        if not isinstance(found.get(name), str):
+            raise InputError.one(where, f"{key}.{name}", found.get(name), f"{found.get(name)!r} is not text")
     samples = found.get("samples_ns")
     if not isinstance(samples, list) or not samples:
         raise InputError.one(where, f"{key}.samples_ns", samples, "has no samples")
     for value in samples:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or value < 0:
+        if not number or not math.isfinite(value) or not 0 <= value <= LARGEST:
             raise InputError.one(where, f"{key}.samples_ns", value, f"{value!r} is not a time in ns")
     kept = {name: value for name, value in found.items() if name in _FIELDS}
     return Series(**{**kept, "samples_ns": tuple(samples)})

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import tomllib
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordsim.analyse.calibrate import calibrate, network
+from coordsim.analyse.calibrate.calibration import facts
 from coordsim.analyse.calibrate.costs import allreduce, coordinator, copies
 from coordsim.analyse.calibrate.regression import Point, fit
 from coordsim.analyse.calibrate.result import TooLittle
+from coordsim.analyse.calibrate.toml import cluster_toml
 from coordsim.errors import InputError
-from coordsim.record.measurement import Measurement, Series
+from coordsim.record.measurement import KINDS, Measurement, Series
+from coordsim.report.calibration import calibration_report
+from coordsim.report.tables import Page
+from coordsim.scenario import catalog
 from coordsim.scenario.loading import load_scenario
 from tests.analyse.measured import allreduces, counting, machine, measurement, noisy
 
@@ -73,8 +82,7 @@ def test_an_allreduce_is_recovered(alpha: float, bandwidth: float, seed: int) ->
     measured = measurement(allreduces(alpha, bandwidth, seed, (2, 4, 8)))
     found = by_key(allreduce(measured, BASE.data)[0])
     assert found["data.bus_bandwidth"].value == pytest.approx(bandwidth, rel=0.05)
-    assert found["host.launch"].value == pytest.approx(alpha, rel=0.3)
-    assert found["host.launch"].value < alpha
+    assert found["host.launch"].value == pytest.approx(alpha - 4_400, rel=0.1)  # the ring's own latency at 2 ranks
 
 
 def test_costs_of_a_coordinator_are_recovered() -> None:
@@ -125,7 +133,36 @@ def test_the_same_measurement_gives_the_same_calibration() -> None:
     assert dict(first.not_fitted).keys() == {"cached tensors", "copies", "noise of compute"}
 
 
+TIMES = st.lists(st.floats(0, 1e12), min_size=1, max_size=40).map(tuple)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.builds(
+    Series, st.sampled_from(sorted(KINDS)), st.integers(2, 9), TIMES, st.sampled_from([0, 8, 4096, 1 << 40]),
+    st.integers(0, 99), st.sampled_from(["", "auto", "gloo"]), st.integers(-1, 9), st.sampled_from(["", "a", "b", "c"]),
+), min_size=1, max_size=12))  # fmt: skip
+def test_any_measurement_is_fitted_or_refused(series: list[Series]) -> None:
+    try:
+        found = calibrate(measurement(series), BASE)
+    except InputError:
+        return
+    calibration_report(facts(found), Page())
+    tree = tomllib.loads(cluster_toml(found, catalog.read("cluster", "localhost")))
+    assert tree["control"].keys() == catalog.read("cluster", "localhost")["control"].keys()
+    json.dumps(facts(found), allow_nan=False)
+
+
 def test_a_measurement_that_tells_nothing_is_an_error() -> None:
     nothing: Measurement = measurement([Series("sleep", 2, (5e4,) * 9, rank=0)])
     with pytest.raises(InputError, match="nothing can be fitted"):
         calibrate(nothing, BASE)
+
+
+def test_what_was_not_measured_is_said_and_the_base_stands() -> None:
+    made = measurement(machine(10_000, 1_000, 0.2, 1))
+    found = calibrate(replace(made, missing={"allreduce": "torch is not installed"}), BASE)
+    assert dict(found.not_fitted)["allreduce"] == "torch is not installed"
+    base = catalog.read("cluster", "localhost")
+    tree = tomllib.loads(cluster_toml(found, base))
+    assert tree["data"]["bus_bandwidth"] == base["data"]["bus_bandwidth"]
+    assert tree["sources"]["data.bus_bandwidth"].startswith("from base localhost: as control.bandwidth")

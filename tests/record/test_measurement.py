@@ -32,7 +32,7 @@ def test_there_and_back(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.builds(
-    Series, st.sampled_from(sorted(KINDS)), st.integers(1, 99), st.lists(st.floats(0, 1e15), min_size=1).map(tuple),
+    Series, st.sampled_from(sorted(KINDS)), st.integers(2, 99), st.lists(st.floats(0, 1e15), min_size=1).map(tuple),
     st.integers(0, 1 << 40), st.integers(0, 1 << 20), st.text(), st.integers(-1, 99), st.text(),
 ), min_size=1))  # fmt: skip
 def test_any_series_there_and_back(series: list[Series]) -> None:
@@ -71,7 +71,9 @@ def test_what_is_no_measurement_is_refused_by_key(change: dict[str, Any], messag
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"ranks": 0}, "ranks: 0 is not a whole number of at least 1"),
+        ({"ranks": 1}, "ranks: 1 is not a whole number of at least 2"),
+        ({"what": "sleep", "ranks": 0}, "ranks: 0 is not a whole number of at least 1"),
+        ({"node": None}, "node: None is not text"),
         ({"ranks": None}, "ranks: None"),
         ({"nbytes": -1}, "nbytes: -1"),
         ({"count": 1.5}, "count: 1.5"),
