@@ -85,6 +85,7 @@ class _Fits:
 
     def _network(self) -> None:
         if not any(self._measurement.of("ping", crowded=True)):
+            self._add(network.lists(self._measurement))
             self._add(network.latency_of_exchanges(self._measurement, self._base))
             return
         estimates, found = network.link(self._measurement)

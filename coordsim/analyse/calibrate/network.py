@@ -80,19 +80,23 @@ def exchanges(measurement: Measurement, found: Fitted) -> tuple[list[Estimate], 
             f"{sizes_of([small])}, {ranks_of([small])}", float(np.median(errors[best])), float(errors[best].max()),
             f"error: of the prediction by {best}",
         ))  # fmt: skip
+    return estimates + lists(measurement), choices
+
+
+def lists(measurement: Measurement) -> list[Estimate]:
+    """What lists up and down take, by their bytes; none where the sizes do not tell."""
     rounds = list(measurement.of("round"))
-    if rounds:
-        try:
-            line = fit([Point((1, each.nbytes), each.samples_ns) for each in rounds], "lists")
-        except TooLittle:
-            return estimates, choices
-        holds = f"{sizes_of(rounds)}, {ranks_of(rounds)}"
-        estimates.append(Estimate(
-            "", "lists up and down, empty", float(line.values[0]), *line.interval(0), "ns", holds,
-            line.error_median, line.error_worst,
-            f"and {line.values[1]:.3g} ns a byte, most of it Python that encodes and decodes",
-        ))  # fmt: skip
-    return estimates, choices
+    try:
+        line = fit([Point((1, each.nbytes), each.samples_ns) for each in rounds], "lists")
+    except TooLittle:
+        return []
+    note = f"and {line.values[1]:.3g} ns a byte"
+    if measurement.source == "MEASURED":
+        note += ", most of it Python that encodes and decodes"
+    return [Estimate(
+        "", "lists up and down, empty", float(line.values[0]), *line.interval(0), "ns",
+        f"{sizes_of(rounds)}, {ranks_of(rounds)}", line.error_median, line.error_worst, note,
+    )]  # fmt: skip
 
 
 def _doubling_hops(ranks: int) -> int:
