@@ -18,6 +18,7 @@ from coordsim.record.files import whole_file
 
 SCHEMA = "coordsim.measurement/1"
 
+SOURCES = ("MEASURED", "RECORDED", "SIMULATED")
 LARGEST = 10**15
 """Of a time (ns), a size or a number: beyond it is a mistake."""
 KINDS = {
@@ -61,7 +62,7 @@ class Measurement:
     """Series, and what is known of where they come from."""
 
     source: str
-    """``MEASURED``, ``RECORDED`` (a real run) or ``SIMULATED``."""
+    """One of :data:`SOURCES`: timed for this purpose, a real run, a simulated one."""
     host: dict[str, Any]
     """Name, CPU, cores, load, versions."""
     taken: dict[str, Any]
@@ -126,6 +127,8 @@ def from_json(found: Any, where: str) -> Measurement:
     for key, kind in (("host", dict), ("taken", dict), ("series", list), ("missing", dict), ("source", str)):
         if not isinstance(found.get(key), kind):
             raise InputError.one(where, key, found.get(key), f"is missing, or not a {kind.__name__}")
+    if found["source"] not in SOURCES:
+        raise InputError.one(where, "source", found["source"], f"unknown {found['source']!r}", SOURCES)
     cores = found["host"].get("cores")
     if not isinstance(cores, int) or isinstance(cores, bool) or cores < 0:
         raise InputError.one(where, "host.cores", cores, f"{cores!r} is not a number of cores")

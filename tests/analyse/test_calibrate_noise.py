@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordsim.analyse.calibrate.noise import compute_noise, detours, lag_one, persistent
+from coordsim.analyse.calibrate.detours import detours
+from coordsim.analyse.calibrate.noise import compute_noise, lag_one, persistent
 from coordsim.analyse.calibrate.result import Estimate, TooLittle
 from coordsim.record.measurement import Series
 from tests.analyse.measured import computing, measurement

@@ -58,6 +58,7 @@ def test_any_json_is_read_or_refused(found: Any) -> None:
         ({"schema": None}, "schema None"),
         ({"host": None}, "host: is missing, or not a dict"),
         ({"host": {"cores": True}}, "host.cores: True is not a number of cores"),
+        ({"source": "GUESSED"}, "source: unknown 'GUESSED'; allowed: MEASURED"),
         ({"series": []}, "nothing was measured"),
         ({"series": [4]}, r"series\[0\]: not an object"),
         ({"series": [{"what": "pin"}]}, r"series\[0\].what: 'pin' is no kind of series.*did you mean 'ping'"),

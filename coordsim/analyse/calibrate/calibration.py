@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from coordsim.analyse.calibrate import costs, network, noise
+from coordsim.analyse.calibrate import costs, detours, network, noise
 from coordsim.analyse.calibrate.result import Calibration, Choice, Estimate, TooLittle
 from coordsim.errors import InputError
 from coordsim.record.measurement import Measurement
@@ -76,8 +76,8 @@ class _Fits:
             ("cached tensors", lambda: self._add(costs.hits(measurement))),
             ("copies", lambda: self._add(costs.copies(measurement))),
             ("noise of compute", self._compute_noise),
-            ("detours", lambda: self._add(noise.detours(measurement))),
-            ("sleep", lambda: self._add(noise.sleeping(measurement))),
+            ("detours", lambda: self._add(detours.detours(measurement))),
+            ("sleep", lambda: self._add(detours.sleeping(measurement))),
         )
 
     def _add(self, found: list[Estimate]) -> None:
