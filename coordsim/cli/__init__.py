@@ -14,6 +14,7 @@ import typer
 
 from coordsim import __version__
 from coordsim.cli import (
+    calibrate,
     catalog,
     demo,
     doctor,
@@ -39,15 +40,16 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("simulate")(simulate.simulate)
-app.add_typer(catalog.app, name="catalog")
-app.add_typer(validate.app, name="validate")
 app.command(
     "profile", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
 )(profile.profile)
-app.command("report")(report.report)
 app.command("import")(import_.import_)
+app.command("report")(report.report)
+app.command("calibrate")(calibrate.calibrate)
 app.command("predict")(predict.predict)
+app.add_typer(validate.app, name="validate")
 app.command("export")(export.export)
+app.add_typer(catalog.app, name="catalog")
 app.command("doctor")(doctor.doctor)
 
 

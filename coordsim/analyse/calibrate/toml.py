@@ -1,0 +1,140 @@
+"""A calibration as a cluster file: every key, each with a comment that says where its value comes from."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from coordsim.analyse.calibrate.result import Calibration, Estimate
+from coordsim.errors import InputError
+from coordsim.record.files import whole_file
+from coordsim.units import format_rate, format_time
+
+HEADER = "# A cluster calibrated by coordsim."
+_TABLES = ("machine", "control", "host", "data")
+_SPREADS = ("rank", "node", "step")
+
+
+def check_target(path: Path) -> None:
+    """Raises InputError for a file that is no calibrated cluster, a wrong name, or a folder that is not there."""
+    if path.suffix != ".toml":
+        raise InputError.one("--out", "", str(path), "a cluster file's name ends in .toml")
+    if not path.absolute().parent.is_dir():
+        raise InputError.one("--out", "", str(path), f"no folder {path.absolute().parent}")
+    if path.exists() and not (path.is_file() and path.read_bytes().startswith(HEADER.encode())):
+        raise InputError.one("--out", "", str(path), "is there already and no calibrated cluster; it is left alone")
+
+
+def write_cluster(path: Path, calibration: Calibration, base: dict[str, Any]) -> None:
+    """Whole or not at all; ``base`` as the catalog has it. Raises OSError."""
+    with whole_file(path) as fresh:
+        fresh.write_text(cluster_toml(calibration, base), encoding="utf-8")
+
+
+def cluster_toml(calibration: Calibration, base: dict[str, Any]) -> str:
+    """The text. ``base``: the tree of the base cluster's TOML."""
+    found, choices = calibration.by_key, {each.key: each for each in calibration.choices}
+    own = base.get("sources", {})
+    lines = [*_head(calibration), f"description = {json.dumps(_description(calibration))}"]
+    lines.append(f"default_ranks = {base['default_ranks']}  # from base {calibration.base}")
+    sources = {"default_ranks": f"from base {calibration.base}"}
+    for table in _TABLES:
+        lines += ["", f"[{table}]"]
+        for name, value in base[table].items():
+            key = f"{table}.{name}"
+            if key in found:
+                text, source = value_of(found[key]), provenance(calibration, found[key])
+            elif key in choices:
+                text, source = json.dumps(choices[key].value), f"{calibration.source}: {choices[key].why}"
+            else:
+                text, source = _plain(value), f"from base {calibration.base}: {own.get(key, 'no source')}"
+            sources[key] = source
+            lines += [f"# {source}", f"{name} = {text}"]
+    lines += ["", "[noise]", *_noise(calibration, base.get("noise", {}))]
+    lines += ["", "[sources]", *(f"{json.dumps(key)} = {json.dumps(text)}" for key, text in sources.items())]
+    return "\n".join(lines) + "\n"
+
+
+def value_of(estimate: Estimate) -> str:
+    """As a scenario writes it."""
+    if estimate.unit == "ns":
+        least = 1 if estimate.key.endswith("latency") else 0
+        return json.dumps(format_time(max(round(estimate.value), least)).replace(" ", ""))
+    if estimate.unit == "B/s":
+        return json.dumps(format_rate(max(round(estimate.value), 1)).replace(" ", ""))
+    return json.dumps(f"{min(round(estimate.value * 1e6), 1_000_000)}ppm")
+
+
+def provenance(calibration: Calibration, estimate: Estimate) -> str:
+    """``MEASURED 12.3 us (11.8 us to 12.9 us), ...`` on one line."""
+    value, low, high = (told(each, estimate.unit) for each in (estimate.value, estimate.low, estimate.high))
+    parts = [f"{calibration.source} {value} ({low} to {high})", estimate.holds]
+    if estimate.error_median is not None and estimate.error_worst is not None:
+        parts.append(f"fit off by {estimate.error_median:.0%} (median), {estimate.error_worst:.0%} (worst)")
+    parts += [str(calibration.taken.get("date") or "date unknown"), f"host {calibration.host.get('name') or 'unknown'}"]
+    if estimate.loose:
+        parts.append("a range rather than a value")
+    if estimate.note:
+        parts.append(estimate.note)
+    return ", ".join(parts)
+
+
+def told(value: float, unit: str) -> str:
+    """For people."""
+    if unit == "ns":
+        return format_time(round(value)) if value >= 10 or value == 0 else f"{value:.2g} ns"
+    if unit == "B/s":
+        return format_rate(round(value))
+    return f"{100 * value:.3g} %" if unit == "share" else f"{value:.2g}"
+
+
+def _head(calibration: Calibration) -> list[str]:
+    host = calibration.host
+    facts = [f"cores {host['cores']}"] if host.get("cores") else []
+    told = ("cpu", "load_before", "system", "python")
+    facts += [f"{key.replace('_', ' ')} {host[key]}" for key in told if key in host]
+    return [
+        f"{HEADER} {calibration.source} on {calibration.taken.get('date') or 'an unknown date'}, "
+        f"host {host.get('name') or 'unknown'}.",
+        *([f"# {', '.join(facts)}."] if facts else []),
+        "# Intervals hold 95 % of what other repeats would give; they do not know what the model leaves out.",
+        *(f"# {note}." for note in calibration.notes),
+        *(f"# Not fitted: {what}: {why}." for what, why in calibration.not_fitted),
+    ]
+
+
+def _description(calibration: Calibration) -> str:
+    date = calibration.taken.get("date") or "unknown date"
+    return f"{calibration.source.lower()} on {calibration.host.get('name') or 'an unknown host'}, {date}"
+
+
+def _noise(calibration: Calibration, base: dict[str, Any]) -> list[str]:
+    found = calibration.by_key
+    distribution = next((each.value for each in calibration.choices if each.key == "noise.step.distribution"), "normal")
+    lines = []
+    for name in _SPREADS:
+        estimate = found.get(f"noise.{name}")
+        if estimate is not None:
+            law = distribution if name == "step" else "normal"
+            value = f"{{ distribution = {json.dumps(law)}, sigma = {value_of(estimate)} }}"
+            lines += [f"# {provenance(calibration, estimate)}", f"{name} = {value}"]
+        elif name in base:
+            inside = ", ".join(f"{key} = {_plain(value)}" for key, value in base[name].items())
+            lines += [f"# from base {calibration.base}", f"{name} = {{ {inside} }}"]
+        else:
+            lines.append(f"# {name}: from base {calibration.base}, which has none")
+    for name in ("stall_probability", "stall_length", "detour_probability", "detour_length"):
+        estimate = found.get(f"noise.{name}")
+        if estimate is not None:
+            lines += [f"# {provenance(calibration, estimate)}", f"{name} = {value_of(estimate)}"]
+        elif name in base:
+            lines += [f"# from base {calibration.base}", f"{name} = {_plain(base[name])}"]
+    return lines
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Decimal):
+        return str(value)
+    return json.dumps(value)

@@ -1,0 +1,5 @@
+"""Times what this machine does: the backend's own control and data transports, compute, the protocol's CPU time.
+
+:func:`real_backend.measure.host.measure` starts real processes and returns a
+:class:`coordsim.record.measurement.Measurement`. Nothing is fitted here.
+"""

@@ -1,0 +1,61 @@
+"""Timings that need no other rank: one fixed computation again and again, sleeps, copies in memory."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from real_backend.measure.control import Stamped, timed
+from real_backend.measure.plan import COMPUTE_NS, SLEEP_NS, Plan
+
+_VALUES = 1 << 14
+"""128 KiB of float64: in a core's own cache, so that it is the core that is timed."""
+
+
+class Computation:
+    """About :data:`COMPUTE_NS` of arithmetic; the same for all ranks that use the same ``passes``."""
+
+    def __init__(self, passes: int) -> None:
+        self.passes = passes
+        self._values = np.linspace(0.5, 1.5, _VALUES)
+
+    def __call__(self) -> None:
+        values = self._values
+        for _ in range(self.passes):
+            np.multiply(values, 1.0000001, out=values)
+            np.subtract(values, 1e-7, out=values)
+
+
+def passes_here() -> int:
+    """How many passes take :data:`COMPUTE_NS` on this rank's core now (the least of a few tries)."""
+    probe = Computation(200)
+    took = []
+    for _ in range(7):
+        began = time.perf_counter_ns()
+        probe()
+        took.append(time.perf_counter_ns() - began)
+    return max(1, round(200 * COMPUTE_NS / min(took)))
+
+
+def computations(passes: int, plan: Plan) -> Stamped:
+    """One rank's; all ranks call it at once."""
+    return timed("compute", plan.computations, Computation(passes), count=passes)
+
+
+def sleeps(plan: Plan) -> Stamped:
+    """What a sleep takes beyond what it was asked for."""
+    found = timed("sleep", plan.sleeps, lambda: time.sleep(SLEEP_NS / 1e9))
+    overslept = [max(left - SLEEP_NS, at) for at, left in zip(found.entered_ns, found.left_ns, strict=True)]
+    return replace(found, left_ns=overslept)
+
+
+def copies(plan: Plan) -> list[Stamped]:
+    """Of memory that lies still, to memory that has been touched before."""
+    found = []
+    for nbytes in plan.copies:
+        source, target = np.ones(nbytes, np.uint8), np.zeros(nbytes, np.uint8)
+        found.append(timed("copy", 20, partial(np.copyto, target, source), nbytes))
+    return found
