@@ -14,7 +14,8 @@ from coordsim.cli.interrupt import INTERRUPTED
 from coordsim.errors import EnvironmentProblem, InputError
 
 VERBS = (
-    "demo", "simulate", "profile", "import", "report", "calibrate", "predict", "validate", "export", "catalog", "doctor",
+    "demo", "simulate", "profile", "import", "report", "calibrate", "predict", "validate", "export", "catalog",
+    "doctor",
 )  # fmt: skip
 """In the order of ``--help``."""
 BAD_INPUT = 2
