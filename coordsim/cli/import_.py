@@ -36,7 +36,7 @@ def import_(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """What Horovod, PyTorch and NCCL recorded, as a run or a scenario."""
+    """Recordings of Horovod, PyTorch and NCCL, as a run or more."""
     from coordsim.record.detect import FORMATS, import_source
 
     if form not in (_AUTO, *FORMATS):

@@ -38,7 +38,7 @@ def profile(
         bool, typer.Option("--json", help="Print one JSON object; the command's output goes to stderr.")
     ] = False,
 ) -> None:
-    """Record a training command as it is, and say where its steps went."""
+    """Record a training command; say where its steps went."""
     program = _checked(command or [], steps)
     from coordsim.record.store import check_target
 
