@@ -89,6 +89,30 @@ def here(
         raise typer.Exit(FINDING)
 
 
+@app.command("scale")
+def scale(
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where jobs are kept; those that are there are not made again.")
+    ] = Path("coordsim-scale"),
+    quick: Annotated[bool, typer.Option("--quick", help="16 ranks at most: does it run?")] = False,
+    as_json: Json = False,
+) -> None:
+    """Control alone: fit 2 to 8 ranks, predict 32 and 64 here."""
+    from coordsim.analyse.validate.scale import judge, measure
+
+    with Bar("negotiating") as bar:
+        found = judge(measure(_folder(out), quick, bar.update))
+    if as_json:
+        console.data_json(found)
+    else:
+        from coordsim.report.validation import scale_report
+
+        console.data(scale_report(found, console.page()))
+    console.next_command(f"coordsim validate scale --out {quote(str(out))} --json")
+    if found["missed"]:
+        raise typer.Exit(FINDING)
+
+
 @app.command("timeline")
 def timeline(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A Horovod timeline, .json or .json.gz.")],

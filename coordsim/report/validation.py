@@ -39,6 +39,30 @@ def here_report(facts: dict[str, Any], page: Page) -> str:
     return "\n".join([*lines, *(page.bold(f"MISSED {missed}") for missed in facts["missed"])])
 
 
+def scale_report(facts: dict[str, Any], page: Page) -> str:
+    """Control alone at few ranks and at many: a line a job, rank 0's CPU and the step."""
+    lines = [page.bold("Control alone, ranks without torch: rank 0's CPU time of a step, and the step"), ""]
+    head = ("plane", "ranks", "tensors", "CPU", "predicted", "error", "step", "predicted", "error", "")
+    table = [head]
+    rows = iter(facts["rows"])
+    for cpu, wall in zip(rows, rows, strict=True):
+        cells = [cpu["plane"], str(cpu["ranks"]), str(cpu["tensors"])]
+        for row in (cpu, wall):
+            error = f"{100 * row['relative_error']:+.0f} %"
+            cells += [_ms(1e3 * row["measured_s"]), _ms(1e3 * row["predicted_s"]), error]
+        table.append((*cells, "F" if cpu["fitted"] else "p"))
+    lines += tables.columns(table, "lrrrrrrrrl", gap=1, indent=1)
+    told = []
+    for metric, what in (("cpu", "rank 0's CPU time"), ("wall", "step")):
+        error, promised = facts["median_abs_relative_error"][metric], text.percent(facts["tolerance"][metric])
+        told.append(f"{what} {'not known' if error is None else text.percent(error)} (promised {promised})")
+    lines += ["", *page.wrap(
+        f"ms. F fitted, p predicted; median absolute error of what was predicted: {', '.join(told)}. "
+        f"All ranks share {facts['cores']} cores and the kernel's loopback: no network, and no thousands of ranks."
+    )]  # fmt: skip
+    return "\n".join([*lines, *(page.bold(f"MISSED {missed}") for missed in facts["missed"])])
+
+
 def _cases(title: str, facts: dict[str, Any], page: Page) -> list[str]:
     lines = [page.bold(title), ""]
     lines += _table(facts["rows"], page)

@@ -34,6 +34,7 @@ OPTIONS = {
         "run", "--ranks", "--cluster", "--control-plane", "--steps", "--set", "--json", "--out",
     },
     "validate here": {"--ranks", "--out", "--quick", "--json"},
+    "validate scale": {"--out", "--quick", "--json"},
     "export": {"run", "--to", "--out", "--steps", "--max-events"},
     "import": {"source", "--format", "--out", "--json"},
     "catalog": {"--json", "--schema"},
@@ -57,7 +58,7 @@ def test_verbs_are_frozen():
         "doctor",
     }  # fmt: skip
     assert set(root.commands) == set(VERBS) == verbs
-    assert set(_command("validate").commands) == {"here", "recorded", "timeline", "published"}
+    assert set(_command("validate").commands) == {"here", "scale", "recorded", "timeline", "published"}
     assert set(_command("catalog").commands) == {"show"}
     assert {flag for each in root.params for flag in each.opts} == {"--version"}
 

@@ -1,0 +1,153 @@
+"""``validate scale``: control alone at a few ranks, fitted; at many ranks of the same machine, predicted.
+
+Per step, rank 0 spends ``a + b (N - 1) + c K + d (N - 1) K`` of CPU for N ranks and K tensors, another rank
+``e + f K``, each at least 0, for each control plane. Ranks share cores, so a step takes the CPU time of all, over the
+cores, times what the fitted job with the most ranks took longer than that.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coordsim.errors import EnvironmentProblem, InputError
+from coordsim.record.files import whole_file
+
+SCHEMA = "coordsim.validation.scale/1"
+PLANES = ("coordinator", "cached")
+FITTED, PREDICTED = (2, 4, 8), (32, 64)
+TENSORS = (16, 64, 160)
+TOLERANCE = {"cpu": 0.15, "wall": 0.30}
+"""Promised median absolute relative error of predicted rows."""
+
+Progress = Callable[[int, int], None]
+Numbers = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one job took, medians, us a step."""
+
+    plane: str
+    ranks: int
+    tensors: int
+    cores: int
+    root_us: float
+    """CPU time of rank 0."""
+    other_us: float
+    """CPU time of the median other rank."""
+    wall_us: float
+
+
+def measure(folder: Path, quick: bool = False, progress: Progress | None = None) -> list[Job]:
+    """All jobs, from ``folder`` where they are there already, else made now and kept there.
+
+    Raises EnvironmentProblem when a job fails, InputError for a file that is none of ours.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    found, plan = [], _plan(quick)
+    for done, (plane, ranks, tensors) in enumerate(plan):
+        path = folder / f"rounds_{plane}_n{ranks}_t{tensors}.json"
+        if not path.exists():
+            steps = 40 if ranks <= max(FITTED) else 10
+            command = ["-m", "real_backend.launches.rounds", str(ranks), str(tensors), str(steps), plane]
+            ended = subprocess.run([sys.executable, *command], stdout=subprocess.PIPE, text=True, check=False)
+            if ended.returncode:
+                raise EnvironmentProblem(f"a job of {ranks} ranks failed (above); {folder} keeps those that were made")
+            with whole_file(path) as fresh:
+                fresh.write_text(ended.stdout)
+        found.append(read_job(path))
+        if progress is not None:
+            progress(done + 1, len(plan))
+    return found
+
+
+def _plan(quick: bool) -> list[tuple[str, int, int]]:
+    ranks = (*FITTED, 16) if quick else (*FITTED, *PREDICTED)
+    tensors = TENSORS[:2] if quick else TENSORS
+    return [(plane, n, k) for plane in PLANES for n in ranks for k in tensors]
+
+
+def read_job(path: Path) -> Job:
+    """Raises InputError for what ``real_backend.launches.rounds`` did not write."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        root, *others = (float(each) for each in found["cpu_us"])
+        return Job(
+            str(found["plane"]), int(found["ranks"]), int(found["tensors"]), int(found["cores"]), root, median(others),
+            median(float(each) for each in found["step_us"]),
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError.one(str(path), "", None, f"no job of validate scale: {error}") from error
+
+
+def judge(jobs: Sequence[Job]) -> dict[str, Any]:
+    """The one JSON object of ``coordsim validate scale --json``. Raises InputError without a plane's fitted jobs."""
+    rows: list[dict[str, Any]] = []
+    for plane in dict.fromkeys(job.plane for job in jobs):
+        of_plane = [job for job in jobs if job.plane == plane]
+        fitted = [job for job in of_plane if job.ranks in FITTED]
+        if len(fitted) < 4:
+            raise InputError.one("validate scale", plane, len(fitted), "too few jobs to fit on")
+        root = _fit([_root_terms(job) for job in fitted], [job.root_us for job in fitted])
+        other = _fit([_other_terms(job) for job in fitted], [job.other_us for job in fitted])
+
+        def cpu(job: Job, root: Numbers = root, other: Numbers = other) -> tuple[float, float]:
+            of_root, of_other = float(_root_terms(job) @ root), float(_other_terms(job) @ other)
+            return of_root, (of_root + (job.ranks - 1) * of_other) / job.cores
+
+        most = max(job.ranks for job in fitted)
+        longer = median(job.wall_us / cpu(job)[1] for job in fitted if job.ranks == most)
+        for job in of_plane:
+            of_root, shared = cpu(job)
+            rows.append(_row(job, "cpu", job.root_us, of_root))
+            rows.append(_row(job, "wall", job.wall_us, longer * shared))
+    errors = {metric: _error(rows, metric) for metric in TOLERANCE}
+    return {
+        "schema": SCHEMA, "rows": rows, "tolerance": TOLERANCE, "median_abs_relative_error": errors,
+        "missed": [
+            f"{metric}: median absolute error {error:.1%}, promised {TOLERANCE[metric]:.0%}"
+            for metric, error in errors.items() if error is None or error > TOLERANCE[metric]
+        ],
+        "fitted_ranks": sorted({job.ranks for job in jobs if job.ranks in FITTED}), "cores": jobs[0].cores,
+    }  # fmt: skip
+
+
+def _root_terms(job: Job) -> Numbers:
+    others, tensors = job.ranks - 1, job.tensors
+    return np.array([1.0, others, tensors, others * tensors])
+
+
+def _other_terms(job: Job) -> Numbers:
+    return np.array([1.0, job.tensors])
+
+
+def _fit(terms: Sequence[Numbers], measured: Sequence[float]) -> Numbers:
+    """Non-negative least squares of relative errors."""
+    from scipy.optimize import nnls
+
+    scale = np.array(measured)[:, None]
+    found, _ = nnls(np.stack(terms) / scale, np.ones(len(measured)))
+    return np.asarray(found)
+
+
+def _row(job: Job, metric: str, measured: float, predicted: float) -> dict[str, Any]:
+    return {
+        "plane": job.plane, "ranks": job.ranks, "tensors": job.tensors, "metric": metric,
+        "measured_s": measured / 1e6, "predicted_s": predicted / 1e6, "relative_error": predicted / measured - 1,
+        "fitted": job.ranks in FITTED,
+    }  # fmt: skip
+
+
+def _error(rows: Sequence[dict[str, Any]], metric: str) -> float | None:
+    errors = [abs(row["relative_error"]) for row in rows if row["metric"] == metric and not row["fitted"]]
+    return median(errors) if errors else None
