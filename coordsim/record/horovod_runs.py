@@ -114,6 +114,8 @@ class Launch:
     cache_capacity: int
     cores: int | None
     """Of the machine all ranks shared; None when the file does not say."""
+    delay_ns: int
+    """Of a message between ranks, one way, by an emulated network; 0: they shared a host."""
     timeline: bool
     """Whether Horovod wrote its timeline meanwhile, which disturbs step times."""
     workloads: tuple[RecordedWorkload, ...]
@@ -121,7 +123,10 @@ class Launch:
     @property
     def settings(self) -> tuple[object, ...]:
         """Equal for launches that repeat one another."""
-        return (self.controller, self.ranks, self.cycle_ns, self.threshold_bytes, self.cache_capacity, self.timeline)
+        return (
+            self.controller, self.ranks, self.cycle_ns, self.threshold_bytes, self.cache_capacity, self.timeline,
+            self.delay_ns,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -195,6 +200,7 @@ def read_launch(file: Path, found: dict[str, Any] | None = None) -> Launch:
         threshold_bytes=int(reader.number(env, "HOROVOD_FUSION_THRESHOLD", DEFAULT_THRESHOLD_BYTES)),
         cache_capacity=int(reader.number(env, "HOROVOD_CACHE_CAPACITY", DEFAULT_CACHE_CAPACITY)),
         cores=int(cores.group(1)) if cores else None,
+        delay_ns=round(1000 * reader.number(reader.content.get("network") or {}, "delay_us", 0.0)),
         timeline=bool(reader.content.get("timeline", False)),
         workloads=tuple(
             _workload(reader, name, found, ranks) for name, found in reader.table("workloads").items()

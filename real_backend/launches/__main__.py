@@ -23,6 +23,7 @@ from typing import Any
 
 from coordsim.record.files import whole_file
 from coordsim.scenario.catalog import gradient_sizes
+from real_backend.launches.network import address, inside, network, one_way_us, unavailable
 from real_backend.launches.plan import Plan, plans
 
 TIMEOUT_S = 300
@@ -34,7 +35,10 @@ def measure(folder: Path, ranks: Sequence[int], quick: bool) -> None:
     """Raises RuntimeError when a launch fails, with what its ranks said."""
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "primitives_sleep.json", _sleeps)
-    wanted = plans(ranks, quick)
+    why_not = unavailable()
+    if why_not is not None:
+        print(f"no emulated networks: {why_not}", file=sys.stderr, flush=True)
+    wanted = plans(ranks, quick, why_not is None)
     for number, plan in enumerate(wanted):
         path = folder / f"{plan.case}.json"
         if not path.exists():
@@ -51,7 +55,7 @@ def launch(plan: Plan) -> dict[str, Any]:
             "settings": _settings(plan), "workloads": plan.specs(), "results": results,
             "scaled": gradient_sizes("resnet50"),
         }))  # fmt: skip
-        _run(plan, job, Path(results))
+        delay_us = _run(plan, job, Path(results))
         by_rank = [json.loads(Path(results, f"rank{rank}.json").read_text()) for rank in range(plan.ranks)]
     workloads = {
         name: {"spec": spec, "ranks": [of_rank[name] for of_rank in by_rank]} for name, spec in plan.specs().items()
@@ -64,6 +68,7 @@ def launch(plan: Plan) -> dict[str, Any]:
         },
         "machine": f"{len(os.sched_getaffinity(0))} vCPU {_cpu()}, {platform.platform()}, "
                    f"torch {metadata.version('torch')}, coordsim {metadata.version('coordsim')}",
+        "network": {"delay_us": delay_us, "wanted_us": plan.delay_ms * 1000},
         "started": began.isoformat(timespec="seconds"), "load": os.getloadavg()[0], "workloads": workloads,
     }  # fmt: skip
 
@@ -75,23 +80,39 @@ def _settings(plan: Plan) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _run(plan: Plan, job: Path, results: Path) -> None:
+def _run(plan: Plan, job: Path, results: Path) -> float:
+    """What a message really took between the ranks, one way, us; 0 on one host."""
+    base = {name: value for name, value in os.environ.items() if not name.startswith("COORDSIM_")}
+    base |= {"WORLD_SIZE": str(plan.ranks), "OMP_NUM_THREADS": "1"}
+    if plan.delay_ms:
+        with network(plan.ranks, plan.delay_ms / 1e3) as hosts:
+            base |= {"LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": address(0), "MASTER_PORT": "29577"}
+            delay_us = one_way_us(hosts)
+            _wait_for(plan, [inside(host, _command(job)) for host in hosts], base, results)
+        return delay_us
     import torch.distributed as dist
 
     store = dist.TCPStore("127.0.0.1", 0, plan.ranks, is_master=True, wait_for_workers=False)
-    base = {name: value for name, value in os.environ.items() if not name.startswith("COORDSIM_")}
     base |= {
-        "WORLD_SIZE": str(plan.ranks), "LOCAL_WORLD_SIZE": str(plan.ranks), "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True", "OMP_NUM_THREADS": "1",
+        "LOCAL_WORLD_SIZE": str(plan.ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
     }  # fmt: skip
+    _wait_for(plan, [_command(job)] * plan.ranks, base, results)
+    return 0.0
+
+
+def _command(job: Path) -> list[str]:
+    return [sys.executable, "-m", "real_backend.launches.worker", str(job)]
+
+
+def _wait_for(plan: Plan, commands: Sequence[list[str]], base: dict[str, str], results: Path) -> None:
     logs = [results / f"rank{rank}.log" for rank in range(plan.ranks)]
     processes = []
-    for rank, log in enumerate(logs):
+    for rank, (command, log) in enumerate(zip(commands, logs, strict=True)):
         with log.open("wb") as output:
-            processes.append(subprocess.Popen(
-                [sys.executable, "-m", "real_backend.launches.worker", str(job)], stdout=output, stderr=output,
-                env={**base, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            ))  # fmt: skip
+            local = "0" if plan.delay_ms else str(rank)
+            facts = {**base, "RANK": str(rank), "LOCAL_RANK": local}
+            processes.append(subprocess.Popen(command, stdout=output, stderr=output, env=facts))
     deadline = time.monotonic() + TIMEOUT_S
     try:
         for process in processes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 STEPS = 53
@@ -36,6 +36,8 @@ class Plan:
     threshold_bytes: int = 64 << 20
     workloads: tuple[str, ...] = tuple(WORKLOADS)
     steps: int = STEPS
+    delay_ms: float = 0.0
+    """One way, of an emulated network between the ranks; 0: they are on one host."""
 
     def specs(self) -> dict[str, dict[str, Any]]:
         return {
@@ -43,8 +45,11 @@ class Plan:
         }  # fmt: skip
 
 
-def plans(ranks: Sequence[int], quick: bool = False) -> list[Plan]:
-    """All launches for each number of ``ranks``; ``quick``: fewer workloads and steps, to see that it runs."""
+def plans(ranks: Sequence[int], quick: bool = False, networks: bool = False) -> list[Plan]:
+    """All launches for each number of ``ranks``; ``quick``: fewer workloads and steps, to see that it runs.
+
+    ``networks``: also over emulated ones, two hosts apart.
+    """
     found = []
     for n in ranks:
         for cache in (True, False):
@@ -57,7 +62,13 @@ def plans(ranks: Sequence[int], quick: bool = False) -> list[Plan]:
             some = ("seq", "seq_nodelay", "group5", "random", "scaled64")
             found.append(Plan("here_n2_cache_fusion8k", 2, threshold_bytes=8 << 10, workloads=some))
             found.append(Plan("here_n2_cache_again", 2, workloads=some))
+    if networks:
+        apart = ("seq", "seq_nodelay", "group5", "straggler20ms", "single_256")
+        for delay_ms in (2.0,) if quick else (2.0, 5.0):
+            for cache in (True, False):
+                name = f"here_n2_cache{'' if cache else '0'}_net{delay_ms:g}ms"
+                found.append(Plan(name, 2, cache=cache, workloads=apart, delay_ms=delay_ms))
     if quick:
         few = ("seq", "seq_nodelay", "group5", "single_256")
-        found = [Plan(each.case, each.ranks, each.cycle_ms, each.cache, workloads=few, steps=20) for each in found]
+        found = [replace(each, workloads=few, steps=20) for each in found]
     return found

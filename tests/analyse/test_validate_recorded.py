@@ -95,7 +95,7 @@ def test_a_model_that_is_right_is_found():
     measured = Measured.of(runs.sleep, 700)
 
     def made(case, seeds):
-        costs = loop_costs(truth, True, measured, "gloo", case.ranks, case.apart)
+        costs = loop_costs(truth, True, measured, "gloo", case.ranks)
         launches = []
         for found in (run(case.problems[0], costs, seed) for seed in seeds):
             start = np.zeros_like(found.end_ns)

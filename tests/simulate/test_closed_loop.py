@@ -61,6 +61,29 @@ def test_every_cost_lands_where_it_belongs():
     assert found.slow_cycles == 1
 
 
+@pytest.mark.parametrize(("along_bytes", "trips"), [(256, 4), (255, 6), (-1, 6)])
+def test_over_a_star_rank_0_is_a_trip_ahead(along_bytes, trips):
+    """One tensor back to back: a cycle that comes too early, up and down; then the one that agrees, up and down; then
+    the reduction, up and down, unless it has travelled along."""
+    costs = FREE._replace(star_ns=5 * MS, along_bytes=along_bytes)
+    found = run(problem(2, steps=8), costs, seed=0)
+    assert np.diff(found.end_ns[0])[2:] == pytest.approx(trips * 5 * MS, abs=100)
+    assert found.end_ns[1, 2:] - found.end_ns[0, 2:] == pytest.approx(5 * MS, abs=10)
+
+
+def test_what_travels_along_saves_its_hops():
+    costs = FREE._replace(response_ns=50_000)
+    rides = run(problem(2), costs._replace(ride_ns=30_000, along_bytes=1 << 16), seed=0)
+    apart = run(problem(2), costs, seed=0)
+    assert (apart.end_ns - rides.end_ns)[:, 0].tolist() == [30_000, 30_000]
+    two = {"unit_bytes": np.array([256, 256]), "threshold_bytes": 256}
+    several = [
+        run(problem(2, 2, **two), each, seed=0).end_ns.tolist()
+        for each in (costs, costs._replace(ride_ns=30_000, along_bytes=1 << 16))
+    ]
+    assert several[0] == several[1]
+
+
 def test_ranks_beyond_the_cores_stretch_work_and_hops():
     costs = FREE._replace(bits_ns=6_000, response_ns=10_000, byte_ps=1_000)
     alone = run(problem(4, cores=4), costs, seed=0).end_ns[0, 0] - 3 * MS

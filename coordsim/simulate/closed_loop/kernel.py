@@ -72,7 +72,7 @@ def fused_count(common: Int64, size: int, unit_bytes: Int64, threshold: int) -> 
 def closed_loop(
     cores: int, cycle_ns: int, duration: Int64, gap: Int64, share: Int64, unit_bytes: Int64, unit_tensors: Int64,
     threshold: int, uncached: npt.NDArray[np.bool_], always_asks: bool, shuffled: bool, computes: bool,
-    costs: Int64, sleep_asked: Int64, sleep_over: Int64,
+    costs: Int64, star: int, ride: int, along_bytes: int, sleep_asked: Int64, sleep_over: Int64,
     normal: Int32, normal_slope: Int32, exponential: Int32, exponential_slope: Int32,
     seed: Any, submitted: Int64, end: Int64, messages: Int64,
 ) -> tuple[int, int]:  # fmt: skip
@@ -100,12 +100,14 @@ def closed_loop(
     wake[draw(seed, _PHASE, 0, 0) * ranks >> 32] = cycle_ns
     cycle = 0
     slow_cycles = 0
+    partial = 0  # units that some ranks have popped and not all
     step = 0
     left = 0
     while step < steps:
         if left == 0:
             left = units
             asked_by[:] = 0
+            partial = 0
             popped[:] = 0
             for r in range(ranks):
                 for u in range(units):
@@ -115,9 +117,9 @@ def closed_loop(
                     for u in range(units - 1, 0, -1):
                         v = draw(seed, _ORDER, step * units + u, r) * (u + 1) >> 32
                         order[r, u], order[r, v] = order[r, v], order[r, u]
-        entered = wake[0]
+        entered = wake[0]  # when rank 0 has everybody's message
         for r in range(1, ranks):
-            entered = max(entered, wake[r])
+            entered = max(entered, wake[r] + star)
         # pops (docs/semantics.md 3.2); a unit is common once every rank has popped it
         found = 0
         requests = 0
@@ -131,13 +133,18 @@ def closed_loop(
                     asked = True
                     if r:  # the coordinator's own need no parsing
                         requests += unit_tensors[unit]
+                if asked_by[unit] == 1:
+                    partial += 1
                 if asked_by[unit] == ranks:
+                    partial -= 1
                     common[found] = unit
                     found += 1
         control = 0 if always_asks else bits
+        trips = 0  # of rank 0, to everybody and back, while it waits
         if always_asks or asked:
             control += ask + request * requests
             slow_cycles += 1
+            trips += not always_asks
         finish = entered + max(control * stretch_by // stretch_of, 1)
         if found:
             left -= found
@@ -148,21 +155,28 @@ def closed_loop(
                 moved += unit_bytes[common[i]]
             work = (response * count + tensor * tensors) * stretch_by // stretch_of
             finish += work + 2 * (ranks - 1) * moved * byte_ps // (1000 * movers)
+            # equal bits on all ranks, one small response: it has travelled with them
+            if count == 1 and moved <= along_bytes and partial == 0 and not (always_asks or asked):
+                finish -= ride * stretch_by // stretch_of
+            else:
+                trips += count
             messages[step] += count
+        finish += 2 * star * trips
         cycle += 1
         idle = cycle_ns
         for r in range(ranks):
             due = wake[r] + cycle_ns
-            if due > finish:
-                idle = min(idle, due - finish)
-                over = oversleep(due - finish, sleep_asked, sleep_over) + shift
+            done = finish + (star if r else 0)
+            if due > done:
+                idle = min(idle, due - done)
+                over = oversleep(due - done, sleep_asked, sleep_over) + shift
                 u = draw(seed, _WAKE, cycle, r)
                 z = table_q16(u, normal, normal_slope)
                 over += (spread * (-z if u >> 31 else z)) >> 16
                 wake[r] = due + max(over, 0)
             else:
                 idle = 0
-                wake[r] = finish
+                wake[r] = done
         if stall_below and draw(seed, _STALL, cycle, 0) < stall_below:  # the machine stands still for everybody
             length = table_q16(draw(seed, _STALL_LENGTH, cycle, 0), exponential, exponential_slope)
             for r in range(ranks):
@@ -174,8 +188,9 @@ def closed_loop(
         for r in range(ranks):
             submitted[r, step] = start[r] + duration[r, step]
             at = submitted[r, step]
-            if at < finish:
-                at += -(-(finish - at) // poll) * poll
+            done = finish + (star if r else 0)
+            if at < done:
+                at += -(-(done - at) // poll) * poll
             notices[r] = at
             turn[r] = r
             burst = notice * units

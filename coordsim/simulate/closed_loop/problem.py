@@ -87,3 +87,10 @@ class LoopCosts(NamedTuple):
     """Ascending lengths that were asked for ..."""
     sleep_over_ns: tuple[int, ...]
     """... and how much longer they really took."""
+    star_ns: int = 0
+    """What a message takes one way between rank 0 and any other, beyond its hops: rank 0 enters the next cycle so much
+    earlier than they do."""
+    ride_ns: int = 0
+    """What a response saves that travels with equal bit vectors of all ranks ..."""
+    along_bytes: int = -1
+    """... and how large it may be; others are a trip of their own along the star."""

@@ -19,8 +19,6 @@ from coordsim.simulate.closed_loop.problem import SHARE_ONE
 SKIPPED_STEPS = 3
 """The first steps of a workload fill caches and buffers; as in the recordings' own summaries."""
 FEWEST_STEPS = 8
-ALONG_BYTES = 64 << 10
-"""The largest reduction of the real backend that travels with the bit vector."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +46,9 @@ class Case:
         return self.launches[0].ranks
 
     @property
-    def apart(self) -> bool:
-        """Whether the real backend's reductions travel apart from the bit vector: there is none, or a cycle has several
-        responses (docs/backend.md 4)."""
-        launch, nbytes = self.launches[0], self.recorded[0].gradient_bytes
-        return launch.cache_capacity == 0 or launch.threshold_bytes < min(nbytes, ALONG_BYTES)
+    def delay_ns(self) -> int:
+        """Of the network, one way."""
+        return self.launches[0].delay_ns
 
     @property
     def single(self) -> bool:
@@ -89,6 +85,8 @@ def _refusal(launch: Launch, workload: RecordedWorkload, cores: int | None) -> s
         return "the timeline's writer was on and disturbs step times: use validate timeline"
     if (cores or launch.cores) is None:
         return "the file does not say how many cores the ranks shared (--cores)"
+    if launch.delay_ns and launch.controller != "coordsim":
+        return "over an emulated network only the real backend's star has rules"
     if workload.steps < FEWEST_STEPS:
         return f"only {workload.steps} steps were recorded, {FEWEST_STEPS} are needed"
     return ""

@@ -28,8 +28,8 @@ class Hops(NamedTuple):
     broadcast: Callable[[int], int]
     ask: Callable[[int], int]
     """Of the slow path: lengths and lists up, length and responses down."""
-    reduce: Callable[[int, bool], int]
-    """Of a small response; the second argument: whether it travels apart from the bit vector."""
+    along_bytes: int = -1
+    """The largest response that travels with the bit vector, where all ranks offer the same bits."""
 
 
 def _one(ranks: int) -> int:
@@ -47,12 +47,12 @@ def _star(ranks: int) -> int:
 
 HOPS: Mapping[str, Hops] = {
     "mpi": Hops(
-        _log2, _one, _log2, lambda ranks: 2 * _one(ranks) + 2 * _log2(ranks), lambda ranks, apart: _log2(ranks)
+        _log2, _one, _log2, lambda ranks: 2 * _one(ranks) + 2 * _log2(ranks)
     ),
     "gloo": Hops(
-        _ring, _one, _log2, lambda ranks: 2 * _one(ranks) + 2 * _log2(ranks), lambda ranks, apart: _ring(ranks)
+        _ring, _one, _log2, lambda ranks: 2 * _one(ranks) + 2 * _log2(ranks)
     ),
-    "coordsim": Hops(_star, _one, _one, _star, lambda ranks, apart: _star(ranks) if apart else 0),
+    "coordsim": Hops(_star, _one, _one, _star, 64 << 10),
 }
 """By controller: Open MPI's recursive doubling and binomial tree; gloo's ring and binomial tree; the real backend's
 star, whose small reductions travel with the bit vector (docs/backend.md 4)."""
@@ -175,19 +175,20 @@ class Measured:
 
 
 def loop_costs(
-    values: Mapping[str, float], crowded: bool, measured: Measured, controller: str, ranks: int, apart: bool
+    values: Mapping[str, float], crowded: bool, measured: Measured, controller: str, ranks: int,
+    delay_ns: int = 0,
 ) -> LoopCosts:
     """The costs of ``ranks`` ranks under ``controller``; ``values`` by parameter name, in the parameters' units.
 
-    ``apart``: small reductions do not travel with the bit vector, where the controller lets them.
+    ``delay_ns``: of a network, one way.
     """
     hops = HOPS[controller]
-    hop_ns = values["allreduce_hop"] * 1e3
+    reduce_ns = hops.allreduce(ranks) * values["allreduce_hop"] * 1e3
     return LoopCosts(
-        bits_ns=round(hops.allreduce(ranks) * hop_ns),
+        bits_ns=round(reduce_ns),
         ask_ns=round(hops.ask(ranks) * values["tree_hop"] * 1e3),
         request_ns=round(values["request"] * 1e3),
-        response_ns=round(values["response"] * 1e3 + hops.reduce(ranks, apart) * hop_ns),
+        response_ns=round(values["response"] * 1e3 + reduce_ns),
         tensor_ns=round(values["tensor"] * 1e3),
         byte_ps=round(values["byte"] * 1e3),
         notice_ns=measured.notice_ns,
@@ -200,4 +201,7 @@ def loop_costs(
         crowded=crowded,
         sleep_asked_ns=measured.sleep_asked_ns,
         sleep_over_ns=measured.sleep_over_ns,
+        star_ns=delay_ns if ranks > 1 else 0,
+        ride_ns=round(reduce_ns) if hops.along_bytes >= 0 else 0,
+        along_bytes=hops.along_bytes,
     )

@@ -102,7 +102,7 @@ class _Objective:
         crowd = self.crowded if crowded is None else crowded
         total = weight = 0.0
         for case, targets in zip(self.cases, self._targets, strict=True):
-            costs = loop_costs(values, crowd, self.measured, case.controller, case.ranks, case.apart)
+            costs = loop_costs(values, crowd, self.measured, case.controller, case.ranks, case.delay_ns)
             runs = [run(problem, costs, seed) for problem in case.problems for seed in FIT_SEEDS]
             for metric, target, metric_weight in zip(METRICS, targets, _METRIC_WEIGHTS, strict=True):
                 found = _log_quantiles(np.concatenate([metric(each) for each in runs]))

@@ -162,7 +162,9 @@ def _no_costs(case: Case, costs: Fit | None, globs: Sequence[str]) -> str:
 def simulate_launches(case: Case, costs: Fit) -> list[LoopRun]:
     """Simulated launches of one case; of a lottery over phases each starts at another one."""
     found = []
-    loop = loop_costs(costs.values, costs.crowded, costs.measured, case.controller, case.ranks, case.apart)
+    loop = loop_costs(
+        costs.values, costs.crowded, costs.measured, case.controller, case.ranks, case.delay_ns
+    )
     for index, seed in enumerate(SEEDS):
         if case.single:
             loop = loop._replace(phase_ppm=index * 1_000_000 // (len(SEEDS) - 1))
