@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from coordsim.cli import console
+from coordsim.cli.steps import step_range
 from coordsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,20 +54,11 @@ def _read(run: Path, steps: str | None) -> tuple[Trace, dict[str, Any]]:
         if steps is not None:
             raise InputError.one("--steps", "", steps, f"{run} is a run directory; steps are chosen when it is made")
         return read_run(run)
-    chosen = _range(steps)
+    chosen = step_range(steps)
     from coordsim.analyse.recorded import merged_run
     from coordsim.record.ranks import read_folder
 
     return merged_run(read_folder(run), chosen)
-
-
-def _range(steps: str | None) -> range | None:
-    if steps is None:
-        return None
-    first, colon, last = steps.partition(":")
-    if not colon or not first.isdecimal() or not last.isdecimal() or int(first) >= int(last):
-        raise InputError.one("--steps", "", steps, 'needs the form "A:B" with A less than B, such as "0:20"')
-    return range(int(first), int(last))
 
 
 def _next(run: Path, out: Path | None, found: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -42,11 +43,7 @@ def recorded(
         from coordsim.analyse.validate.recorded.judge import DEFAULT_FIT, validate
         from coordsim.analyse.validate.recorded.summary import facts
 
-        def show(what: str, done: int, total: int) -> None:
-            bar.begin(what)
-            bar.update(done, total)
-
-        found = facts(validate(runs, tuple(fit or DEFAULT_FIT), cores, show))
+        found = facts(validate(runs, tuple(fit or DEFAULT_FIT), cores, _stages(bar)))
     if as_json:
         console.data_json(found)
     else:
@@ -72,12 +69,7 @@ def here(
 
     measure(_folder(out), _numbers(ranks), quick)
     with Bar(title("fitting")) as bar:
-
-        def show(what: str, done: int, total: int) -> None:
-            bar.begin(what)
-            bar.update(done, total)
-
-        found = judge(out, show)
+        found = judge(out, _stages(bar))
     if as_json:
         console.data_json(found)
     else:
@@ -174,6 +166,16 @@ def _after_recorded(folder: Path, runs: RecordedRuns, found: dict[str, Any]) -> 
             return f"coordsim validate recorded {quote(str(folder))} --fit {quote(glob)}"
     timelines = sorted(folder.glob("*.timeline.json*"))
     return f"coordsim validate timeline {quote(str(timelines[0]))}" if timelines else "coordsim validate published"
+
+
+def _stages(bar: Bar) -> Callable[[str, int, int], None]:
+    """For what has several things to do, one after another, and names each."""
+
+    def show(what: str, done: int, total: int) -> None:
+        bar.begin(what)
+        bar.update(done, total)
+
+    return show
 
 
 def _numbers(ranks: str) -> list[int]:

@@ -41,6 +41,12 @@ def unavailable() -> str | None:
         return "it needs ip (Debian: apt-get install iproute2)"
     if not Path("/dev/net/tun").exists():
         return "it needs /dev/net/tun"
+    probe = f"coordsim-{os.getpid()}-probe"
+    try:
+        _ip("netns", "add", probe)
+        _ip("netns", "delete", probe)
+    except RuntimeError as error:  # as in a container whose root may not
+        return str(error)
     return None
 
 

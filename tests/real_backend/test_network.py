@@ -54,6 +54,17 @@ def test_without_root_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert unavailable() == "it needs root"
 
 
+def test_where_root_may_not_make_namespaces_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*arguments: str) -> None:
+        raise RuntimeError("ip netns add: Operation not permitted")
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr("shutil.which", lambda name: "/sbin/ip")
+    monkeypatch.setattr("pathlib.Path.exists", lambda path: True)
+    monkeypatch.setattr("real_backend.launches.network._ip", refused)
+    assert unavailable() == "ip netns add: Operation not permitted"
+
+
 def test_without_ip_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr("shutil.which", lambda name: None)

@@ -72,7 +72,7 @@ def test_shapes_are_those_of_rank_0s_outputs_and_activities_are_gloos(tmp_path: 
     assert {"MEMCPY_IN_FUSION_BUFFER", "MEMCPY_OUT_FUSION_BUFFER"} <= names
 
 
-def start_without_a_place_to_write(variable: str) -> str:
+def start_without_a_place_to_write() -> str:
     try:
         rb.init()
     except rb.CannotStart as error:
@@ -84,6 +84,6 @@ def start_without_a_place_to_write(variable: str) -> str:
 def test_what_cannot_be_written_ends_the_start_before_anybody_is_connected(tmp_path: Path, variable: str) -> None:
     (tmp_path / "file").write_text("")
     place = tmp_path / "file" / "under"
-    (said,) = run(1, start_without_a_place_to_write, variable, env={variable: str(place)})
+    (said,) = run(1, start_without_a_place_to_write, env={variable: str(place)})
     assert said.startswith("cannot write ")
     assert str(place) in said

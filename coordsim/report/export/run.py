@@ -49,15 +49,16 @@ class Run:
 
 
 def export_run(
-    run: Path, to: str, out: Path | None, steps: str | None, limit: int, warn: Callable[[str], None] = lambda _: None
+    run: Path, to: str, out: Path | None, steps: range | None, limit: int, warn: Callable[[str], None] = lambda _: None
 ) -> Exported:
     """Write ``run`` (a run directory, or a folder of ranks' records) in the format ``to``, one of :data:`FORMATS`.
 
-    ``out``: the file, of chakra a prefix; default: named after the run, in the working directory. ``steps``: ``"A:B"``.
-    ``limit``: events (nodes, operations) at most. ``warn`` is told, before it begins, what will take long.
+    ``out``: the file, of chakra a prefix; default: named after the run, in the working directory. ``steps``: their
+    numbers, None for all. ``limit``: events (nodes, operations) at most. ``warn`` is told, before it begins, what will
+    take long.
 
-    Raises InputError for what is no run, has no such steps, or does not
-    keep what the format needs; EnvironmentProblem for a missing extra; OSError.
+    Raises InputError for what is no run, has no such steps, or does not keep what the format needs;
+    EnvironmentProblem for a missing extra; OSError.
     """
     suffix, write = FORMATS[to]
     path = out if out is not None else Path((run.name or run.resolve().name) + suffix)
@@ -65,7 +66,7 @@ def export_run(
         raise InputError.one("--out", "", str(path), f"folder {path.absolute().parent} does not exist")
     if path.is_dir() and to != "chakra":
         raise InputError.one("--out", "", str(path), f"{path} is a folder; name a file")
-    return write(_read(run, _range(steps), warn), path, limit)
+    return write(_read(run, steps, warn), path, limit)
 
 
 def _read(path: Path, within: range | None, warn: Callable[[str], None]) -> Run:
@@ -83,15 +84,6 @@ def _read(path: Path, within: range | None, warn: Callable[[str], None]) -> Run:
         have = f"{there.start}:{there.stop}"
         raise InputError.one("--steps", "", str(within), f"{path} has none of these steps; it has {have}")
     return Run(path, trace, facts, records, base_ns, wanted, warn)
-
-
-def _range(steps: str | None) -> range | None:
-    if steps is None:
-        return None
-    first, colon, last = steps.partition(":")
-    if not colon or not first.isdecimal() or not last.isdecimal() or int(first) >= int(last):
-        raise InputError.one("--steps", "", steps, 'needs the form "A:B" with A less than B, such as "0:20"')
-    return range(int(first), int(last))
 
 
 def _chrome(run: Run, path: Path, limit: int) -> Exported:

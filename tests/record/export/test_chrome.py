@@ -56,7 +56,7 @@ SCHEMA = {
 }
 
 
-def exported(run: Path, folder: Path, steps: str | None = None, limit: int = 100_000) -> dict[str, Any]:
+def exported(run: Path, folder: Path, steps: range | None = None, limit: int = 100_000) -> dict[str, Any]:
     """The file, valid and strictly JSON."""
 
     def no_constants(name: str) -> None:
@@ -144,7 +144,7 @@ def test_a_real_run_has_its_ranks_and_tensors(recorded: Path, tmp_path: Path) ->
 
 
 def test_only_the_steps_asked_for(recorded: Path, tmp_path: Path) -> None:
-    names = [each["name"] for each in on_tracks(exported(recorded, tmp_path, "2:4"))["run / steps"]]
+    names = [each["name"] for each in on_tracks(exported(recorded, tmp_path, range(2, 4)))["run / steps"]]
     assert names == ["step 2", "step 3"]
 
 
