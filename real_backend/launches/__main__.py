@@ -25,6 +25,7 @@ from coordsim.record.files import whole_file
 from coordsim.scenario.catalog import gradient_sizes
 from real_backend.launches.network import address, inside, network, one_way_us, unavailable
 from real_backend.launches.plan import Plan, plans
+from real_backend.measure.host import measure as measured_here
 
 TIMEOUT_S = 300
 CONTROLLER = "coordsim"
@@ -35,6 +36,8 @@ def measure(folder: Path, ranks: Sequence[int], quick: bool) -> None:
     """Raises RuntimeError when a launch fails, with what its ranks said."""
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "primitives_sleep.json", _sleeps)
+    for n in ranks:
+        _write(folder / f"primitives_{CONTROLLER}_n{n}.json", lambda n=n: _intersections(n))
     why_not = unavailable()
     if why_not is not None:
         print(f"no emulated networks: {why_not}", file=sys.stderr, flush=True)
@@ -140,6 +143,17 @@ def _sleeps() -> dict[str, dict[str, float]]:
         tenths = statistics.quantiles(times, n=10)
         found[str(asked)] = {"p10": tenths[0], "median": statistics.median(times), "p90": tenths[-1]}
     return found
+
+
+def _intersections(ranks: int) -> list[dict[str, Any]]:
+    """What the control links take to intersect bit vectors, nothing else going on."""
+    return [
+        {
+            "op": "allreduce_bits", "n": ranks, "bytes": each.nbytes, "reps": len(each.samples_ns),
+            "median_us": statistics.median(each.samples_ns) / 1e3,
+        }
+        for each in measured_here([ranks], quick=True).of("and", crowded=True)
+    ]  # fmt: skip
 
 
 def _write(path: Path, make: Any) -> None:

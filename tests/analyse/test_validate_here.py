@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from coordsim.analyse.validate.here import FIT, TOLERANCE, judge, measure
-from coordsim.analyse.validate.recorded.costs import HOPS, parameters
+from coordsim.analyse.validate.recorded.costs import CONTROLLERS, parameters
 from coordsim.errors import EnvironmentProblem, InputError
 from coordsim.report.tables import Page
 from coordsim.report.validation import here_report
@@ -79,10 +79,10 @@ def test_without_torch_it_says_what_to_install(tmp_path, monkeypatch):
 
 
 def test_hops_of_the_backends_star():
-    star = HOPS["coordsim"]
+    star = CONTROLLERS["coordsim"]
     assert [star.allreduce(ranks) for ranks in (1, 2, 4)] == [0, 2, 4]
     assert star.along_bytes == 65_536
-    assert HOPS["mpi"].along_bytes < 0
+    assert CONTROLLERS["mpi"].along_bytes < 0
     assert {each.name: each.expected for each in parameters("coordsim", (2,), ())}["request"] == 15.0
     assert {each.name: each.expected for each in parameters("mpi", (2,), ())}["request"] == 0.6
 

@@ -15,7 +15,8 @@ from tests.protocol.drive import Job, settings, tensor
 
 MS = 1_000_000
 FREE = LoopCosts(
-    bits_ns=0, ask_ns=0, request_ns=0, response_ns=0, tensor_ns=0, byte_ps=0, notice_ns=0, poll_ns=1,
+    bits_ns=0, ask_ns=0, request_ns=0, requests_alone=False, executing_ns=0, response_ns=0, tensor_ns=0, hit_ns=0,
+    byte_ps=0, notice_ns=0, poll_ns=1,
     wake_shift_ns=0, wake_spread_ns=0, stall_ppm=0, stall_ns=0, phase_ppm=0, crowded=False,
     sleep_asked_ns=(1,), sleep_over_ns=(0,),
 )  # fmt: skip
@@ -44,15 +45,16 @@ def test_a_step_ends_with_the_cycle_that_pops_its_last_submission():
 def test_every_cost_lands_where_it_belongs():
     """Two ranks, one unit of two tensors, uncached in step 1: the whole tail by hand."""
     costs = FREE._replace(
-        bits_ns=1_000, ask_ns=5_000, request_ns=700, response_ns=20_000, tensor_ns=300, byte_ps=500, notice_ns=40,
-        poll_ns=10_000,
+        bits_ns=1_000, ask_ns=5_000, request_ns=700, executing_ns=900, response_ns=20_000, tensor_ns=300, hit_ns=200,
+        byte_ps=500, notice_ns=40, poll_ns=10_000,
     )  # fmt: skip
     flags = np.zeros((4, 1), dtype=np.bool_)
     flags[1] = True
     job = problem(2, unit_bytes=np.array([4_000]), unit_tensors=np.array([2]), uncached=flags)
     found = run(job, costs, seed=0)
-    work = 20_000 + 2 * 300 + 2 * 1 * 4_000 * 500 // (1000 * 2)
-    fast, slow = 1_000 + work, 1_000 + 5_000 + 700 * 2 + work  # the coordinator's own requests need no parsing
+    work = 900 + 20_000 + 2 * 1 * 4_000 * 500 // (1000 * 2)
+    fast = 1_000 + 2 * 200 + work
+    slow = 1_000 + 5_000 + 700 * 2 + 2 * 300 + work  # the coordinator's own requests need no parsing
     polled = [(-(-(control - 100_000 + MS) // 10_000)) * 10_000 + 100_000 - MS for control in (fast, slow)]
     assert found.end_ns[0, 0] == found.end_ns[1, 0] == 3 * MS + polled[0] + 40
     second = found.end_ns[0, 0] + 100_000
@@ -91,6 +93,29 @@ def test_ranks_beyond_the_cores_stretch_work_and_hops():
     moved = 2 * 3 * 256  # bytes times 1 ns
     assert alone == 16_000 + moved // 4
     assert shared == 2 * 16_000 + moved // 2
+
+
+def test_a_coordinator_among_blocked_ranks_counts_at_full_speed():
+    """Four ranks on two cores: what all do at once takes twice as long, what one does while three block does not."""
+    asks = {"uncached": np.ones((4, 1), dtype=np.bool_), "always_asks": True, "cores": 2}
+    costs = FREE._replace(ask_ns=5_000, request_ns=700, poll_ns=1)
+    spin, block = (
+        run(problem(4, **asks), costs._replace(requests_alone=alone), 0).end_ns[0, 0] for alone in (False, True)
+    )
+    assert spin == 3 * MS + 2 * (5_000 + 3 * 700)
+    assert block == 3 * MS + 2 * 5_000 + 3 * 700
+
+
+def test_a_main_thread_that_computes_holds_its_background_thread():
+    """The loop would wake at 2 and 3 ms, as rank 1's burst begins and in its middle; it wakes as it ends, at 3.5."""
+    burst = np.full((2, 4), 100_000)
+    burst[1, 0] = MS + MS // 2
+    job = problem(2, units=3, duration_ns=burst, computes=True)
+    free, held = (run(job, FREE._replace(held_ns=held), 0) for held in (0, 5 * MS))
+    assert free.messages[0] == held.messages[0] + 1 == 2
+    assert (free.end_ns[0, 0], held.end_ns[0, 0]) == (4 * MS + 1, 3 * MS + MS // 2 + 1)
+    short = run(job, FREE._replace(held_ns=100_000), 0)  # twice as long as a switch takes, not until the burst ends
+    assert short.end_ns[0, 0] == 4 * MS + 2 * 100_000 + 1
 
 
 def test_a_sleep_takes_what_sleeps_take():
@@ -162,9 +187,10 @@ def test_the_protocol_decides_the_same(seed):
         always_asks=asks, shuffled=seed >= 4, computes=bool(rng.integers(2)),
     )  # fmt: skip
     costs = LoopCosts(
-        bits_ns=3_000, ask_ns=9_000, request_ns=800, response_ns=30_000, tensor_ns=1_500, byte_ps=700, notice_ns=600,
-        poll_ns=120_000, wake_shift_ns=-500, wake_spread_ns=4_000, stall_ppm=30_000, stall_ns=2 * MS,
+        bits_ns=3_000, ask_ns=9_000, request_ns=800, requests_alone=bool(rng.integers(2)), executing_ns=4_000,
+        response_ns=30_000, tensor_ns=1_500, hit_ns=1_100, byte_ps=700, notice_ns=600, poll_ns=120_000, wake_shift_ns=-500, wake_spread_ns=4_000, stall_ppm=30_000, stall_ns=2 * MS,
         phase_ppm=300_000, crowded=bool(rng.integers(2)), sleep_asked_ns=(50_000, MS), sleep_over_ns=(70_000, 85_000),
+        held_ns=int(rng.integers(2)) * 700_000,
     )  # fmt: skip
     if job.shuffled:  # in pop order the sizes fuse otherwise than in bit order; equal sizes do not care
         job.unit_bytes[:] = 256
@@ -191,29 +217,40 @@ def reference(job, costs, seed):
         wake = [job.cycle_ns * (1_000_000 - costs.phase_ppm) // 1_000_000] * job.ranks
         wake[int(draw(seed, 1, 0, 0)) * job.ranks >> 32] = job.cycle_ns
         start = [2 * job.cycle_ns + int(job.gap_ns[rank, 0]) for rank in range(job.ranks)]
+        busy = list(start)
         end, submitted = np.zeros((2, job.ranks, job.steps), dtype=np.int64)
         messages, slow_cycles, cycle, step = [0] * job.steps, 0, 0, 0
         waiting = submissions(job, start, 0, seed, draw)
         left = len(requests)
         while step < job.steps:
             for rank in range(job.ranks):
+                until = start[rank] + int(job.duration_ns[rank, step])
+                if costs.held_ns and job.computes and busy[rank] <= wake[rank] < until:
+                    wake[rank] = min(until, wake[rank] + costs.held_ns)
                 while waiting[rank] and waiting[rank][0][0] <= wake[rank]:
                     protocol.submit(rank, requests[waiting[rank].pop(0)[1]])
             schedule = protocol.cycle()
             sent = sum(len(names) for names in protocol.asked[-1][1:])
             control = 0 if job.always_asks else costs.bits_ns
+            counting = 0
             if schedule.slow:
-                control += costs.ask_ns + costs.request_ns * sent
+                control += costs.ask_ns
+                counting = costs.request_ns * sent
                 slow_cycles += 1
-            finish = max(wake) + max(control * stretch // job.cores, 1)
+            if not costs.requests_alone:
+                control, counting = control + counting, 0
+            finish = max(wake) + max(control * stretch // job.cores + counting, 1)
             if schedule.responses:
-                tensors = sum(len(response.names) for response in schedule.responses)
+                names = [name for response in schedule.responses for name in response.names]
+                new = sum(int(job.uncached[step, int(name[1:])]) for name in names)
                 moved = sum(response.nbytes for response in schedule.responses)
-                work = costs.response_ns * len(schedule.responses) + costs.tensor_ns * tensors
+                work = costs.response_ns * len(schedule.responses)
+                work += costs.tensor_ns * new + costs.hit_ns * (len(names) - new)
+                finish += costs.executing_ns * stretch // job.cores
                 finish += work * stretch // job.cores
                 finish += 2 * (job.ranks - 1) * moved * costs.byte_ps // (1000 * min(job.ranks, job.cores))
                 messages[step] += len(schedule.responses)
-                left -= tensors
+                left -= len(names)
             cycle += 1
             idle = job.cycle_ns
             for rank in range(job.ranks):
@@ -235,6 +272,7 @@ def reference(job, costs, seed):
             step += 1
             left = len(requests)
             if step < job.steps:
+                busy = [int(end[rank, step - 1]) - costs.notice_ns * job.units for rank in range(job.ranks)]
                 start = [int(end[rank, step - 1] + job.gap_ns[rank, step]) for rank in range(job.ranks)]
                 waiting = submissions(job, start, step, seed, draw)
     return end, submitted, messages, slow_cycles

@@ -45,7 +45,7 @@ def run(problem: LoopProblem, costs: LoopCosts, seed: int) -> LoopRun:
         problem.cores, problem.cycle_ns, problem.duration_ns, problem.gap_ns, problem.share_q30,
         problem.unit_bytes, problem.unit_tensors, problem.threshold_bytes, problem.uncached,
         problem.always_asks, problem.shuffled, problem.computes,
-        np.array(costs[:14], dtype=np.int64), costs.star_ns, costs.ride_ns, costs.along_bytes,
+        np.array(costs[:17], dtype=np.int64), costs.star_ns, costs.ride_ns, costs.along_bytes, costs.held_ns,
         np.array(costs.sleep_asked_ns, dtype=np.int64), np.array(costs.sleep_over_ns, dtype=np.int64),
         half_normal, half_normal_slope, exponential, exponential_slope,
         np.uint64(seed), submitted, end, messages,

@@ -72,13 +72,13 @@ def fused_count(common: Int64, size: int, unit_bytes: Int64, threshold: int) -> 
 def closed_loop(
     cores: int, cycle_ns: int, duration: Int64, gap: Int64, share: Int64, unit_bytes: Int64, unit_tensors: Int64,
     threshold: int, uncached: npt.NDArray[np.bool_], always_asks: bool, shuffled: bool, computes: bool,
-    costs: Int64, star: int, ride: int, along_bytes: int, sleep_asked: Int64, sleep_over: Int64,
+    costs: Int64, star: int, ride: int, along_bytes: int, held: int, sleep_asked: Int64, sleep_over: Int64,
     normal: Int32, normal_slope: Int32, exponential: Int32, exponential_slope: Int32,
     seed: Any, submitted: Int64, end: Int64, messages: Int64,
 ) -> tuple[int, int]:  # fmt: skip
     """Fill ``submitted`` and ``end`` [rank, step] and ``messages`` [step]; returns (cycles, slow cycles)."""
-    bits, ask, request, response, tensor, byte_ps, notice = costs[:7]
-    poll, shift, spread, stall_ppm, stall, phase_ppm, crowded = costs[7:]
+    bits, ask, request, alone, executing, response, tensor, hit, byte_ps, notice = costs[:10]
+    poll, shift, spread, stall_ppm, stall, phase_ppm, crowded = costs[10:]
     ranks, steps = duration.shape
     units = unit_bytes.size
     stall_below = stall_ppm * (1 << 32) // 1_000_000
@@ -87,6 +87,7 @@ def closed_loop(
     movers = min(ranks, cores)
     wake = np.empty(ranks, np.int64)
     start = np.empty(ranks, np.int64)
+    busy = np.empty(ranks, np.int64)  # since when a main thread computes
     popped = np.zeros(ranks, np.int64)
     asked_by = np.zeros(units, np.int64)
     submit_at = np.empty((ranks, units), np.int64)
@@ -97,6 +98,7 @@ def closed_loop(
     for r in range(ranks):
         wake[r] = cycle_ns * (1_000_000 - phase_ppm) // 1_000_000
         start[r] = 2 * cycle_ns + gap[r, 0]
+        busy[r] = start[r]
     wake[draw(seed, _PHASE, 0, 0) * ranks >> 32] = cycle_ns
     cycle = 0
     slow_cycles = 0
@@ -117,6 +119,10 @@ def closed_loop(
                     for u in range(units - 1, 0, -1):
                         v = draw(seed, _ORDER, step * units + u, r) * (u + 1) >> 32
                         order[r, u], order[r, v] = order[r, v], order[r, u]
+        if held and computes:
+            for r in range(ranks):
+                if busy[r] <= wake[r] < start[r] + duration[r, step]:
+                    wake[r] = min(start[r] + duration[r, step], wake[r] + held)
         entered = wake[0]  # when rank 0 has everybody's message
         for r in range(1, ranks):
             entered = max(entered, wake[r] + star)
@@ -140,26 +146,32 @@ def closed_loop(
                     common[found] = unit
                     found += 1
         control = 0 if always_asks else bits
+        counting = 0
         trips = 0  # of rank 0, to everybody and back, while it waits
         if always_asks or asked:
-            control += ask + request * requests
+            control += ask
+            counting = request * requests
             slow_cycles += 1
             trips += not always_asks
-        finish = entered + max(control * stretch_by // stretch_of, 1)
+        if not alone:
+            control += counting
+            counting = 0
+        finish = entered + max(control * stretch_by // stretch_of + counting, 1)
         if found:
             left -= found
             count = fused_count(common, found, unit_bytes, threshold)
-            tensors, moved = 0, 0
+            work, moved = response * count, 0
             for i in range(found):
-                tensors += unit_tensors[common[i]]
+                work += (tensor if uncached[step, common[i]] else hit) * unit_tensors[common[i]]
                 moved += unit_bytes[common[i]]
-            work = (response * count + tensor * tensors) * stretch_by // stretch_of
+            work = work * stretch_by // stretch_of
             finish += work + 2 * (ranks - 1) * moved * byte_ps // (1000 * movers)
             # equal bits on all ranks, one small response: it has travelled with them
             if count == 1 and moved <= along_bytes and partial == 0 and not (always_asks or asked):
                 finish -= ride * stretch_by // stretch_of
             else:
                 trips += count
+                finish += executing * stretch_by // stretch_of
             messages[step] += count
         finish += 2 * star * trips
         cycle += 1
@@ -219,5 +231,6 @@ def closed_loop(
         step += 1
         if step < steps:
             for r in range(ranks):
+                busy[r] = end[r, step - 1] - notice * units
                 start[r] = end[r, step - 1] + gap[r, step]
     return cycle, slow_cycles

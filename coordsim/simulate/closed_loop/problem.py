@@ -60,10 +60,17 @@ class LoopCosts(NamedTuple):
     """Gather, gatherv, broadcast, broadcast: all their hops."""
     request_ns: int
     """One rank's request at the coordinator."""
+    requests_alone: bool
+    """Whether the coordinator has a core to itself meanwhile, because the others block; else they spin, and it
+    stretches as everything does."""
+    executing_ns: int
+    """Once a cycle in which responses are executed, unless they have travelled with the bits."""
     response_ns: int
     """One response executed: launch, fusion, all hops of its collective."""
     tensor_ns: int
-    """One tensor of a response: copies, callback."""
+    """One tensor of a response that was asked for: listed, answered, copied, called back."""
+    hit_ns: int
+    """One tensor of a response that the cache knew: looked up, copied, called back."""
     byte_ps: int
     """One byte sent and reduced by one rank, picoseconds."""
     notice_ns: int
@@ -94,3 +101,6 @@ class LoopCosts(NamedTuple):
     """What a response saves that travels with equal bit vectors of all ranks ..."""
     along_bytes: int = -1
     """... and how large it may be; others are a trip of their own along the star."""
+    held_ns: int = 0
+    """How long a rank's background thread waits at most for its own main thread, when that computes as it wakes: both
+    are Python's, and only one of them runs. 0: they run side by side."""

@@ -20,16 +20,21 @@ def _log2(ranks: int) -> int:
     return (ranks - 1).bit_length()
 
 
-class Hops(NamedTuple):
-    """Messages that wait for one another, by exchange, for N ranks."""
+class Controller(NamedTuple):
+    """What is known of a controller: messages that wait for one another, by exchange, for N ranks; and its threads."""
 
     allreduce: Callable[[int], int]
     gather: Callable[[int], int]
     broadcast: Callable[[int], int]
     ask: Callable[[int], int]
     """Of the slow path: lengths and lists up, length and responses down."""
+    spins: bool = False
+    """Whether a rank that waits keeps its core busy. Main threads take turns only there (docs/validation.md 3)."""
     along_bytes: int = -1
     """The largest response that travels with the bit vector, where all ranks offer the same bits."""
+    held_ns: int = 0
+    """How long a rank's main thread may keep its background thread from running: Python's switch interval, of a
+    controller written in Python."""
 
 
 def _one(ranks: int) -> int:
@@ -45,16 +50,16 @@ def _star(ranks: int) -> int:
     return ranks if ranks > 1 else 0
 
 
-HOPS: Mapping[str, Hops] = {
-    "mpi": Hops(
-        _log2, _one, _log2, lambda ranks: 2 * _one(ranks) + 2 * _log2(ranks)
-    ),
-    "gloo": Hops(
-        _ring, _one, _log2, lambda ranks: 2 * _one(ranks) + 2 * _log2(ranks)
-    ),
-    "coordsim": Hops(_star, _one, _one, _star, 64 << 10),
+def _lengths_and_lists(ranks: int) -> int:
+    return 2 * _one(ranks) + 2 * _log2(ranks)
+
+
+CONTROLLERS: Mapping[str, Controller] = {
+    "mpi": Controller(_log2, _one, _log2, _lengths_and_lists, spins=True),
+    "gloo": Controller(_ring, _one, _log2, _lengths_and_lists),
+    "coordsim": Controller(_star, _one, _one, _star, along_bytes=64 << 10, held_ns=5_000_000),
 }
-"""By controller: Open MPI's recursive doubling and binomial tree; gloo's ring and binomial tree; the real backend's
+"""By name: Open MPI's recursive doubling and binomial tree; gloo's ring and binomial tree; the real backend's
 star, whose small reductions travel with the bit vector (docs/backend.md 4)."""
 
 
@@ -80,13 +85,17 @@ class Parameter(NamedTuple):
 
 _SMALL_BYTES = 64
 _GUESS = "ASSUMED, wide"
-_CPU_TIMES = "CPU times of Horovod with gloo, per thread: 0.5-0.8 us a request, 0.8-1.3 us a tensor"
+_CPU_TIMES = (
+    "CPU times of Horovod with gloo, N = 2 to 8, all threads but the main one (coordinator_cpu_gloo.json): without the "
+    "cache a worker spends 0.8 us a tensor, rank 0 0.8 us more and 0.6-0.8 us a request; with it both 1.3-2.7 us"
+)
 _PARAMETERS = (
     Parameter("allreduce_hop", "us", 20.0, 5.0, "one hop of an intersection or an allreduce", _GUESS),
     Parameter("tree_hop", "us", 20.0, 5.0, "one hop of a gather or a broadcast", _GUESS),
     Parameter("request", "us", 0.6, 1.5, "one request of another rank at the coordinator", _CPU_TIMES),
     Parameter("response", "us", 20.0, 2.0, "one response, without its hops", _GUESS),
-    Parameter("tensor", "us", 1.3, 1.25, "one tensor of a response: copies and callback", _CPU_TIMES),
+    Parameter("tensor", "us", 1.5, 1.35, "one tensor of a response that was asked for", _CPU_TIMES),
+    Parameter("hit", "us", 1.8, 1.35, "one tensor of a response that the cache knew", _CPU_TIMES),
     Parameter("byte", "ns", 0.3, 3.0, "one byte sent and reduced by a rank", _GUESS),
     Parameter("wake_shift", "us", 0.0, 3.0, "a background thread's sleep, against the sleep primitives", _GUESS),
     Parameter("stall_share", "%", 0.05, 2.0, "cycles in which the whole machine stands still", _GUESS),
@@ -98,12 +107,14 @@ _PARAMETERS = (
 _PYTHON = "ASSUMED, wide; the backend is Python"
 _OWN: Mapping[str, tuple[Parameter, ...]] = {
     "coordsim": (
+        Parameter("executing", "us", 200.0, 3.0, "once a cycle that executes responses", _PYTHON),
         Parameter("request", "us", 15.0, 2.0, "one request of another rank at the coordinator", _PYTHON),
         Parameter("response", "us", 50.0, 3.0, "one response, without its hops", _PYTHON),
-        Parameter("tensor", "us", 4.0, 2.0, "one tensor of a response: copies and callback", _PYTHON),
+        Parameter("tensor", "us", 30.0, 2.0, "one tensor of a response that was asked for", _PYTHON),
+        Parameter("hit", "us", 8.0, 2.0, "one tensor of a response that the cache knew", _PYTHON),
     )
 }
-"""What is expected of a controller that is not Horovod's."""
+"""What is expected of a controller that is not Horovod's, and what only it has."""
 
 
 def parameters(
@@ -111,19 +122,19 @@ def parameters(
 ) -> tuple[Parameter, ...]:
     """What is expected of each, from primitives of ``controller`` at the numbers of ranks that are fitted."""
     own = [each for each in primitives if each.controller == controller and each.ranks in fitted_ranks]
-    known = {each.name: each for each in _OWN.get(controller, ())} | dict(_expected(HOPS[controller], own))
-    return tuple(known.get(each.name, each) for each in _PARAMETERS)
+    known = {each.name: each for each in _OWN.get(controller, ())} | dict(_expected(CONTROLLERS[controller], own))
+    return tuple(known.pop(each.name, each) for each in _PARAMETERS) + tuple(known.values())
 
 
-def _expected(hops: Hops, primitives: Sequence[Primitive]) -> list[tuple[str, Parameter]]:
+def _expected(algorithms: Controller, primitives: Sequence[Primitive]) -> list[tuple[str, Parameter]]:
     by_name = {each.name: each for each in _PARAMETERS}
     found = []
     reduces = [each for each in primitives if each.op in ("allreduce", "allreduce_bits", "allreduce_band")]
-    small = [each.median_ns / hops.allreduce(each.ranks) for each in reduces if each.nbytes <= _SMALL_BYTES]
+    small = [each.median_ns / algorithms.allreduce(each.ranks) for each in reduces if each.nbytes <= _SMALL_BYTES]
     if small:
         found.append(by_name["allreduce_hop"]._replace(expected=median(small) / 1e3, spread=1.15))
     trees = [
-        each.median_ns / (hops.gather if each.op.startswith("gather") else hops.broadcast)(each.ranks)
+        each.median_ns / (algorithms.gather if each.op.startswith("gather") else algorithms.broadcast)(each.ranks)
         for each in primitives
         if each.op in ("gather", "gatherv", "bcast", "broadcast") and each.nbytes <= _SMALL_BYTES
     ]
@@ -182,14 +193,17 @@ def loop_costs(
 
     ``delay_ns``: of a network, one way.
     """
-    hops = HOPS[controller]
-    reduce_ns = hops.allreduce(ranks) * values["allreduce_hop"] * 1e3
+    known = CONTROLLERS[controller]
+    reduce_ns = known.allreduce(ranks) * values["allreduce_hop"] * 1e3
     return LoopCosts(
         bits_ns=round(reduce_ns),
-        ask_ns=round(hops.ask(ranks) * values["tree_hop"] * 1e3),
+        ask_ns=round(known.ask(ranks) * values["tree_hop"] * 1e3),
         request_ns=round(values["request"] * 1e3),
+        executing_ns=round(values.get("executing", 0.0) * 1e3),
         response_ns=round(values["response"] * 1e3 + reduce_ns),
+        requests_alone=not known.spins,
         tensor_ns=round(values["tensor"] * 1e3),
+        hit_ns=round(values["hit"] * 1e3),
         byte_ps=round(values["byte"] * 1e3),
         notice_ns=measured.notice_ns,
         poll_ns=measured.poll_ns,
@@ -202,6 +216,7 @@ def loop_costs(
         sleep_asked_ns=measured.sleep_asked_ns,
         sleep_over_ns=measured.sleep_over_ns,
         star_ns=delay_ns if ranks > 1 else 0,
-        ride_ns=round(reduce_ns) if hops.along_bytes >= 0 else 0,
-        along_bytes=hops.along_bytes,
+        ride_ns=round(reduce_ns) if known.along_bytes >= 0 else 0,
+        along_bytes=known.along_bytes,
+        held_ns=known.held_ns,
     )

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coordsim.analyse.validate.recorded.cases import SKIPPED_STEPS, Case
-from coordsim.analyse.validate.recorded.costs import Measured, Parameter, loop_costs, parameters
+from coordsim.analyse.validate.recorded.costs import CONTROLLERS, Measured, Parameter, loop_costs, parameters
 from coordsim.record.horovod_runs import Primitive, Sleep
 from coordsim.simulate.closed_loop import run
 
@@ -160,7 +160,8 @@ def fit(
     of = parameters(controller, ranks, primitives)
     objective = _Objective(used, measured, of, progress)
     middle = np.zeros(len(of))
-    objective.crowded = bool(np.argmin([objective(middle, crowded) for crowded in (False, True)]))
+    if CONTROLLERS[controller].spins:
+        objective.crowded = bool(np.argmin([objective(middle, crowded) for crowded in (False, True)]))
     for row in norm.ppf(qmc.Sobol(len(of), scramble=True, seed=0).random(_EXPLORED)):
         objective(row)
     for _ in range(_RESTARTS):  # a simplex that has collapsed starts again around the best point

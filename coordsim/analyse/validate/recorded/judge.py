@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coordsim.analyse.validate.recorded.cases import Case, cases, controllers
-from coordsim.analyse.validate.recorded.costs import HOPS, loop_costs
+from coordsim.analyse.validate.recorded.costs import CONTROLLERS, loop_costs
 from coordsim.analyse.validate.recorded.fit import METRIC_NAMES, METRICS, Fit, fit
 from coordsim.errors import InputError
 from coordsim.record.horovod_runs import RecordedRuns
@@ -115,7 +115,7 @@ def validate(
     fits: dict[str, Fit] = {}
     for controller in controllers(found):
         used = [case for case in found if case.controller == controller and case.fitted and not case.refused]
-        if used and controller in HOPS:
+        if used and controller in CONTROLLERS:
             tick = _named(progress, f"fitting {controller} on {len(used)} cases")
             fits[controller] = fit(used, runs.primitives, runs.sleep, tick)
     tick = _named(progress, "predicting")
@@ -151,8 +151,8 @@ def _rows(case: Case, costs: Fit | None, globs: Sequence[str]) -> Iterable[Row]:
 
 
 def _no_costs(case: Case, costs: Fit | None, globs: Sequence[str]) -> str:
-    if case.controller not in HOPS:
-        return f"no model of controller {case.controller!r} (known: {', '.join(sorted(HOPS))})"
+    if case.controller not in CONTROLLERS:
+        return f"no model of controller {case.controller!r} (known: {', '.join(sorted(CONTROLLERS))})"
     if costs is None:
         fitted = " ".join(globs)
         return f"no fitted file has controller {case.controller} (--fit {fitted}): costs are never carried across"
