@@ -13,7 +13,7 @@ from coordsim.record.export.run_picture import picture
 from coordsim.record.ranks import RankRecord, merge_records, read_folder
 from coordsim.record.store import read_run
 from coordsim.record.trace import Trace
-from coordsim.report.export import simulated
+from coordsim.report.export import recorded, simulated
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,8 @@ def _chakra(run: Run, path: Path, limit: int) -> Exported:
 
 
 def _goal(run: Run, path: Path, limit: int) -> Exported:
-    if "scenario" not in run.facts:
-        message = "a real run's records do not keep the size of each message; goal takes simulated runs"
-        raise InputError.one(str(run.path), "", None, message)
+    if run.records:
+        return Exported(path, *recorded.goal(run.records, run.wanted, path, limit))
     return Exported(path, *simulated.goal(run.path, run.facts, path, limit))
 
 
