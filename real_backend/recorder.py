@@ -323,7 +323,8 @@ class Recorder(Observer):
             sum(list_bytes(each) for each in told.received if each.rank), schedule.hits_common,
             len(schedule.responses), schedule_hash([response.names for response in schedule.responses]), digest,
             len(told.popped),
-        ) + (popped.packed + _packed_stamps(told.stamps) if told.popped else b"") + _packed_sent(told.sent))  # fmt: skip
+        ) + (popped.packed + _packed_stamps(told.stamps) if told.popped else b"")
+          + _packed_sent(told.sent))  # fmt: skip
 
     def _response_block(
         self, cycle: int, index: int, response: Response, performed: Performed, step: int

@@ -72,7 +72,7 @@ def settings_of(records: Sequence[RankRecord]) -> tuple[str, Settings]:
         raise InputError.one(where, "control", transport, message)
     silent = sorted(set(range(ranks)) - {each.rank for each in records if each.head.get("detailed")})
     if silent:
-        message = "messages follow from what every rank submitted: it needs details of all (COORDSIM_RECORD_SAMPLED_RANKS)"
+        message = "messages follow from what all submit: it needs details of all (COORDSIM_RECORD_SAMPLED_RANKS)"
         raise InputError.one(where, "", silent, f"{len(silent):,} of {ranks:,} ranks have none; {message}")
     try:
         threshold = rounded_threshold(int(facts["fusion_threshold_bytes"]), int(facts["ranks_per_node"]))

@@ -173,8 +173,9 @@ def _passage(seen: _Seen, offset_ns: int) -> Passage:
     rings = None if record.sent is None else 0 if seen.place else record.sent.rings
     if isinstance(record, CycleRecord):
         return Passage(
-            record.entered_ns + offset_ns, record.left_ns + offset_ns, record.work_ns, record.finished_ns + offset_ns, rings
-        )
+            record.entered_ns + offset_ns, record.left_ns + offset_ns, record.work_ns, record.finished_ns + offset_ns,
+            rings,
+        )  # fmt: skip
     span = record.entered_last_ns - record.entered_first_ns
     entered = record.entered_first_ns + span * seen.place // max(record.cycles - 1, 1) + offset_ns
     left = entered + record.left_last_ns - record.entered_last_ns
@@ -197,8 +198,9 @@ class _Counts:
     """What ranks say that they sent, against what the protocol says."""
 
     def __init__(self, ranks: int, radix: int, records: Sequence[RankRecord]) -> None:
-        blocks = [each for record in records for each in (*record.cycles, *record.idle)]
-        self.known = bool(blocks) and all(each.sent is not None for each in blocks)
+        sent = [each.sent for record in records for each in record.cycles]
+        sent += [each.sent for record in records for each in record.idle]
+        self.known = bool(sent) and None not in sent
         self.stopped_in: int | None = None
         self._children = [len(tree_children(rank, ranks, radix)) for rank in range(ranks)]
         self._parents = [0, *(tree_parent(rank, radix) for rank in range(1, ranks))]
@@ -258,7 +260,7 @@ class _Counts:
         if len(sweeps) < 2 or not sweeps[0].vector:
             return None
         down, odd = divmod(more[0], self._children[0])
-        up = [0] + [each - down * self._children[rank] for rank, each in enumerate(more)][1:]
+        up = [0, *(more[rank] - down * self._children[rank] for rank in range(1, len(more)))]
         if odd or min(up) < 0 or (down and any(each != down for each in up[1:])):
             return None
         bigger = (

@@ -50,7 +50,7 @@ tensors, slow cycles, 1 when cycles and responses of it are in the stream."""
 IDLE = struct.Struct("<QQqqq")
 """first cycle, cycles, entered first, entered last, left last (ns)."""
 SENT = struct.Struct("<IQI")
-"""messages, bytes of their payloads, neighbours woken: what the rank sent over its control links, all cycles together."""
+"""messages, bytes of their payloads, neighbours woken: what the rank sent over its control links, cycles together."""
 READY = struct.Struct("<qI")
 """step, parameters."""
 CLOCK = struct.Struct("<qqq")

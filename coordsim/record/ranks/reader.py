@@ -11,7 +11,17 @@ from typing import Any, NamedTuple
 
 from coordsim.errors import InputError
 from coordsim.record.ranks.format import (
-    CLOCK, CYCLE, IDLE, MAGIC, READY, RESPONSE, SCHEMAS, SENT, STEP, Block, blocks,
+    CLOCK,
+    CYCLE,
+    IDLE,
+    MAGIC,
+    READY,
+    RESPONSE,
+    SCHEMAS,
+    SENT,
+    STEP,
+    Block,
+    blocks,
 )  # fmt: skip
 
 SUFFIX = ".rank"

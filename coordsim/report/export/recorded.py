@@ -68,15 +68,13 @@ def _end(record: RankRecord, number: int) -> int:
 
 def _told(found: Replayed, turns: Sequence[Turn]) -> list[str]:
     cycles = turns[-1].cycle + 1 - turns[0].cycle - len(turns)
-    told = [
-        "left out: reductions and what they send; each rank calculates for as long as they took, others' lateness included",
-    ]
+    told = ["left out: reductions and what they send; each rank calculates meanwhile, while others are late, too"]
     rings = [passage.rings for turn in turns for passage in turn.passages]
     if None in rings:
         told.append("left out: what wakes idle ranks, which this record does not count")
     elif any(rings):
         woken = sum(each or 0 for each in rings)
-        told.append(f"left out: {woken:,} messages of {FRAME.size} bytes that woke idle ranks; when these enter is a calc")
+        told.append(f"left out: {woken:,} messages of {FRAME.size} bytes that woke ranks, which enter by a calc instead")
     if cycles:
         told.append(f"left out: {cycles:,} cycles that some rank's record lacks")
     if found.counted:
