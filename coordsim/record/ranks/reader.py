@@ -22,7 +22,7 @@ from coordsim.record.ranks.format import (
     STEP,
     Block,
     blocks,
-)  # fmt: skip
+)
 
 SUFFIX = ".rank"
 

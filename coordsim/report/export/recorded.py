@@ -74,7 +74,7 @@ def _told(found: Replayed, turns: Sequence[Turn]) -> list[str]:
         told.append("left out: what wakes idle ranks, which this record does not count")
     elif any(rings):
         woken = sum(each or 0 for each in rings)
-        told.append(f"left out: {woken:,} messages of {FRAME.size} bytes that woke ranks, which enter by a calc instead")
+        told.append(f"left out: {woken:,} messages of {FRAME.size} bytes that woke ranks; these enter by a calc")
     if cycles:
         told.append(f"left out: {cycles:,} cycles that some rank's record lacks")
     if found.counted:
