@@ -25,7 +25,7 @@ from coordsim.simulate.timeline import export_timeline
 EVENTS_A_TENSOR = 14
 """Of a timeline, for each tensor and step: begins and ends of negotiation, operation and its five parts, at most."""
 NAMES_A_TENSOR = 2
-MESSAGES_A_S = 30_000
+MESSAGES_A_S = 15_000
 """Of control, that the event engine handles on one core: for estimates."""
 PATIENT_S = 150
 """Steps are left out beyond, unless they were asked for."""
