@@ -136,6 +136,9 @@ def goal(run: Path, facts: dict[str, Any], path: Path, limit: int) -> tuple[str,
 
 
 def _scenario(run: Path, facts: dict[str, Any]) -> Scenario:
+    if "imported" in facts:
+        message = f"was imported ({facts['imported'].get('format')}): it has neither ranks' records nor a scenario"
+        raise InputError.one(str(run), "", None, message)
     if "scenario" not in facts:
         message = "keeps neither ranks' records nor a scenario; export the folder of records it was made from"
         raise InputError.one(str(run), "", None, message)

@@ -45,4 +45,7 @@ def test_a_run_directory_of_a_real_run_is_refused(recorded: Path, tmp_path: Path
     write_run(tmp_path / "run", found.trace, found.facts)
     with pytest.raises(InputError, match="keeps neither ranks' records nor a scenario; export the folder of records"):
         export_run(tmp_path / "run", "goal", tmp_path / "t.goal", None, 1000)
+    write_run(tmp_path / "imported", found.trace, found.facts | {"imported": {"format": "kineto"}})
+    with pytest.raises(InputError, match=r"was imported \(kineto\): it has neither ranks' records nor a scenario"):
+        export_run(tmp_path / "imported", "goal", tmp_path / "t.goal", None, 1000)
     assert not (tmp_path / "t.goal").exists()
