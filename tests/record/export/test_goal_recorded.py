@@ -232,6 +232,24 @@ def _without_counts(record: RankRecord) -> RankRecord:
     return replace(record, cycles=cycles, idle=[each._replace(sent=None) for each in record.idle])
 
 
+def test_steps_behind_a_gap_are_there_where_nothing_new_was_cached_in_it(tmp_path: Path) -> None:
+    """Steps that were not among the slowest are in no record."""
+    sent = record(tmp_path / "job", 2, "static")
+    whole = read_folder(tmp_path / "job")
+    gap = range(last_cycle(whole, 2) + 1, last_cycle(whole, 3) + 1)
+    records = [
+        replace(each, cycles=[cycle for cycle in each.cycles if cycle.cycle not in gap],
+                idle=[idle for idle in each.idle if idle.cycle not in gap])
+        for each in whole
+    ]  # fmt: skip
+    goal(records, range(4, STEPS), tmp_path / "t.goal", 100_000)
+    links = really(sent, range(last_cycle(whole, 3) + 1, last_cycle(whole, STEPS) + 1))
+    assert messages(parse((tmp_path / "t.goal").read_text())) == links
+    records = [replace(each, cycles=[cycle for cycle in each.cycles if cycle.step]) for each in whole]
+    with pytest.raises(InputError, match="the protocol, replayed, differs: cycle"):
+        goal(records, range(4, STEPS), tmp_path / "none.goal", 100_000)
+
+
 # Where the replay and the record do not agree.
 
 
