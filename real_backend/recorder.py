@@ -17,14 +17,16 @@ from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from operator import add
 from pathlib import Path
 from typing import Any
 
 from coordsim.protocol.messages import Request, Response
 from coordsim.protocol.negotiator import CachedNegotiator
 from coordsim.protocol.wire import list_bytes
-from coordsim.record.ranks.format import CYCLE, IDLE, NULL, RESPONSE, STEP, Block, block
+from coordsim.record.ranks.format import CYCLE, IDLE, NULL, RESPONSE, SENT, STEP, Block, block
 from coordsim.record.trace import Kind, schedule_hash
+from real_backend.control.transport import NOTHING_SENT, Sent
 from real_backend.engine.observer import CycleTold, Observer, Performed
 from real_backend.life.clocks import Offset
 from real_backend.stream import Parameter, RankStream
@@ -115,6 +117,7 @@ class Recorder(Observer):
         self._marked = False
         self._marks: list[tuple[str, int]] = []
         self._idle: list[int] = []
+        self._idle_sent: Sent | None = None
         self._idle_from = 0
         self._idle_left = 0
         self._worst: list[int] = []
@@ -164,7 +167,7 @@ class Recorder(Observer):
         step.cycles += 1
         step.slow_cycles += told.schedule.slow
         if self._detailed:
-            nbytes = CYCLE.size + 12 * len(told.popped)
+            nbytes = CYCLE.size + 12 * len(told.popped) + SENT.size
             digest, popped = self._digest(told), self._popped
             self._hold(partial(self._cycle_block, told, popped, kind, finished_ns, step.number, digest), nbytes)
         for index, response, performed in self._responses:
@@ -320,7 +323,8 @@ class Recorder(Observer):
             sum(list_bytes(each) for each in told.received if each.rank), schedule.hits_common,
             len(schedule.responses), schedule_hash([response.names for response in schedule.responses]), digest,
             len(told.popped),
-        ) + (popped.packed + _packed_stamps(told.stamps) if told.popped else b""))  # fmt: skip
+        ) + (popped.packed + _packed_stamps(told.stamps) if told.popped else b"")
+          + _packed_sent(told.sent))  # fmt: skip
 
     def _response_block(
         self, cycle: int, index: int, response: Response, performed: Performed, step: int
@@ -357,8 +361,11 @@ class Recorder(Observer):
 
     def _count_idle(self, cycle: int, told: CycleTold) -> None:
         if not self._idle:
-            self._idle = [cycle, 0, told.entered_ns]
+            self._idle, self._idle_sent = [cycle, 0, told.entered_ns], None
         self._idle[1] += 1
+        if told.sent is not None:
+            before = self._idle_sent or NOTHING_SENT
+            self._idle_sent = Sent._make(map(add, before, told.sent))
         self._idle_from, self._idle_left = told.entered_ns, told.left_ns
 
     def _end_idle(self) -> None:
@@ -367,6 +374,7 @@ class Recorder(Observer):
             self._idle = []
             if self._detailed:
                 packed = IDLE.pack(cycle, count, first_ns, self._idle_from, self._idle_left)
+                packed += _packed_sent(self._idle_sent)
                 self._hold(partial(block, Block.IDLE, packed), len(packed))
 
     def _clock(self) -> None:
@@ -376,6 +384,10 @@ class Recorder(Observer):
             if found is not None:
                 self._next_clock_ns = now_ns + CLOCK_PERIOD_NS
                 self._stream.clock(now_ns, found)
+
+
+def _packed_sent(sent: Sent | None) -> bytes:
+    return b"" if sent is None else SENT.pack(*sent)
 
 
 def _packed_stamps(stamps: Sequence[int]) -> bytes:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from coordsim.cli import console
+from coordsim.cli.progress import Bar
 from coordsim.cli.steps import step_range
 
 EVENTS = 200_000
@@ -51,7 +52,10 @@ def export(
     """A run as a file for another tool."""
     from coordsim.report.export import export_run
 
-    done = export_run(run, to.value, out, step_range(steps), max_events, lambda told: console.note(f"note: {told}"))
+    with Bar("exporting") as bar:
+        done = export_run(
+            run, to.value, out, step_range(steps), max_events, lambda told: console.note(f"note: {told}"), bar
+        )
     console.data(f"{done.path}: {done.what}")
     for sentence in (*done.left_out, _OPENS[to]):
         console.note(f"note: {sentence}")

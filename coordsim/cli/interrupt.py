@@ -14,15 +14,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from coordsim.record.files import discard_unfinished
+
 INTERRUPTED = 130
 """128 + SIGINT, as shells have it."""
 _CLEAR_LINE_SHOW_CURSOR = "\r\x1b[K\x1b[?25h"
 
 
 def leave(signum: int, frame: Any) -> None:
-    """Signal handler: say so and end the process."""
+    """Signal handler: say so and end the process; files that are being written go."""
     restore = _CLEAR_LINE_SHOW_CURSOR if sys.stderr.isatty() else ""
     os.write(2, f"{restore}interrupted\n".encode())
+    discard_unfinished()
     os._exit(INTERRUPTED)
 
 

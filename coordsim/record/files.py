@@ -8,6 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_unfinished: set[Path] = set()
+
+
+def discard_unfinished() -> None:
+    """Remove what is being written: for a process that is about to end without unwinding."""
+    for fresh in tuple(_unfinished):
+        fresh.unlink(missing_ok=True)
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -18,6 +26,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
     os.close(handle)
     fresh = Path(name)
+    _unfinished.add(fresh)
     try:
         yield fresh
         fresh.chmod(0o644)
@@ -25,3 +34,5 @@ def whole_file(path: Path) -> Iterator[Path]:
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
+    finally:
+        _unfinished.discard(fresh)

@@ -22,7 +22,7 @@ from coordsim.record.trace import Trace
 from coordsim.scenario.model import Scenario
 from coordsim.simulate.event.clock import Wait
 from coordsim.simulate.event.loop import CycleInFlight, NegotiatedRun, Rank
-from coordsim.simulate.problem import Problem
+from coordsim.simulate.problem import Problem, Progress
 
 PLANES = ("point-to-point", "coordinator", "cached")
 """Control planes in which rank 0 hears every rank; a timeline counts each rank's request."""
@@ -215,9 +215,13 @@ class _Part:
     ends: Response | None = None
 
 
-def export_timeline(scenario: Scenario, path: Path, *, mark_cycles: bool = True) -> None:
+def export_timeline(
+    scenario: Scenario, path: Path, *, mark_cycles: bool = True, progress: Progress | None = None,
+    writing: Progress | None = None,
+) -> None:  # fmt: skip
     """Simulate ``scenario`` by events and write rank 0's timeline to ``path``: the cold step and all others.
 
+    ``progress`` is called with (steps done, steps in all) of the simulation, ``writing`` then with cycles.
     Written under a temporary name, then renamed. Raises Refused for one rank, more than ``RANKS_LIMIT``, and a control
     plane that does not count every rank's request at rank 0.
     """
@@ -230,10 +234,10 @@ def export_timeline(scenario: Scenario, path: Path, *, mark_cycles: bool = True)
     if not path.absolute().parent.is_dir():
         raise InputError.one(str(path), "", str(path), f"folder {path.absolute().parent} does not exist")
     problem = Problem(scenario)
-    observed = _ObservedRun(problem)
+    observed = _ObservedRun(problem, progress)
     trace = observed.run()
     with whole_file(path) as fresh, TimelineWriter(fresh, mark_cycles) as writer:
-        _replay(problem, observed, trace, writer)
+        _replay(problem, observed, trace, writer, writing)
 
 
 @dataclass(slots=True)
@@ -250,8 +254,8 @@ class _Turn:
 class _ObservedRun(NegotiatedRun):
     """The event engine's run, which also keeps who popped what."""
 
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem)
+    def __init__(self, problem: Problem, progress: Progress | None = None) -> None:
+        super().__init__(problem, progress=progress)
         self.turns: list[_Turn] = []
 
     def _turn(self, index: int) -> _Turn:
@@ -308,14 +312,18 @@ class _SimulatedClock:
         return Execution(self._launched_ns, begin_ns, copied_in_ns, reduced_ns, reduced_ns + copy_out_ns)
 
 
-def _replay(problem: Problem, observed: _ObservedRun, trace: Trace, writer: TimelineWriter) -> None:
+def _replay(
+    problem: Problem, observed: _ObservedRun, trace: Trace, writer: TimelineWriter, progress: Progress | None = None
+) -> None:
     clock = _SimulatedClock(problem, trace)
     blocking = problem.data.blocking
     recorder = TimelineRecorder(
         writer, problem.ranks, clock, library="MPI" if blocking else "NCCL", asynchronous=not blocking
     )  # fmt: skip
     job = LockStep(problem.plane.name, problem.settings, recorder)
-    for turn in observed.turns:
+    for index, turn in enumerate(observed.turns):
+        if progress is not None:
+            progress(index, len(observed.turns))
         if turn.schedule is None:
             break  # the run was over before rank 0 left this cycle
         clock.enter(turn)

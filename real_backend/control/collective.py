@@ -39,6 +39,9 @@ class CollectiveTransport:
     def enter(self, cycle: int, wake: bool) -> None:
         """Nobody can be woken: all ranks enter by the clock."""
 
+    def sent(self) -> None:
+        """How many messages a collective takes is its library's secret."""
+
     def wait(self, timeout_s: float | None, doorbell: int) -> bool:
         raise NotImplementedError("this transport cannot wake a rank")
 

@@ -7,10 +7,9 @@ import socket
 import struct
 from enum import IntEnum
 
+from coordsim.protocol.links import FRAME
 from coordsim.protocol.readiness import ProtocolError
 
-FRAME = struct.Struct("<IBI")
-"""Payload bytes, kind, cycle (modulo 2^32)."""
 _LENGTH = struct.Struct("<I")
 LARGEST_FRAME = 1 << 31
 """A longer payload is taken for garbage."""

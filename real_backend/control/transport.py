@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from coordsim.protocol.negotiator import Exchange
 from coordsim.protocol.startup import StartExchange
+
+
+class Sent(NamedTuple):
+    """What a rank has sent over its control links in one cycle; without small reductions' own messages."""
+
+    messages: int
+    nbytes: int
+    """Their payloads, what travelled with a bit vector included."""
+    rings: int
+    """Neighbours that were woken, by a message without payload each."""
+
+
+NOTHING_SENT = Sent(0, 0, 0)
 
 
 class ControlTransport(Protocol):
@@ -30,6 +43,10 @@ class ControlTransport(Protocol):
     def wait(self, timeout_s: float | None, doorbell: int) -> bool:
         """Sleep until another rank has entered the next cycle (True), the file descriptor ``doorbell`` can be
         read, or the time is over. Only where :attr:`rings`."""
+        ...
+
+    def sent(self) -> Sent | None:
+        """Since :meth:`enter`; None where another library sends."""
         ...
 
     def break_off(self) -> None:

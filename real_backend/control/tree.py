@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import operator
 import select
-import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from coordsim.protocol import wire
+from coordsim.protocol.links import PART
 from coordsim.protocol.messages import Bundle, RequestList
 from coordsim.protocol.negotiator import (
     AndReduce,
@@ -28,8 +28,7 @@ from coordsim.protocol.readiness import ProtocolError
 from coordsim.protocol.startup import BroadcastClaims, GatherClaims, StartExchange
 from real_backend.control.links import Kind, Link
 from real_backend.control.rendezvous import Neighbours
-
-_LENGTH = struct.Struct("<I")
+from real_backend.control.transport import Sent
 
 
 class TreeTransport:
@@ -45,6 +44,8 @@ class TreeTransport:
         self._parent, self._children = neighbours.parent, neighbours.children
         self._merge = merge
         self._called_from: Link | None = None
+        self._messages = self._bytes = self._rings = 0
+        """Sent in this cycle."""
         self._poll = select.poll()
         for link in neighbours.links:
             self._poll.register(link.socket, select.POLLIN)
@@ -72,14 +73,20 @@ class TreeTransport:
     def enter(self, cycle: int, wake: bool) -> None:
         """A ring that comes too late is dropped where it arrives."""
         self.cycle = cycle
+        self._messages = self._bytes = self._rings = 0
         caller, self._called_from = self._called_from, None
         if wake and self._children:
             awake = {fd for fd, _ in self._below.poll(0)}
             for link in self._children:
                 if link is not caller and not link.heard and link.socket.fileno() not in awake:
                     link.send(Kind.RING, cycle)
+                    self._rings += 1
             if self._parent is not None and self._parent is not caller:
                 self._parent.send(Kind.RING, cycle)
+                self._rings += 1
+
+    def sent(self) -> Sent:
+        return Sent(self._messages, self._bytes, self._rings)
 
     def wait(self, timeout_s: float | None, doorbell: int) -> bool:
         if self._doorbell != doorbell:
@@ -147,15 +154,14 @@ class TreeTransport:
             value = combine(value, theirs)
         result = value.to_bytes(size, "little") + (bytes(data) if data is not None and along else b"")
         if self._parent is not None:
-            self._parent.send(kind, self.cycle, result)
+            self._to_parent(kind, result)
             result = self._receive(self._parent, kind)
             if data is not None and len(result) == size + data.nbytes:
                 data[:] = result[size:]
             else:
                 along = False
                 result = result[:size]
-        for link in self._children:
-            link.send(kind, self.cycle, result)
+        self._to_children(kind, result)
         return int.from_bytes(result[:size], "little"), along
 
     def _gather(self, message: wire.Message, kind: Kind, decode: Callable[[bytes], Any]) -> list[Any] | None:
@@ -169,10 +175,8 @@ class TreeTransport:
                 raise ProtocolError("a gather did not bring one list from every rank")
             return found
         own = wire.encode(message)
-        self._parent.send(
-            kind, self.cycle,
-            _LENGTH.pack(len(own)) + own + b"".join(self._receive(link, kind) for link in self._children),
-        )  # fmt: skip
+        below = b"".join(self._receive(link, kind) for link in self._children)
+        self._to_parent(kind, PART.pack(len(own)) + own + below)
         return None
 
     def _broadcast(self, message: wire.Message | None, kind: Kind, decode: Callable[[bytes], Any]) -> Any:
@@ -181,8 +185,7 @@ class TreeTransport:
             data = wire.encode(message)
         else:
             data = self._receive(self._parent, kind)
-        for link in self._children:
-            link.send(kind, self.cycle, data)
+        self._to_children(kind, data)
         return message if self._parent is None else decode(data)
 
     def _collect(self) -> list[RequestList | Bundle]:
@@ -190,8 +193,19 @@ class TreeTransport:
         return [decode(self._receive(link, Kind.TO_PARENT)) for link in self._children]
 
     def _send_to_parent(self, message: RequestList | Bundle) -> None:
+        self._to_parent(Kind.TO_PARENT, wire.encode(message))
+
+    def _to_parent(self, kind: Kind, payload: bytes) -> None:
         assert self._parent is not None, "the root has no parent"
-        self._parent.send(Kind.TO_PARENT, self.cycle, wire.encode(message))
+        self._parent.send(kind, self.cycle, payload)
+        self._messages += 1
+        self._bytes += len(payload)
+
+    def _to_children(self, kind: Kind, payload: bytes) -> None:
+        for link in self._children:
+            link.send(kind, self.cycle, payload)
+        self._messages += len(self._children)
+        self._bytes += len(self._children) * len(payload)
 
     def break_off(self) -> None:
         self.neighbours.break_off()
@@ -203,8 +217,8 @@ class TreeTransport:
 def _parts(data: bytes) -> Iterator[bytes]:
     at = 0
     while at < len(data):
-        (length,) = _LENGTH.unpack_from(data, at)
-        at += _LENGTH.size
+        (length,) = PART.unpack_from(data, at)
+        at += PART.size
         yield data[at : at + length]
         at += length
 

@@ -213,7 +213,7 @@ class Engine:
         self.counters.count(schedule)
         told = CycleTold(
             cycle, entered_ns, self.clock_ns(), work_ns, self._session.popped, stamps, schedule, self._received,
-            self._session.negotiator,
+            self._session.negotiator, self._control.sent(),
         )  # fmt: skip
         self._observer.cycle(told)
         if self._session.report is not None:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from coordsim.protocol.messages import Request, RequestList, Response
 from coordsim.protocol.negotiator import Negotiator, Schedule
+from real_backend.control.transport import Sent
 
 
 @dataclass(slots=True)
@@ -41,6 +42,8 @@ class CycleTold:
     received: Sequence[RequestList]
     """On the coordinator: the lists that it counted."""
     negotiator: Negotiator
+    sent: Sent | None
+    """By this rank, for the agreement; None where another library sends."""
 
 
 class Observer:

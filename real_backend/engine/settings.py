@@ -12,16 +12,13 @@ from typing import Any
 from coordsim.errors import InputError, Problem
 from coordsim.protocol.fusion import rounded_threshold
 from coordsim.protocol.groups import GroupTable
+from coordsim.protocol.links import tree_radix
 from coordsim.protocol.negotiator import NEGOTIATORS, Settings
 from coordsim.protocol.stall import StallLimits
 from coordsim.units import parse_bytes, parse_time
 
 PREFIX = "COORDSIM_"
 CONTROL_TRANSPORTS = ("tcp", "gloo", "mpi")
-STAR_UP_TO = 64
-"""Ranks up to which ``radix = 0`` means a star."""
-WIDE_RADIX = 32
-"""Radix of the tree beyond."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +90,7 @@ class EngineSettings:
 
     def tree_radix(self, ranks: int) -> int:
         """Radix of the tree of connections."""
-        if self.radix:
-            return self.radix
-        return max(ranks - 1, 1) if ranks <= STAR_UP_TO else WIDE_RADIX
+        return tree_radix(self.radix, ranks)
 
     def protocol(self, ranks: int) -> Settings:
         """What the negotiators of a job of ``ranks`` are told."""

@@ -151,6 +151,44 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path, delay_s):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("delay_s", [0.0, 2.0])
+def test_an_interrupted_export_leaves_nothing_behind(tmp_path, run, delay_s):
+    """While it simulates by events: it says so before, and no file is there after."""
+    made = run("simulate", "--workload", "resnet50", "--ranks", "1000", "--steps", "3", "--out", tmp_path / "run")
+    assert made.exit_code == 0, made.stderr
+    command = [sys.executable, "-m", "coordsim", "export", str(tmp_path / "run"), "--to", "horovod", "--out",
+               str(tmp_path / "t.json"), "--steps", "0:4"]  # fmt: skip
+    surroundings = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=surroundings)
+    assert process.stderr is not None
+    first = process.stderr.readline()
+    assert first.startswith("note: 4 steps of 1,000 ranks are run again by events, in some ")
+    time.sleep(delay_s)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=120)
+    assert (process.returncode, stdout) == (guard.INTERRUPTED, ""), stderr
+    assert stderr.splitlines() == ["interrupted"]
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_interrupted_while_a_file_is_written(tmp_path):
+    """The handler ends the process without unwinding: half a file goes all the same."""
+    script = (
+        "import os, signal, pathlib, coordsim.cli.interrupt as interrupt\n"
+        "from coordsim.record.files import whole_file\n"
+        "interrupt.install()\n"
+        "with whole_file(pathlib.Path('whole.json')) as fresh:\n"
+        "    fresh.write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (guard.INTERRUPTED, "interrupted\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_closed_pipe_is_no_error():
     reading, writing = os.pipe()
     os.close(reading)  # the reader has gone before the first byte

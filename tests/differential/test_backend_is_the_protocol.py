@@ -16,10 +16,10 @@ import pytest
 import torch
 
 import real_backend as rb
+from coordsim.analyse.messages import request_of
 from coordsim.protocol.fusion import rounded_threshold
 from coordsim.protocol.groups import GroupTable
 from coordsim.protocol.lockstep import LockStep
-from coordsim.protocol.messages import DType, Op, ReduceOp, Request
 from coordsim.protocol.negotiator import Settings
 from coordsim.record.ranks import RankRecord, read_folder
 from coordsim.record.trace import Kind, schedule_hash
@@ -58,17 +58,6 @@ def work(kind: str) -> None:
         for handle in handles:
             handle.wait()
     rb.shutdown()
-
-
-def request_of(facts: dict[str, object]) -> Request:
-    """What a record says of a tensor, as the request that it was."""
-    shape = facts["shape"]
-    assert isinstance(shape, list)
-    return Request(
-        str(facts["name"]), Op[str(facts["op"])], DType[str(facts["dtype"])], tuple(shape),
-        ReduceOp[str(facts["reduce_op"])], int(str(facts["root_rank"])), int(str(facts["device"])),
-        float(str(facts["prescale"])), float(str(facts["postscale"])), int(str(facts["group"])),
-    )  # fmt: skip
 
 
 def replay(records: list[RankRecord], plane: str, settings: Settings) -> list[str]:

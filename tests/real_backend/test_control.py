@@ -16,9 +16,10 @@ import pytest
 import torch
 
 import real_backend as rb
+from coordsim.protocol.links import FRAME
 from coordsim.protocol.negotiator import NEGOTIATORS
 from real_backend.control import rendezvous
-from real_backend.control.links import FRAME, Kind, Link, LinkLost
+from real_backend.control.links import Kind, Link, LinkLost
 from real_backend.control.rendezvous import Purpose, address_of, connect
 from real_backend.control.stores import FolderStore
 from real_backend.errors import CannotStart, ProtocolError, Unauthenticated

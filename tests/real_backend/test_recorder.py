@@ -20,7 +20,9 @@ from coordsim.errors import InputError
 from coordsim.protocol.messages import Request
 from coordsim.record.breakdown import PARTS, breakdown, step_times
 from coordsim.record.ranks import merge, read_folder, read_rank
+from coordsim.record.ranks.format import MAGIC, SENT, Block, block, blocks
 from coordsim.record.store import read_run, write_run
+from coordsim.record.trace import Kind
 from real_backend.control.stores import FolderStore
 from real_backend.engine.assembly import assemble
 from real_backend.engine.engine import Engine
@@ -264,3 +266,52 @@ def test_clocks_that_differ_are_found_and_corrected(
     assert step_times(found.trace).max() < 5_000_000_000
     assert found.trace.steps["start_ns"].min() >= 0
     assert json.dumps(found.facts)
+
+
+# What a rank sent.
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_what_a_rank_sent_is_counted_by_cycle(ranks: int, tmp_path: Path) -> None:
+    """A star, reductions over gloo: vectors of 8 bytes, up from each rank and down to it, and lists when it is slow."""
+    run(ranks, steps, 4, env={"COORDSIM_RECORD": str(tmp_path), "COORDSIM_SMALL": "0"})
+    for record in read_folder(tmp_path):
+        messages = 1 if record.rank else ranks - 1
+        for each in record.cycles:
+            assert each.sent is not None
+            slow = each.kind in (Kind.SLOW, Kind.INVALIDATE)
+            assert each.sent.messages == messages * (1 + slow)
+            assert (each.sent.nbytes == messages * 8) is not slow
+        for idle in record.idle:
+            assert idle.sent is not None
+            assert idle.sent[:2] == (idle.cycles * messages, idle.cycles * messages * 8)
+
+
+def test_a_library_that_sends_is_not_counted(tmp_path: Path) -> None:
+    env = {"COORDSIM_CONTROL": "gloo", "COORDSIM_CYCLE_TIME": "1ms"}
+    run(2, steps, 3, env={"COORDSIM_RECORD": str(tmp_path), **env})
+    for record in read_folder(tmp_path):
+        assert record.cycles
+        assert all(each.sent is None for each in (*record.cycles, *record.idle))
+
+
+def test_a_record_of_the_first_schema_is_read(tmp_path: Path) -> None:
+    """It had no counts of what was sent; the rest is the same."""
+    run(2, steps, 3, env={"COORDSIM_RECORD": str(tmp_path)})
+    for path in tmp_path.glob("*.rank"):
+        new = read_rank(path)
+        old = bytearray(MAGIC)
+        for kind, payload in blocks(memoryview(path.read_bytes())[len(MAGIC) :]):
+            data = bytes(payload)
+            if kind is Block.HEAD:
+                data = json.dumps(json.loads(data) | {"schema": "coordsim.rank/1"}).encode()
+            elif kind in (Block.CYCLE, Block.IDLE):
+                data = data[: -SENT.size]
+            old += block(kind, data)
+        path.write_bytes(old)
+        read = read_rank(path)
+        assert read.head["schema"] != new.head["schema"]
+        assert read.cycles == [each._replace(sent=None) for each in new.cycles]
+        assert read.idle == [each._replace(sent=None) for each in new.idle]
+        assert (read.steps, read.responses, read.lost_bytes) == (new.steps, new.responses, 0)
+    assert merge(tmp_path).trace.steps["step"].size == 3

@@ -12,10 +12,10 @@ kind       payload
 HEAD       JSON: schema, rank, ranks, host, pid, start time, settings, limits
 TENSOR     ``id u32`` and JSON of a request: name, op, dtype, shape, ... , or of a parameter (``"kind": "parameter"``):
            name, dtype, shape, bytes; ids are given in order of first sight
-CYCLE      :data:`CYCLE`, then ``popped`` ids u32 and as many submission times i64
+CYCLE      :data:`CYCLE`, then ``popped`` ids u32 and as many submission times i64; then :data:`SENT`, where known
 RESPONSE   :data:`RESPONSE`, then ids u32
 STEP       :data:`STEP`: every step of every rank has one, whatever else was left out
-IDLE       :data:`IDLE`: cycles in which nothing was popped and nothing agreed, together
+IDLE       :data:`IDLE`: cycles in which nothing was popped and nothing agreed, together; then :data:`SENT`, where known
 READY      :data:`READY`, then ids u32 and as many times i64: when gradients of parameters were there, one block a step
 CLOCK      :data:`CLOCK`: how far rank 0's clock is ahead
 END        JSON: why the stream ends, what was left out
@@ -29,7 +29,9 @@ from collections.abc import Generator
 from enum import IntEnum
 from zlib import crc32
 
-SCHEMA = "coordsim.rank/1"
+SCHEMA = "coordsim.rank/2"
+SCHEMAS = ("coordsim.rank/1", SCHEMA)
+"""What can be read: the first had no :data:`SENT`."""
 MAGIC = b"coordsim rank record 1\n"
 NULL = -(1 << 63)
 """Of a time that was not measured."""
@@ -47,6 +49,8 @@ STEP = struct.Struct("<qqqqqqqqIIB")
 tensors, slow cycles, 1 when cycles and responses of it are in the stream."""
 IDLE = struct.Struct("<QQqqq")
 """first cycle, cycles, entered first, entered last, left last (ns)."""
+SENT = struct.Struct("<IQI")
+"""messages, bytes of their payloads, neighbours woken: what the rank sent over its control links, cycles together."""
 READY = struct.Struct("<qI")
 """step, parameters."""
 CLOCK = struct.Struct("<qqq")

@@ -10,9 +10,31 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from coordsim.errors import InputError
-from coordsim.record.ranks.format import CLOCK, CYCLE, IDLE, MAGIC, READY, RESPONSE, SCHEMA, STEP, Block, blocks
+from coordsim.record.ranks.format import (
+    CLOCK,
+    CYCLE,
+    IDLE,
+    MAGIC,
+    READY,
+    RESPONSE,
+    SCHEMAS,
+    SENT,
+    STEP,
+    Block,
+    blocks,
+)
 
 SUFFIX = ".rank"
+
+
+class Sent(NamedTuple):
+    """What a rank sent over its control links, for agreement alone."""
+
+    messages: int
+    nbytes: int
+    """Their payloads."""
+    rings: int
+    """Neighbours woken, by a message without payload each."""
 
 
 class CycleRecord(NamedTuple):
@@ -35,6 +57,8 @@ class CycleRecord(NamedTuple):
     """Tensor ids, in order of submission."""
     stamps_ns: tuple[int, ...]
     """When each was submitted."""
+    sent: Sent | None = None
+    """None where the record does not say: in old ones, and where another library sent."""
 
 
 class ResponseRecord(NamedTuple):
@@ -78,6 +102,8 @@ class IdleRecord(NamedTuple):
     entered_first_ns: int
     entered_last_ns: int
     left_last_ns: int
+    sent: Sent | None = None
+    """In all of them, as of a :class:`CycleRecord`."""
 
 
 class ClockRecord(NamedTuple):
@@ -166,8 +192,8 @@ def read_rank(path: Path) -> RankRecord:
     try:
         head = json.loads(bytes(first[1]))
         record = RankRecord(path, head)
-        if head.get("schema") != SCHEMA:
-            raise InputError.one(str(path), "schema", head.get("schema"), "unknown schema", (SCHEMA,))
+        if head.get("schema") not in SCHEMAS:
+            raise InputError.one(str(path), "schema", head.get("schema"), "unknown schema", SCHEMAS)
         record.lost_bytes = _fill(record, stream)
     except (ValueError, KeyError, TypeError, struct.error) as error:
         raise InputError.one(str(path), "", None, f"damaged: {error}") from error
@@ -186,7 +212,8 @@ def _fill(record: RankRecord, stream: Generator[tuple[Block, memoryview], None, 
             *values, popped = CYCLE.unpack_from(payload)
             ids = struct.unpack_from(f"<{popped}I", payload, CYCLE.size)
             stamps = struct.unpack_from(f"<{popped}q", payload, CYCLE.size + 4 * popped)
-            record.cycles.append(CycleRecord._make((*values, ids, stamps)))
+            sent = _sent(payload, CYCLE.size + 12 * popped)
+            record.cycles.append(CycleRecord._make((*values, ids, stamps, sent)))
         elif kind is Block.RESPONSE:
             *values, count = RESPONSE.unpack_from(payload)
             ids = struct.unpack_from(f"<{count}I", payload, RESPONSE.size)
@@ -199,8 +226,13 @@ def _fill(record: RankRecord, stream: Generator[tuple[Block, memoryview], None, 
             stamps = struct.unpack_from(f"<{count}q", payload, READY.size + 4 * count)
             record.ready.append(ReadyRecord(step, ids, stamps))
         elif kind is Block.IDLE:
-            record.idle.append(IdleRecord(*IDLE.unpack(payload)))
+            record.idle.append(IdleRecord._make((*IDLE.unpack_from(payload), _sent(payload, IDLE.size))))
         elif kind is Block.CLOCK:
             record.clocks.append(ClockRecord(*CLOCK.unpack(payload)))
         elif kind is Block.END:
             record.end = json.loads(bytes(payload))
+
+
+def _sent(payload: memoryview, at: int) -> Sent | None:
+    """What stands at the end of a block, if it does."""
+    return Sent._make(SENT.unpack_from(payload, at)) if len(payload) > at else None

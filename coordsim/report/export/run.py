@@ -13,7 +13,7 @@ from coordsim.record.export.run_picture import picture
 from coordsim.record.ranks import RankRecord, merge_records, read_folder
 from coordsim.record.store import read_run
 from coordsim.record.trace import Trace
-from coordsim.report.export import simulated
+from coordsim.report.export import recorded, simulated
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,10 @@ class Run:
     base_ns: int
     wanted: range
     """Numbers of the steps."""
+    asked: bool
+    """Whether they were asked for; else they are all."""
     warn: Callable[[str], None]
+    watch: simulated.Watch
 
     @property
     def rows(self) -> list[int]:
@@ -48,14 +51,25 @@ class Run:
         return [number - first for number in self.wanted]
 
 
+class _Unwatched:
+    """Nobody looks."""
+
+    def begin(self, title: str) -> None:
+        pass
+
+    def update(self, done: int, total: int) -> None:
+        pass
+
+
 def export_run(
-    run: Path, to: str, out: Path | None, steps: range | None, limit: int, warn: Callable[[str], None] = lambda _: None
-) -> Exported:
+    run: Path, to: str, out: Path | None, steps: range | None, limit: int,
+    warn: Callable[[str], None] = lambda _: None, watch: simulated.Watch | None = None,
+) -> Exported:  # fmt: skip
     """Write ``run`` (a run directory, or a folder of ranks' records) in the format ``to``, one of :data:`FORMATS`.
 
     ``out``: the file, of chakra a prefix; default: named after the run, in the working directory. ``steps``: their
-    numbers, None for all. ``limit``: events (nodes, operations) at most. ``warn`` is told, before it begins, what will
-    take long.
+    numbers, None for all that fit and do not take too long. ``limit``: events (nodes, operations) at most. ``warn`` is
+    told, before it begins, what will take long, and ``watch`` then how far it is.
 
     Raises InputError for what is no run, has no such steps, or does not keep what the format needs;
     EnvironmentProblem for a missing extra; OSError.
@@ -66,10 +80,10 @@ def export_run(
         raise InputError.one("--out", "", str(path), f"folder {path.absolute().parent} does not exist")
     if path.is_dir() and to != "chakra":
         raise InputError.one("--out", "", str(path), f"{path} is a folder; name a file")
-    return write(_read(run, steps, warn), path, limit)
+    return write(_read(run, steps, warn, watch or _Unwatched()), path, limit)
 
 
-def _read(path: Path, within: range | None, warn: Callable[[str], None]) -> Run:
+def _read(path: Path, within: range | None, warn: Callable[[str], None], watch: simulated.Watch) -> Run:
     if (path / "manifest.json").is_file():
         trace, facts = read_run(path)
         records, base_ns = [], 0
@@ -83,7 +97,7 @@ def _read(path: Path, within: range | None, warn: Callable[[str], None]) -> Run:
     if not wanted:
         have = f"{there.start}:{there.stop}"
         raise InputError.one("--steps", "", str(within), f"{path} has none of these steps; it has {have}")
-    return Run(path, trace, facts, records, base_ns, wanted, warn)
+    return Run(path, trace, facts, records, base_ns, wanted, within is not None, warn, watch)
 
 
 def _chrome(run: Run, path: Path, limit: int) -> Exported:
@@ -100,15 +114,18 @@ def _perfetto(run: Run, path: Path, limit: int) -> Exported:
 
 def _horovod(run: Run, path: Path, limit: int) -> Exported:
     if not run.records:
-        return Exported(path, *simulated.timeline(run.path, run.facts, run.trace, run.wanted, path, limit, run.warn))
-    done = horovod.write_horovod(path, run.records, run.base_ns, run.wanted, limit)
-    if not done.steps:
+        done = simulated.timeline(
+            run.path, run.facts, run.trace, run.wanted, path, limit, run.asked, run.warn, run.watch
+        )
+        return Exported(path, *done)
+    written = horovod.write_horovod(path, run.records, run.base_ns, run.wanted, limit)
+    if not written.steps:
         raise InputError.one("--max-events", "", limit, "not even one step fits")
-    told = [f"left out for size: {done.left_out:,} steps"] if done.left_out else []
+    told = [f"left out for size: {written.left_out:,} steps"] if written.left_out else []
     silent = [record.rank for record in run.records if not record.head.get("detailed")]
     if silent:
         told.append(f"{len(silent):,} of {len(run.records):,} ranks recorded steps only: no ticks of theirs")
-    return Exported(path, f"{done.steps:,} steps, up to {done.events:,} events", told)
+    return Exported(path, f"{written.steps:,} steps, up to {written.events:,} events", told)
 
 
 def _chakra(run: Run, path: Path, limit: int) -> Exported:
@@ -145,9 +162,8 @@ def _chakra(run: Run, path: Path, limit: int) -> Exported:
 
 
 def _goal(run: Run, path: Path, limit: int) -> Exported:
-    if "scenario" not in run.facts:
-        message = "a real run's records do not keep the size of each message; goal takes simulated runs"
-        raise InputError.one(str(run.path), "", None, message)
+    if run.records:
+        return Exported(path, *recorded.goal(run.records, run.wanted, path, limit))
     return Exported(path, *simulated.goal(run.path, run.facts, path, limit))
 
 

@@ -8,32 +8,52 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from coordsim.errors import InputError
 from coordsim.record.files import whole_file
-from coordsim.record.trace import Trace
+from coordsim.record.trace import Kind, Trace
 from coordsim.scenario.model import Scenario
 from coordsim.scenario.restored import restored
 from coordsim.simulate.goal import goal_of, goal_text
+from coordsim.simulate.problem import Progress
 from coordsim.simulate.timeline import export_timeline
 
 EVENTS_A_TENSOR = 14
 """Of a timeline, for each tensor and step: begins and ends of negotiation, operation and its five parts, at most."""
 NAMES_A_TENSOR = 2
-SLOW = 1_000
-"""Ranks times steps from which the event engine takes seconds."""
+MESSAGES_A_S = 15_000
+"""Of control, that the event engine handles on one core: for estimates."""
+PATIENT_S = 150
+"""Steps are left out beyond, unless they were asked for."""
+WORTH_SAYING_S = 10
 OPERATIONS_A_RANK = 4
 """Of a cycle, at least."""
 
 
+class Watch(Protocol):
+    """Who is told how far something is that takes long."""
+
+    def begin(self, title: str) -> None:
+        """The next part begins."""
+        ...
+
+    def update(self, done: int, total: int) -> None:
+        """So much of it is done."""
+        ...
+
+
 def timeline(
-    run: Path, facts: dict[str, Any], trace: Trace, wanted: range, path: Path, limit: int,
-    warn: Callable[[str], None],
+    run: Path, facts: dict[str, Any], trace: Trace, wanted: range, path: Path, limit: int, asked: bool,
+    warn: Callable[[str], None], watch: Watch,
 ) -> tuple[str, list[str]]:  # fmt: skip
-    """Write rank 0's timeline of the run's steps up to the last wanted one. Returns what, and what is not in it."""
+    """Write rank 0's timeline of the run's steps up to the last wanted one. Returns what, and what is not in it.
+
+    ``asked``: these steps were asked for, so none is left out because it takes long; ``warn`` is told how long.
+    """
     scenario = _scenario(run, facts)
     if wanted.start:
         raise InputError.one("--steps", "", wanted.start, "a simulated timeline begins with the run: use 0:B")
@@ -46,11 +66,51 @@ def timeline(
     fitting = int(np.searchsorted(events, limit, side="right"))
     if fitting < 2:
         raise InputError.one("--max-events", "", limit, f"the first two steps have up to {events[1]:,} events")
-    if scenario.ranks * fitting > SLOW:
-        warn(f"{fitting:,} steps of {scenario.ranks:,} ranks are run again by events: slow; fewer --steps take less")
-    export_timeline(replace(scenario, steps=fitting - 1), path)
     told = [f"left out for size: {len(wanted) - fitting:,} steps"] if fitting < len(wanted) else []
-    return f"{fitting:,} steps, up to {events[fitting - 1]:,} events", told
+    takes_s = np.cumsum(_messages(scenario, trace, fitting)) / MESSAGES_A_S
+    taken = fitting if asked else max(int(np.searchsorted(takes_s, PATIENT_S, side="right")), 2)
+    if taken < fitting:
+        told.append(
+            f"left out for time: {fitting - taken:,} steps; --steps 0:{fitting} takes them, in some "
+            f"{_spelled(takes_s[fitting - 1])}"
+        )
+    if takes_s[taken - 1] > WORTH_SAYING_S:
+        warn(f"{taken:,} steps of {scenario.ranks:,} ranks are run again by events, in some "
+             f"{_spelled(takes_s[taken - 1])}; fewer --steps take less")  # fmt: skip
+    watch.begin("simulating by events")
+    export_timeline(
+        replace(scenario, steps=taken - 1), path, progress=watch.update, writing=_begun(watch, "writing")
+    )
+    return f"{taken:,} steps, up to {events[taken - 1]:,} events", told
+
+
+def _messages(scenario: Scenario, trace: Trace, steps: int) -> npt.NDArray[np.float64]:
+    """Control messages of the first ``steps`` steps, about, shape [step]; what the event engine's time goes with."""
+    cycles, kind = trace.cycles, trace.cycles["kind"]
+    slow = 2.0 if scenario.control_plane.name == "point-to-point" else 4.0  # lists, responses, lengths of both
+    doubling = float(scenario.ranks.bit_length())
+    fast = {"ring": 2.0, "in-network": 1.0}.get(scenario.cluster.control.and_reduce, doubling)
+    if scenario.control_plane.name == "cached":
+        of_cycle = fast + slow * np.isin(kind, (Kind.SLOW, Kind.INVALIDATE))
+    else:
+        of_cycle = np.full(kind.size, slow)
+    found = np.bincount(cycles["step"], of_cycle * cycles["repeat"], steps)[:steps] * scenario.ranks
+    return cast("npt.NDArray[np.float64]", found)
+
+
+def _begun(watch: Watch, title: str) -> Progress:
+    """Tells ``watch`` the title with the first news."""
+
+    def update(done: int, total: int) -> None:
+        if not done:
+            watch.begin(title)
+        watch.update(done, total)
+
+    return update
+
+
+def _spelled(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def goal(run: Path, facts: dict[str, Any], path: Path, limit: int) -> tuple[str, list[str]]:
@@ -64,7 +124,7 @@ def goal(run: Path, facts: dict[str, Any], path: Path, limit: int) -> tuple[str,
     if operations > limit:
         raise InputError.one("--max-events", "", limit, f"the cycle has {operations:,} operations")
     told = [
-        "left out: all but one control cycle, in which every rank has all tensors and enters at once",
+        "left out: all but one control cycle, whatever --steps says; every rank has all tensors and enters at once",
         "left out: gradients' collectives; GOAL has the control plane's messages alone",
     ]
     if warm:
@@ -76,6 +136,9 @@ def goal(run: Path, facts: dict[str, Any], path: Path, limit: int) -> tuple[str,
 
 
 def _scenario(run: Path, facts: dict[str, Any]) -> Scenario:
+    if "imported" in facts:
+        message = f"was imported ({facts['imported'].get('format')}): it has neither ranks' records nor a scenario"
+        raise InputError.one(str(run), "", None, message)
     if "scenario" not in facts:
         message = "keeps neither ranks' records nor a scenario; export the folder of records it was made from"
         raise InputError.one(str(run), "", None, message)

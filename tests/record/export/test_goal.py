@@ -10,6 +10,8 @@ import pytest
 from coordsim.cost.goal import parse
 from coordsim.cost.network import LogGP
 from coordsim.errors import InputError
+from coordsim.record.ranks import merge
+from coordsim.record.store import write_run
 from coordsim.report.export import export_run
 from coordsim.simulate.goal import goal_of
 from tests.oracles.replay import replay
@@ -37,6 +39,13 @@ def test_bounded(simulated: Path, tmp_path: Path) -> None:
             export_run(simulated, "goal", tmp_path / "t.goal", None, limit)
 
 
-def test_a_real_run_is_refused(recorded: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="do not keep the size of each message"):
-        export_run(recorded, "goal", tmp_path / "t.goal", None, 1000)
+def test_a_run_directory_of_a_real_run_is_refused(recorded: Path, tmp_path: Path) -> None:
+    """It keeps what was agreed on, not what each rank submitted."""
+    found = merge(recorded)
+    write_run(tmp_path / "run", found.trace, found.facts)
+    with pytest.raises(InputError, match="keeps neither ranks' records nor a scenario; export the folder of records"):
+        export_run(tmp_path / "run", "goal", tmp_path / "t.goal", None, 1000)
+    write_run(tmp_path / "imported", found.trace, found.facts | {"imported": {"format": "kineto"}})
+    with pytest.raises(InputError, match=r"was imported \(kineto\): it has neither ranks' records nor a scenario"):
+        export_run(tmp_path / "imported", "goal", tmp_path / "t.goal", None, 1000)
+    assert not (tmp_path / "t.goal").exists()
