@@ -130,7 +130,8 @@ def test_a_small_pickle_of_endless_lists(tmp_path: Path) -> None:
         (pickle.dumps({"entries": [1 << 100_000]}), "a number of absurd length"),
         (b"{}", "has no list of entries"),
         (b'{"entries": [' + b"[" * 200_000, "nested too deep"),
-        (b"\x1f\x8b\x08\x00junk", "damaged compression"),
+        (b"\x1f\x8b\x08\x00junk", "the compressed file is cut off"),
+        (b"\x1f\x8b\x09junk", "damaged compression"),
     ],
 )
 def test_what_is_no_dump_is_one_error(data: bytes, said: str, tmp_path: Path) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import pickle
 import pickletools
 import re
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 from coordsim.errors import InputError
 from coordsim.record.json_text import JsonText, members
+from coordsim.record.small_files import first_bytes, small_bytes
 from coordsim.record.torch_types import TYPES
 
 EXPECTED = "expected a dump of PyTorch's Flight Recorder (entries, pg_config, pg_status)"
@@ -31,6 +30,7 @@ _PLAIN = frozenset({
     "SETITEMS", "GET", "BINGET", "LONG_BINGET", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE",
 })  # fmt: skip
 """Operations of a pickle that build containers and plain values; any other one calls something."""
+_HEAD = 4096
 _LONGEST_NUMBER = 128
 """Bytes of an integer: no counter or time is longer."""
 
@@ -69,8 +69,10 @@ def read_dump(path: Path) -> Dump:
     dump = Dump(path)
     match = _RANK.search(path.name)
     dump.rank = int(match[1]) if match else None
-    data = _bytes(path)
-    if data[:1] == b"\x80":
+    if first_bytes(path, _HEAD)[:1] == b"\x80":
+        data, cut = small_bytes(path, LARGEST_FILE, EXPECTED)
+        if cut:
+            _wrong(path, "", None, f"no whole pickle: {cut}; {EXPECTED}")
         found = _unpickled(path, data)
         if not isinstance(found, dict) or not isinstance(found.get("entries"), list):
             _wrong(path, "entries", None, f"has no list of entries; {EXPECTED}")
@@ -80,22 +82,6 @@ def read_dump(path: Path) -> Dump:
     dump.version = _short(found.get("version", ""))[:20]
     _groups(dump, found)
     return dump
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            data = file.read(LARGEST_FILE + 1)
-        if data[:2] == b"\x1f\x8b":
-            with gzip.open(path) as packed:
-                data = packed.read(LARGEST_FILE + 1)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        _wrong(path, "", None, f"damaged compression: {error}")
-    if len(data) > LARGEST_FILE:
-        _wrong(path, "", None, f"longer than {LARGEST_FILE:,} bytes; {EXPECTED}")
-    if not data:
-        _wrong(path, "", None, f"is empty; {EXPECTED}")
-    return data
 
 
 class _Plain(pickle.Unpickler):

@@ -63,7 +63,7 @@ class TimelineReader:
         text = JsonText(self.path, EXPECTED)
         first = text.next_character()
         if first != "[":
-            text.wrong(f"starts with {first!r}" if first else "is empty")
+            text.wrong(f"starts with {first!r}" if first else text.lost or "is empty")
         text.at += 1
         while True:
             self._ahead(text)
