@@ -176,11 +176,14 @@ class TimelineReader:
         if not isinstance(name, str):
             self._wrong(name, "names a process without text")
         if pid not in self._slots:
-            self._slots[pid] = len(self.tensors)
-            self.tensors.append(name)
-            self._state.append(IDLE)
+            self._add_tensor(pid, name)
         elif self.tensors[self._slots[pid]] != name:
             self._wrong(pid, f"gives pid {pid} a second name, {name!r}")
+
+    def _add_tensor(self, pid: int, name: str) -> None:
+        self._slots[pid] = len(self.tensors)
+        self.tensors.append(name)
+        self._state.append(IDLE)
 
     def _count(self, event: dict[str, Any], key: str) -> int:
         value = event.get(key)
