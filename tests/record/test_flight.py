@@ -204,3 +204,14 @@ def test_json_entries_of_a_cut_file(tmp_path: Path) -> None:
 )
 def test_the_pattern_of_messages(sizes: list[int], pattern: list[int] | None) -> None:
     assert repeated(sizes) == pattern
+
+
+def test_entries_of_all_dumps_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dumps = [tmp_path / "dump_0.json", tmp_path / "dump_1.json"]
+    for dump in dumps:
+        dump.write_bytes(FLIGHT_JSON.read_bytes())
+    many = import_dumps(dumps[:1]).summary["collectives"]
+    monkeypatch.setattr("coordsim.record.flight.dumps.MOST_ENTRIES", many + 1)
+    import_dumps(dumps[:1])
+    with pytest.raises(InputError, match=r"dump_1.json: entries: is beyond .* entries of the job"):
+        import_dumps(dumps)
