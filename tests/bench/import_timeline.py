@@ -74,7 +74,8 @@ def unfused(target: Path, nbytes: int, tensors: int, ranks: int, marked: bool) -
 def _executed(pid: int, now: int, ranks: int, marked: bool) -> bytes:
     lines = [b'{"ph": "i", "name": "CYCLE_START", "ts": %d, "s": "g"}' % now] if marked else []
     lines.append(b'{"ph": "B", "name": "NEGOTIATE_ALLREDUCE", "ts": %d, "pid": %d}' % (now + 5, pid))
-    lines += [b'{"ph": "X", "name": "%d", "ts": %d, "pid": %d, "dur": 0}' % (rank, now + 6, pid) for rank in range(ranks)]
+    tick = b'{"ph": "X", "name": "%d", "ts": %d, "pid": %d, "dur": 0}'
+    lines += [tick % (rank, now + 6, pid) for rank in range(ranks)]
     lines += [
         b'{"ph": "E", "ts": %d, "pid": %d}' % (now + 7, pid),
         b'{"ph": "B", "name": "ALLREDUCE", "ts": %d, "pid": %d}' % (now + 8, pid),

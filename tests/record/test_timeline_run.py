@@ -312,3 +312,25 @@ def test_reading_stops_where_memory_would_not_suffice_and_says_so(
     assert whole.trace is not None
     kept = found.summary["steps"]
     assert np.array_equal(found.trace.steps["end_ns"], whole.trace.steps["end_ns"][:kept])
+
+
+LONG = "9" * 70_000
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [tick(0, 1, 1) | {"name": LONG}],
+        [begin("NEGOTIATE_ALLREDUCE", 1, 1), begin(LONG, 2, 1)],
+        [{"name": "process_name", "ph": "M", "pid": 1, "args": {"name": LONG}}],
+        [{"name": "process_name", "ph": "M", "pid": 9, "args": {"name": LONG}}]
+        + 2 * [begin("NEGOTIATE_ALLREDUCE", 1, 9), end(2, 9)],
+        [{"name": "process_name", "ph": "M", "pid": 9, "args": {"name": LONG}}]
+        + [begin("ALLREDUCE", 1, 9) for _ in range(20)],
+    ],
+)
+def test_an_error_about_a_long_name_stays_short(events: list[dict[str, Any]], tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        import_timeline(timeline(tmp_path / "t.json", *events))
+    assert "99999999" in str(caught.value) or "pid 1" in str(caught.value)
+    assert len(str(caught.value)) < 600

@@ -25,7 +25,7 @@ _COPY_IN = ("MEMCPY_IN", "INIT_FUSION_BUFFER")
 _COPY_OUT = ("MEMCPY_OUT",)
 _WAITS = ("QUEUE", "WAIT_FOR", "INIT_NCCL")
 _LIBRARIES = ("NCCL", "MPI", "GLOO", "CCL", "DDL", "ADASUM")
-MOST_BYTES = 600_000_000
+MOST_BYTES = 540_000_000
 """Of the tables: reading stops behind the batch of events with which they are larger."""
 MOST_MEMBERS = 1 << 22
 """Members of all sets together that are kept."""
@@ -134,7 +134,7 @@ class _Grouping:
         if why == g.BACKWARDS:
             message = f"cycle marks run backwards, from {self._scalars[g.ENTER]} to {when} us"
             raise InputError.one(path, "", when, message)
-        name = self._reader.tensors[tensor]
+        name = self._reader.tensors[tensor][:80]
         raise InputError.one(path, "", name, f"{name!r} is negotiated again before it was executed, at {when} us")
 
     def _learn(self) -> None:
