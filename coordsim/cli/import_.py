@@ -27,7 +27,9 @@ def import_(
     form: Annotated[
         str,
         typer.Option(
-            "--format", metavar="F", help="horovod, kineto, flight-recorder, chakra, nccl-tests; auto: by content."
+            "--format",
+            metavar="F",
+            help="horovod, kineto, flight-recorder, chakra, nccl-tests, gloo-benchmark; auto: by content.",
         ),
     ] = _AUTO,
     out: Annotated[
@@ -36,7 +38,7 @@ def import_(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Recordings of Horovod, PyTorch and NCCL, as a run or more."""
+    """Recordings of Horovod, PyTorch, NCCL, gloo: a run or more."""
     from coordsim.record.detect import FORMATS, import_source
 
     if form not in (_AUTO, *FORMATS):

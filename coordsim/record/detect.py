@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
 from pathlib import Path
 
 from coordsim.errors import InputError
 from coordsim.record.imported import Imported
+from coordsim.record.small_files import first_bytes
 
-FORMATS = ("horovod", "kineto", "flight-recorder", "chakra", "nccl-tests")
+FORMATS = ("horovod", "kineto", "flight-recorder", "chakra", "nccl-tests", "gloo-benchmark")
 MOST_FILES = 100_000
 _HEAD_BYTES = 1 << 16
 _CHAKRA = re.compile(r'"schema"\s*:\s*"[^"]{0,40}chakra|"nodes"\s*:\s*\[')
 _KINETO = re.compile(r'"traceEvents"\s*:|"schemaVersion"\s*:|"distributedInfo"\s*:')
 _FLIGHT = re.compile(r'"(?:entries|pg_config|pg_status|comm_lib_version|nccl_comm_state|nccl_version)"\s*:')
-_TABLE = re.compile(r"\bbusbw\b|^#\s*nThread\b", re.MULTILINE)
+_NCCL_JSON = re.compile(r'"args"\s*:\s*\[[^\]]{0,8192}\]\s*,\s*"env"\s*:|"(?:bus_bw|aggregated_iterations)"\s*:')
+_ARRAY = re.compile(r"\[\s*(?:\{|\]|$)")
+_NCCL = re.compile(r"\bbusbw\b|^#\s*nThread\b", re.MULTILINE)
+_GLOO = re.compile(r"\belements\s+min \((?:us|ns)\)\s+p50 \(")
+_OBJECTS = [("chakra", _CHAKRA), ("nccl-tests", _NCCL_JSON), ("kineto", _KINETO), ("flight-recorder", _FLIGHT)]
+_TABLES = [("nccl-tests", _NCCL), ("gloo-benchmark", _GLOO)]
 
 
 def import_source(path: Path, given: str) -> Imported:
@@ -37,10 +41,10 @@ def import_source(path: Path, given: str) -> Imported:
 
 
 def _read(form: str, paths: list[Path]) -> Imported:
-    if form == "nccl-tests":
-        from coordsim.record.nccltests import import_tables
+    if form in ("nccl-tests", "gloo-benchmark"):
+        from coordsim.record.benchtables import import_tables
 
-        return import_tables(paths)
+        return import_tables(paths, form)
     if form == "kineto":
         from coordsim.record.kineto import import_traces
 
@@ -74,32 +78,17 @@ def files_of(path: Path) -> list[Path]:
 
 def kind_of(path: Path) -> str:
     """One of FORMATS, told by how the file begins. Raises InputError when it is none."""
-    head = _head(path)
+    head = first_bytes(path, _HEAD_BYTES)
     if head[:1] == b"\x80":
         return "flight-recorder"
     if path.name.endswith((".et", ".et.gz")):
         return "chakra"
     text = head.decode("utf-8", errors="replace").lstrip("\ufeff \t\r\n")
-    if text.startswith("["):
+    if _ARRAY.match(text):
         return "horovod"
-    if text.startswith("{"):
-        for kind, sign in (("chakra", _CHAKRA), ("kineto", _KINETO), ("flight-recorder", _FLIGHT)):
-            if sign.search(text):
-                return kind
-    elif _TABLE.search(text):
-        return "nccl-tests"
+    for kind, sign in _OBJECTS if text.startswith("{") else _TABLES:
+        if sign.search(text):
+            return kind
     found = f"begins with {text[:12]!r}" if text else "is empty"
     message = f"{found}, which is none of {', '.join(FORMATS)}; name it with --format if it is"
     raise InputError.one(str(path), "", text[:12], message)
-
-
-def _head(path: Path) -> bytes:
-    """The first bytes, unpacked; as many as a damaged or cut file has."""
-    with open(path, "rb") as file:
-        head = file.read(_HEAD_BYTES)
-    if head[:2] != b"\x1f\x8b":
-        return head
-    try:
-        return zlib.decompressobj(31).decompress(head, _HEAD_BYTES)
-    except (zlib.error, gzip.BadGzipFile) as error:
-        raise InputError.one(str(path), "", None, f"damaged compression: {error}") from error

@@ -31,7 +31,7 @@ class Imported:
     """A scenario file with ``[cluster.data]``."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Gradient:
     name: str
     numel: int

@@ -184,7 +184,7 @@ def members(text: JsonText, arrays: frozenset[str]) -> Iterator[tuple[str, Any]]
     """
     first = text.next_character()
     if first != "{":
-        text.wrong(f"starts with {first!r}" if first else "is empty")
+        text.wrong(f"starts with {first!r}" if first else text.lost or "is empty")
     text.at += 1
     seen: set[str] = set()
     while (character := text.next_character()) not in ("}", ""):

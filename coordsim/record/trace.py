@@ -6,7 +6,7 @@ one encoder that both engines emit through; equality of two traces is equality o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from hashlib import sha256
@@ -76,15 +76,33 @@ STEP_COLUMNS = (
 )  # fmt: skip
 
 
+class Columns(Mapping[str, Int64]):
+    """A table whose columns are made when they are asked for, each time anew: for runs of millions of rows."""
+
+    def __init__(self, names: tuple[str, ...], make: Callable[[str], npt.ArrayLike]) -> None:
+        self._names, self._make = names, make
+
+    def __getitem__(self, name: str) -> Int64:
+        if name not in self._names:
+            raise KeyError(name)
+        return np.ascontiguousarray(self._make(name), np.int64)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 @dataclass(frozen=True)
 class Trace:
     """One column set per table; every column has shape [rows] and dtype int64."""
 
-    cycles: dict[str, Int64]
+    cycles: Mapping[str, Int64]
     """``CYCLE_COLUMNS``; a row stands for ``repeat`` cycles, ``period_ns`` apart."""
-    responses: dict[str, Int64]
+    responses: Mapping[str, Int64]
     """``RESPONSE_COLUMNS``; one row per executed response, in order of execution."""
-    steps: dict[str, Int64]
+    steps: Mapping[str, Int64]
     """``STEP_COLUMNS``; row 0 is the cold step. ``forward_median_ns`` and ``ready_median_ns`` count from
     the step's start (lower medians over ranks); the other times from the start of the run."""
     blocking: bool = False

@@ -1,9 +1,10 @@
 """How fast a large Horovod timeline is imported, beside what reading it costs anyhow.
 
-    python -m tests.bench.import_timeline [--megabytes 1000] [--packed]
+    python -m tests.bench.import_timeline [--megabytes 1000] [--packed] [--worst]
 
 A real recording is repeated, its time stamps moved on, in a temporary folder. Each figure is of a process of its own:
 seconds of wall clock and CPU, MB/s, peak memory; `wc -l` and `json.load` (of a tenth, its memory allowing) beside it.
+``--worst``: made timelines instead, without any fusion and with a cycle for every tensor (:data:`WORST`).
 """
 
 from __future__ import annotations
@@ -44,6 +45,45 @@ def repeated(source: Path, target: Path, nbytes: int) -> None:
         file.write(b"]")
 
 
+WORST = {
+    "161 tensors a step": (161, 0, True), "one tensor a step": (1, 0, True), "the same, 64 ranks": (1, 64, True),
+    "the same, no marks": (1, 0, False), "a million names": (1_000_000, 0, True),
+}  # fmt: skip
+"""Tensors, ranks whose requests are counted, whether cycles are marked."""
+
+
+def unfused(target: Path, nbytes: int, tensors: int, ranks: int, marked: bool) -> None:
+    """A timeline in which every tensor is agreed and executed alone, written as Horovod writes."""
+    with open(target, "wb") as file:
+        file.write(b"[\n")
+        for pid in range(1, tensors + 1):
+            file.write(
+                b'{"name": "process_name", "ph": "M", "pid": %d, "args": {"name": "layer.%d.weight"}},\n'
+                b'{"name": "process_sort_index", "ph": "M", "pid": %d, "args": {"sort_index": %d}},\n'
+                % (pid, pid, pid, pid)
+            )
+        now, first = 0, True
+        while file.tell() < nbytes:
+            for pid in range(1, tensors + 1):
+                file.write(b"" if first else b",\n")
+                file.write(_executed(pid, now, ranks, marked))
+                now, first = now + 1000, False
+        file.write(b"\n]")
+
+
+def _executed(pid: int, now: int, ranks: int, marked: bool) -> bytes:
+    lines = [b'{"ph": "i", "name": "CYCLE_START", "ts": %d, "s": "g"}' % now] if marked else []
+    lines.append(b'{"ph": "B", "name": "NEGOTIATE_ALLREDUCE", "ts": %d, "pid": %d}' % (now + 5, pid))
+    tick = b'{"ph": "X", "name": "%d", "ts": %d, "pid": %d, "dur": 0}'
+    lines += [tick % (rank, now + 6, pid) for rank in range(ranks)]
+    lines += [
+        b'{"ph": "E", "ts": %d, "pid": %d}' % (now + 7, pid),
+        b'{"ph": "B", "name": "ALLREDUCE", "ts": %d, "pid": %d}' % (now + 8, pid),
+        b'{"ph": "E", "ts": %d, "pid": %d, "args": {"dtype": "float32", "shape": "[10]"}}' % (now + 30, pid),
+    ]
+    return b",\n".join(lines)
+
+
 def _shifted(pieces: list[bytes], by_us: int) -> Iterator[bytes]:
     for index, piece in enumerate(pieces):
         yield b'"ts": %d' % (int(piece) + by_us) if index % 2 else piece
@@ -58,6 +98,19 @@ def measured(*command: str) -> tuple[float, float, int]:
     if process.returncode:
         raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}")
     return time.perf_counter() - began, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024
+
+
+def worst(megabytes: int) -> None:
+    """Print a Markdown table of the made ones."""
+    print("| what | wall s | CPU s | MB/s of CPU | peak MB |\n|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "t.json")
+        for what, shape in WORST.items():
+            unfused(path, megabytes * 10**6, *shape)
+            command = (sys.executable, "-m", "coordsim", "import", str(path), "--out", f"{folder}/run")
+            wall, cpu, peak = measured(*command)
+            rate = path.stat().st_size / 1e6 / cpu
+            print(f"| {what} | {wall:.1f} | {cpu:.1f} | {rate:,.0f} | {peak / 1e6:,.0f} |", flush=True)
 
 
 def main(megabytes: int, packed: bool) -> None:
@@ -88,5 +141,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=1000, help="size of the timeline")
     parser.add_argument("--packed", action="store_true", help="a compressed one too")
+    parser.add_argument("--worst", action="store_true", help="made timelines that cost most")
     options = parser.parse_args()
-    main(options.megabytes, options.packed)
+    if options.worst:
+        worst(options.megabytes)
+    else:
+        main(options.megabytes, options.packed)

@@ -10,11 +10,15 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run
+from tests.record.test_gloo_benchmark import TABLE as GLOO
 from tests.record.test_nccltests import TABLE
 from tests.record.torch_files import CHAKRA, FLIGHT, KINETO
 from tests.timelines import REAL
 
-SOURCES = {"horovod": (REAL[2],), "kineto": KINETO, "flight-recorder": FLIGHT, "chakra": CHAKRA, "nccl-tests": (TABLE,)}
+SOURCES = {
+    "horovod": (REAL[2],), "kineto": KINETO, "flight-recorder": FLIGHT, "chakra": CHAKRA, "nccl-tests": (TABLE,),
+    "gloo-benchmark": (GLOO,),
+}  # fmt: skip
 
 
 def folder(path: Path, *files: Path) -> Path:
@@ -59,13 +63,14 @@ def test_profiled_ranks_become_a_run_that_report_reads(run: Run, tmp_path: Path)
     assert max(map(len, screen.stdout.splitlines())) <= 80
 
 
-def test_a_measured_cluster_simulates(run: Run, tmp_path: Path) -> None:
-    assert run("import", TABLE, "--out", tmp_path / "mine.toml").exit_code == 0
-    onto = ("--cluster", "summit", "--workload", "resnet50", "--steps", 1)
+@pytest.mark.parametrize(("table", "bus_Bps"), [(TABLE, 20_400_000_000), (GLOO, round(1.5 * 1.739 * 2**30))])
+def test_a_measured_cluster_simulates(run: Run, table: Path, bus_Bps: int, tmp_path: Path) -> None:
+    assert run("import", table, "--out", tmp_path / "mine.toml").exit_code == 0
+    onto = ("--cluster", "summit", "--workload", "resnet50", "--steps", 1, *(("--ranks", 6) if table == GLOO else ()))
     result = run("simulate", tmp_path / "mine.toml", *onto, "--json")
     found = json.loads(result.stdout)["scenario"]
-    assert found["cluster"]["data"]["bus_bandwidth_Bps"] == 20_400_000_000
-    assert found["ranks"] == 4
+    assert found["cluster"]["data"]["bus_bandwidth_Bps"] == pytest.approx(bus_Bps, rel=1e-6)
+    assert found["ranks"] == (6 if table == GLOO else 4)
 
 
 def test_a_folder_of_several_kinds_names_the_odd_one(run: Run, tmp_path: Path) -> None:

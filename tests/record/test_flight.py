@@ -130,7 +130,8 @@ def test_a_small_pickle_of_endless_lists(tmp_path: Path) -> None:
         (pickle.dumps({"entries": [1 << 100_000]}), "a number of absurd length"),
         (b"{}", "has no list of entries"),
         (b'{"entries": [' + b"[" * 200_000, "nested too deep"),
-        (b"\x1f\x8b\x08\x00junk", "damaged compression"),
+        (b"\x1f\x8b\x08\x00junk", "the compressed file is cut off"),
+        (b"\x1f\x8b\x09junk", "damaged compression"),
     ],
 )
 def test_what_is_no_dump_is_one_error(data: bytes, said: str, tmp_path: Path) -> None:
@@ -203,3 +204,14 @@ def test_json_entries_of_a_cut_file(tmp_path: Path) -> None:
 )
 def test_the_pattern_of_messages(sizes: list[int], pattern: list[int] | None) -> None:
     assert repeated(sizes) == pattern
+
+
+def test_entries_of_all_dumps_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dumps = [tmp_path / "dump_0.json", tmp_path / "dump_1.json"]
+    for dump in dumps:
+        dump.write_bytes(FLIGHT_JSON.read_bytes())
+    many = import_dumps(dumps[:1]).summary["collectives"]
+    monkeypatch.setattr("coordsim.record.flight.dumps.MOST_ENTRIES", many + 1)
+    import_dumps(dumps[:1])
+    with pytest.raises(InputError, match=r"dump_1.json: entries: is beyond .* entries of the job"):
+        import_dumps(dumps)

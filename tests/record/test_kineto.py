@@ -18,7 +18,7 @@ from coordsim.errors import InputError
 from coordsim.record.breakdown import breakdown, step_times
 from coordsim.record.imported import Imported
 from coordsim.record.kineto import import_traces
-from coordsim.record.kineto.reader import read_trace
+from coordsim.record.kineto.reader import MOST_KEPT, read_trace
 from tests.record.torch_files import KINETO, changed, loaded
 
 
@@ -161,8 +161,6 @@ def test_a_cut_trace_keeps_its_whole_steps(tmp_path: Path) -> None:
 def test_pieces_may_end_anywhere(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = read_trace(KINETO[0])
     monkeypatch.setattr("coordsim.record.json_text.CHUNK_BYTES", size)
-    if size == 1:
-        monkeypatch.setattr("coordsim.record.kineto.reader.MOST_KEPT", 1 << 20)
     found = read_trace(KINETO[0])
     assert (found.steps, found.transfers, found.base_ns) == (whole.steps, whole.transfers, whole.base_ns)
 
@@ -281,3 +279,11 @@ def test_json_that_is_no_trace_but_parses(tmp_path: Path) -> None:
     assert found.summary["ranks"] is None
     assert "distributedInfo" in found.unknown["ranks"]
     sums(found)
+
+
+def test_what_is_kept_of_all_ranks_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = MOST_KEPT - read_trace(KINETO[0]).room
+    monkeypatch.setattr("coordsim.record.kineto.run.MOST_KEPT", kept + 1)
+    import_traces([KINETO[0]])
+    with pytest.raises(InputError, match=r"kineto_rank1.*is beyond .* of all ranks; record fewer steps"):
+        import_traces(list(KINETO))

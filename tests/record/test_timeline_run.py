@@ -18,6 +18,7 @@ from coordsim.errors import InputError
 from coordsim.record.breakdown import breakdown, step_times
 from coordsim.record.imported import Imported
 from coordsim.record.timeline import TimelineReader
+from coordsim.record.timeline.grouped import read_grouped
 from coordsim.record.timeline.run import import_timeline
 from tests.timelines import REAL, real_events
 
@@ -275,3 +276,61 @@ def test_any_order_of_events_is_a_run_that_sums_or_one_error(
     for part in breakdown(found.trace).values():
         assert (part >= 0).all()
     run_summary(found.trace, found.facts)
+
+
+def steps_of_one_tensor(path: Path, count: int, rank: int) -> Path:
+    """Steps in which ``rank`` is counted in a later cycle than rank 0."""
+    made = []
+    for at in range(1000, 1000 + 1000 * count, 1000):
+        made += [
+            mark(at), begin("NEGOTIATE_ALLREDUCE", at + 1, 1), tick(0, at + 2, 1), mark(at + 100),
+            tick(rank, at + 101, 1), end(at + 102, 1), begin("ALLREDUCE", at + 110, 1), end(at + 120, 1, "[4]"),
+        ]  # fmt: skip
+    return timeline(path, *made, tensors=1)
+
+
+def test_a_rank_of_a_huge_job_is_last_in_every_step(tmp_path: Path) -> None:
+    """A row of a million ranks was cleared and sorted for every step."""
+    found = import_timeline(steps_of_one_tensor(tmp_path / "t.json", 3000, 1_000_000))
+    assert (found.summary["steps"], found.summary["ranks"]) == (3000, 1_000_001)
+    grouped = read_grouped(tmp_path / "t.json")
+    assert set(grouped.steps["last_rank"].tolist()) == {1_000_000}
+    assert set(grouped.steps["ranks"].tolist()) == {2}
+
+
+def test_reading_stops_where_memory_would_not_suffice_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = steps_of_one_tensor(tmp_path / "t.json", 6000, 1)
+    whole = import_timeline(path)
+    monkeypatch.setattr("coordsim.record.timeline.grouped.MOST_BYTES", 1000)
+    found = import_timeline(path)
+    assert 0 < found.summary["steps"] < whole.summary["steps"] == 6000
+    assert "nothing behind it is in the run" in found.unknown["rest"]
+    assert found.facts["ended_early"] == [0]
+    assert found.trace is not None
+    assert whole.trace is not None
+    kept = found.summary["steps"]
+    assert np.array_equal(found.trace.steps["end_ns"], whole.trace.steps["end_ns"][:kept])
+
+
+LONG = "9" * 70_000
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [tick(0, 1, 1) | {"name": LONG}],
+        [begin("NEGOTIATE_ALLREDUCE", 1, 1), begin(LONG, 2, 1)],
+        [{"name": "process_name", "ph": "M", "pid": 1, "args": {"name": LONG}}],
+        [{"name": "process_name", "ph": "M", "pid": 9, "args": {"name": LONG}}]
+        + 2 * [begin("NEGOTIATE_ALLREDUCE", 1, 9), end(2, 9)],
+        [{"name": "process_name", "ph": "M", "pid": 9, "args": {"name": LONG}}]
+        + [begin("ALLREDUCE", 1, 9) for _ in range(20)],
+    ],
+)
+def test_an_error_about_a_long_name_stays_short(events: list[dict[str, Any]], tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        import_timeline(timeline(tmp_path / "t.json", *events))
+    assert "99999999" in str(caught.value) or "pid 1" in str(caught.value)
+    assert len(str(caught.value)) < 600

@@ -18,7 +18,7 @@ _GROUPS = "## process_group:init ##"
 _COLLECTIVES = ("c10d::", "gloo:", "nccl:", "mpi:", "ucc:")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Message:
     name: str
     nbytes: int | None

@@ -11,7 +11,7 @@ import numpy as np
 
 from coordsim.errors import InputError
 from coordsim.record.collectives import buckets, repeated
-from coordsim.record.flight.reader import Dump, Entry, read_dump
+from coordsim.record.flight.reader import MOST_ENTRIES, Dump, Entry, read_dump
 from coordsim.record.imported import Imported, workload_csv
 
 FORMAT = "flight-recorder"
@@ -25,7 +25,11 @@ _UNKNOWN = {
 
 def import_dumps(paths: list[Path]) -> Imported:
     """The dumps of one job. Raises InputError for files that are none, and for ranks of different jobs."""
-    dumps = [read_dump(path) for path in paths]
+    dumps: list[Dump] = []
+    room = MOST_ENTRIES
+    for path in paths:
+        dumps.append(read_dump(path, room))
+        room = max(room - len(dumps[-1].entries), 0)
     _one_job(dumps)
     dumps.sort(key=lambda each: each.rank if each.rank is not None else 0)
     return imported(dumps)

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import pickle
 import pickletools
 import re
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from sys import intern
 from typing import Any, NoReturn
 
 from coordsim.errors import InputError
 from coordsim.record.json_text import JsonText, members
+from coordsim.record.small_files import first_bytes, small_bytes
 from coordsim.record.torch_types import TYPES
 
 EXPECTED = "expected a dump of PyTorch's Flight Recorder (entries, pg_config, pg_status)"
-LARGEST_FILE = 1 << 28
+LARGEST_FILE = 1 << 27
 MOST_OPERATIONS = 1 << 23
 """Of a pickle: each may make an object."""
 MOST_ENTRIES = 1 << 20
+"""Of all dumps together, some 400 bytes each."""
 _RANK = re.compile(r"(?:rank[_-]?|_|-)([0-9]{1,7})(?:\.(?:pickle|pkl|json|bin|gz))*$")
 _RANKS = re.compile(r"\[\s*(?:[0-9]{1,7}(?:\s*,\s*[0-9]{1,7})*)?\s*\]")
 _PLAIN = frozenset({
@@ -31,11 +32,12 @@ _PLAIN = frozenset({
     "SETITEMS", "GET", "BINGET", "LONG_BINGET", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE",
 })  # fmt: skip
 """Operations of a pickle that build containers and plain values; any other one calls something."""
+_HEAD = 4096
 _LONGEST_NUMBER = 128
 """Bytes of an integer: no counter or time is longer."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One collective; times in ns since 1970, None where they were not recorded."""
 
@@ -64,38 +66,27 @@ class Dump:
     lost: str | None = None
 
 
-def read_dump(path: Path) -> Dump:
-    """Raises InputError, with the file and what is wrong, for anything that is no dump."""
+def read_dump(path: Path, room: int = MOST_ENTRIES) -> Dump:
+    """Raises InputError, with the file and what is wrong, for anything that is no dump.
+
+    ``room``: the most entries of a dump in JSON.
+    """
     dump = Dump(path)
     match = _RANK.search(path.name)
     dump.rank = int(match[1]) if match else None
-    data = _bytes(path)
-    if data[:1] == b"\x80":
+    if first_bytes(path, _HEAD)[:1] == b"\x80":
+        data, cut = small_bytes(path, LARGEST_FILE, EXPECTED)
+        if cut:
+            _wrong(path, "", None, f"no whole pickle: {cut}; {EXPECTED}")
         found = _unpickled(path, data)
         if not isinstance(found, dict) or not isinstance(found.get("entries"), list):
             _wrong(path, "entries", None, f"has no list of entries; {EXPECTED}")
         dump.entries = [_entry(path, index, entry) for index, entry in enumerate(found["entries"])]
     else:
-        found = _json(dump)
+        found = _json(dump, room)
     dump.version = _short(found.get("version", ""))[:20]
     _groups(dump, found)
     return dump
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            data = file.read(LARGEST_FILE + 1)
-        if data[:2] == b"\x1f\x8b":
-            with gzip.open(path) as packed:
-                data = packed.read(LARGEST_FILE + 1)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        _wrong(path, "", None, f"damaged compression: {error}")
-    if len(data) > LARGEST_FILE:
-        _wrong(path, "", None, f"longer than {LARGEST_FILE:,} bytes; {EXPECTED}")
-    if not data:
-        _wrong(path, "", None, f"is empty; {EXPECTED}")
-    return data
 
 
 class _Plain(pickle.Unpickler):
@@ -125,7 +116,7 @@ def _unpickled(path: Path, data: bytes) -> Any:
         _wrong(path, "", None, f"no whole pickle: {str(error)[:120]}; {EXPECTED}")
 
 
-def _json(dump: Dump) -> dict[str, Any]:
+def _json(dump: Dump, room: int) -> dict[str, Any]:
     text = JsonText(dump.path, EXPECTED, "entry")
     found: dict[str, Any] = {}
     listed = False
@@ -134,8 +125,8 @@ def _json(dump: Dump) -> dict[str, Any]:
             found[key] = value
         elif key == "entries":
             listed = True
-            if len(dump.entries) == MOST_ENTRIES:
-                _wrong(dump.path, "entries", None, f"has more than {MOST_ENTRIES:,} entries")
+            if len(dump.entries) == room:
+                _wrong(dump.path, "entries", None, f"is beyond {MOST_ENTRIES:,} entries of the job; {EXPECTED}")
             dump.entries.append(_entry(dump.path, len(dump.entries), value))
     if not listed:
         _wrong(dump.path, "entries", None, f"has no list of entries; {EXPECTED}")
@@ -156,7 +147,8 @@ def _entry(path: Path, index: int, entry: Any) -> Entry:
     if type(sequence) is not int or not 0 <= sequence < 1 << 62:
         _wrong(path, f"{where}.collective_seq_id", sequence, "is no number of a collective")
     return Entry(
-        label, sequence, name[:80], state[:40], _nbytes(entry), _time(path, where, entry, "time_created_ns"),
+        intern(label), sequence, intern(name[:80]), intern(state[:40]), _nbytes(entry),
+        _time(path, where, entry, "time_created_ns"),
         _time(path, where, entry, "time_discovered_started_ns"),
         _time(path, where, entry, "time_discovered_completed_ns"), entry.get("is_p2p") is True,
     )  # fmt: skip

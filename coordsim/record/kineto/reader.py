@@ -13,8 +13,8 @@ from coordsim.record.json_text import JsonText, members
 from coordsim.record.torch_types import TYPES, numel_of
 
 EXPECTED = "expected a trace of PyTorch's profiler: an object with traceEvents"
-MOST_KEPT = 1 << 21
-"""Collectives, gradients and marks of one rank that are kept; a longer recording has to be split."""
+MOST_KEPT = 1 << 20
+"""Collectives, gradients and marks of all files together, some 600 bytes each; a longer recording has to be split."""
 _LONGEST_US = 9e12
 _STEP = re.compile(r"ProfilerStep#([0-9]{1,12})")
 _BACKWARD = "autograd::engine::evaluate_function: "
@@ -67,6 +67,8 @@ class RankTrace:
     on_gpu: list[Transfer] = field(default_factory=list)
     on_cpu: list[Transfer] = field(default_factory=list)
     gradients: list[Gradient] = field(default_factory=list)
+    room: int = MOST_KEPT
+    """How many more may be kept."""
 
     @property
     def transfers(self) -> list[Transfer]:
@@ -74,9 +76,9 @@ class RankTrace:
         return self.on_gpu or self.on_cpu
 
 
-def read_trace(path: Path) -> RankTrace:
+def read_trace(path: Path, room: int = MOST_KEPT) -> RankTrace:
     """One rank's trace, up to where it is whole. Raises InputError, with file and event, for what is none."""
-    trace = RankTrace(path)
+    trace = RankTrace(path, room=room)
     text = JsonText(path, EXPECTED)
     found = False
     for key, value in members(text, frozenset({"traceEvents"})):
@@ -124,6 +126,7 @@ def _event(trace: RankTrace, event: Any) -> None:
             number = int(match[1])
             if number in trace.steps:
                 _wrong(trace, number, f"marks step {number} a second time: of two recordings?")
+            _room(trace)
             trace.steps[number] = _span(trace, event)
         elif name == _FORWARD:
             _keep(trace, trace.forwards, _span(trace, event))
@@ -145,9 +148,14 @@ def _event(trace: RankTrace, event: Any) -> None:
 
 
 def _keep(trace: RankTrace, into: list[Any], what: Any) -> None:
-    if len(into) == MOST_KEPT:
-        _wrong(trace, "", f"is beyond {MOST_KEPT:,} of one kind; record fewer steps")
+    _room(trace)
     into.append(what)
+
+
+def _room(trace: RankTrace) -> None:
+    if not trace.room:
+        _wrong(trace, "", f"is beyond {MOST_KEPT:,} collectives, gradients and marks of all ranks; record fewer steps")
+    trace.room -= 1
 
 
 def _span(trace: RankTrace, event: dict[str, Any]) -> Span:

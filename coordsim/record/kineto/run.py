@@ -20,7 +20,7 @@ import numpy as np
 
 from coordsim.errors import InputError
 from coordsim.record.imported import Imported
-from coordsim.record.kineto.reader import RankTrace, Transfer, read_trace
+from coordsim.record.kineto.reader import MOST_KEPT, RankTrace, Transfer, read_trace
 from coordsim.record.kineto.steps import RankStep, steps_of
 from coordsim.record.kineto.workload import gradients_csv
 from coordsim.record.trace import CycleRow, Kind, Trace, TraceWriter
@@ -41,7 +41,11 @@ _CONTROL = (
 
 def import_traces(paths: list[Path]) -> Imported:
     """The run whose ranks wrote ``paths``. Raises InputError for files that are none, or of different runs."""
-    ranks = [read_trace(path) for path in paths]
+    ranks: list[RankTrace] = []
+    room = MOST_KEPT
+    for path in paths:
+        ranks.append(read_trace(path, room))
+        room = ranks[-1].room
     _one_run(ranks)
     ranks.sort(key=lambda each: each.rank or 0)
     return imported(ranks)

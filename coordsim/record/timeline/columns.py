@@ -6,6 +6,7 @@ the strict reader, whose errors, places and states are kept.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,11 @@ MOST_WORDS = 1 << 16
 """Different operations, activities and types; a file with more is no timeline."""
 MOST_TENSORS = 1 << 20
 MOST_RANKS = 1 << 20
+_INTRODUCES = re.compile(
+    r'\{"name": "process_name", "ph": "M", "pid": ([1-9][0-9]{0,8}), "args": \{"name": "([ !#-\[\]-~]+)"\}\},\s*'
+    r'(\{"name": "process_sort_index", "ph": "M", "pid": \1, "args": \{"sort_index": [1-9][0-9]{0,8}\}\},\s*)?(?=\{)'
+)
+"""A tensor's first events, as Horovod writes them, with the beginning of the next one."""
 _WITH_WORD = (EventKind.NEGOTIATE, EventKind.OPERATION, EventKind.ACTIVITY)
 
 
@@ -87,7 +93,19 @@ class ColumnReader(TimelineReader):
                 self._bytes = np.frombuffer(text.buffer.encode("ascii") + bytes(MARGIN), np.uint8)
         if self._bytes is None:
             return
+        self._scan(text)
+        while (match := _INTRODUCES.match(text.buffer, text.at)) and int(match[1]) not in self._slots:
+            self.events += 1 if match[3] is None else 2
+            self._add_tensor(int(match[1]), match[2])
+            self._introduce()
+            text.at = match.end()
+            self._scan(text)
+
+    def _scan(self, text: JsonText) -> None:
+        if self._rows == ROWS - 1:
+            return
         words = self.words
+        assert self._bytes is not None
         text.at, self._rows, passed = scan(
             self._bytes, text.at, self._kind[:-1], self._ts, self._slot_column, self._what, self._numel, self._rows,
             self._slot_of_pid, np.frombuffer(self._state, np.int8), words.arena, words.table, words.entries,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from coordsim.errors import InputError
 from coordsim.record.timeline import grouping as g
 from coordsim.record.timeline.columns import MOST_RANKS, ColumnReader, Columns
 from coordsim.record.timeline.events import EventKind
-from coordsim.record.timeline.grouping import Table
+from coordsim.record.timeline.grouping import Rows, Table
 from coordsim.record.timeline.scan import Int32
 
 DTYPE_BYTES = {
@@ -23,6 +25,8 @@ _COPY_IN = ("MEMCPY_IN", "INIT_FUSION_BUFFER")
 _COPY_OUT = ("MEMCPY_OUT",)
 _WAITS = ("QUEUE", "WAIT_FOR", "INIT_NCCL")
 _LIBRARIES = ("NCCL", "MPI", "GLOO", "CCL", "DDL", "ADASUM")
+MOST_BYTES = 540_000_000
+"""Of the tables: reading stops behind the batch of events with which they are larger."""
 MOST_MEMBERS = 1 << 22
 """Members of all sets together that are kept."""
 
@@ -35,13 +39,17 @@ class Grouped:
     events: int
     start_epoch_us: int | None
     lost: str | None
+    stopped: str | None
+    """Why it was not read to its end, in words."""
     names: list[str]
     """Tensors by number."""
     tensors: Table
-    cycles: Table
-    messages: Table
-    steps: Table
+    cycles: Rows
+    messages: Rows
+    steps: Rows
     """Steps that are whole, from the file's first; what was cut off is left out."""
+    began_us: int
+    """When the first step's first tensor was asked for."""
     sets: list[Int32]
     """Tensors of each set, in the order in which they were first asked for."""
     ranks: int | None
@@ -68,6 +76,12 @@ def read_grouped(path: Path) -> Grouped:
     grouping = _Grouping(reader)
     for batch in reader.batches():
         grouping.add(batch)
+        if grouping.nbytes > MOST_BYTES:
+            grouping.stopped = (
+                f"read up to event {reader.events:,}: what was executed up to there takes {MOST_BYTES / 1e6:.0f} MB, "
+                "and nothing behind it is in the run; record less of the job"
+            )
+            break
     return grouping.result()
 
 
@@ -78,11 +92,11 @@ class _Grouping:
         for each in (g.CYCLE, g.ROW, g.BLOCK, g.LAST_RANK):
             self._scalars[each] = -1
         self._tensors = np.full((0, g.TENSOR_COLUMNS), -1, np.int64)
-        self._cycles = np.zeros((0, g.CYCLE_TABLE_COLUMNS), np.int64)
-        self._messages = np.zeros((0, g.MESSAGE_COLUMNS), np.int64)
-        self._steps = np.zeros((0, g.STEP_TABLE_COLUMNS), np.int64)
-        self._ring = np.full((g.RING, 64), -1, np.int64)
-        self._owner = np.full(g.RING, -1, np.int64)
+        self._cycles = np.zeros(0, g.CYCLES)
+        self._messages = np.zeros(0, g.MESSAGES_KEPT)
+        self._steps = np.zeros(0, g.STEPS_KEPT)
+        self._ring = np.full((g.RING, 64, 2), -1, np.int32)
+        self._owner = np.array([[-1, 0]] * g.RING, np.int64)
         self._known = np.zeros((g.SETS, 2), np.int64)
         self._classes = np.zeros(0, np.int8)
         self._sizes = np.zeros(0, np.int8)
@@ -91,6 +105,12 @@ class _Grouping:
         self._sets: list[Int32] = []
         self._members = 0
         self._ranks = 0
+        self.stopped: str | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """What cycles, messages and steps take."""
+        return self._cycles.nbytes + self._messages.nbytes + self._steps.nbytes
 
     def add(self, batch: Columns) -> None:
         self._learn()
@@ -114,7 +134,7 @@ class _Grouping:
         if why == g.BACKWARDS:
             message = f"cycle marks run backwards, from {self._scalars[g.ENTER]} to {when} us"
             raise InputError.one(path, "", when, message)
-        name = self._reader.tensors[tensor]
+        name = self._reader.tensors[tensor][:80]
         raise InputError.one(path, "", name, f"{name!r} is negotiated again before it was executed, at {when} us")
 
     def _learn(self) -> None:
@@ -136,10 +156,13 @@ class _Grouping:
                 raise InputError.one(str(self._reader.path), "", highest, message)
             self._ranks = max(self._ranks, highest + 1)
             if self._ranks > self._ring.shape[1]:
-                wider = np.full((g.RING, 2 * self._ranks), -1, np.int64)
+                wider = np.full((g.RING, 2 * self._ranks, 2), -1, np.int32)
                 wider[:, : self._ring.shape[1]] = self._ring
                 self._ring = wider
-        self._tensors = _grown(self._tensors, len(self._reader.tensors), fill=-1, start=g.PHASE)
+        known = self._tensors.shape[0]
+        self._tensors = _grown(self._tensors, len(self._reader.tensors))
+        self._tensors[known:] = -1
+        self._tensors[known:, g.PHASE] = g.NOTHING
         self._cycles = _grown(self._cycles, int(scalars[g.ROWS]) + events)
         self._messages = _grown(self._messages, int(scalars[g.MESSAGES]) + events)
         self._steps = _grown(self._steps, int(scalars[g.STEPS]) + events)
@@ -161,8 +184,10 @@ class _Grouping:
         whole, incomplete = self._whole_steps()
         moved = [name for name in names if name.partition("_")[0] in _LIBRARIES and "_" in name]
         return Grouped(
-            reader.path, reader.events, reader.start_epoch_us, reader.lost, reader.tensors, self._tensors,
-            self._cycles[: scalars[g.ROWS]], self._messages[: scalars[g.MESSAGES]], self._steps[:whole], self._sets,
+            reader.path, reader.events, reader.start_epoch_us, reader.lost, self.stopped, reader.tensors,
+            self._tensors,
+            self._cycles[: scalars[g.ROWS]], self._messages[: scalars[g.MESSAGES]], self._steps[:whole],
+            int(scalars[g.BEGAN]), self._sets,
             self._ranks or None, names, tuple(sorted({name.partition("_")[0] for name in moved})),
             marked=bool(scalars[g.MARKED]) and scalars[g.UNMARKED] <= 1, turns=int(scalars[g.TURNS]),
             asynchronous=bool(scalars[g.ASYNCHRONOUS]), incomplete=incomplete, untold_types=bool(scalars[g.UNTOLD]),
@@ -172,12 +197,12 @@ class _Grouping:
         """How many steps count. The last does not when something of it is outstanding, or it was seen only in part."""
         count = int(self._scalars[g.STEPS])
         steps = self._steps[:count]
-        open_ones = np.flatnonzero(steps[:, g.S_OUTSTANDING] != 0)
+        open_ones = np.flatnonzero(steps["outstanding"] != 0)
         if open_ones.size:
             first = int(open_ones[0])
-            return first, f"step {first}: {int(steps[first, g.S_OUTSTANDING])} of its tensors were not executed"
-        if count > 1 and steps[-1, g.S_SET] not in steps[:-1, g.S_SET]:
-            seen, before = int(steps[-1, g.S_TENSORS]), int(steps[-2, g.S_TENSORS])
+            return first, f"step {first}: {steps[first]['outstanding']} of its tensors were not executed"
+        if count > 1 and steps["set"][-1] not in steps["set"][:-1]:
+            seen, before = int(steps["tensors"][-1]), int(steps["tensors"][-2])
             if seen < before:
                 return count - 1, f"step {count - 1}: {seen} tensors where the step before has {before}"
         return count, None
@@ -190,13 +215,8 @@ def _class_of(name: str) -> int:
     return g.OTHER
 
 
-def _grown(table: Table, rows: int, fill: int = 0, start: int | None = None) -> Table:
-    """With room for ``rows``, in place; new rows are ``fill``, but 0 in column ``start``."""
-    before = table.shape[0]
-    if rows > before:
-        table.resize((rows + rows // 8, table.shape[1]), refcheck=False)
-        if fill:
-            table[before:] = fill
-        if start is not None:
-            table[before:, start] = 0
+def _grown(table: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
+    """With room for ``rows``, in place; new rows are 0."""
+    if rows > table.shape[0]:
+        table.resize((rows + rows // 16, *table.shape[1:]), refcheck=False)
     return table

@@ -1,6 +1,6 @@
 """Compiled grouping of a timeline's events: cycles, steps, messages, and who was counted last.
 
-File order decides, not time stamps: rank 0's background thread reports in order. Tables of int64, one row each:
+File order decides, not time stamps: rank 0's background thread reports in order. Tables, one row each:
 
 - *tensor*: where its current negotiation stands;
 - *cycle*: a turn of the loop in which rank 0 counted a request or something was agreed. Without marks a turn is told
@@ -23,6 +23,8 @@ from coordsim.record.timeline.events import EventKind
 from coordsim.record.timeline.scan import Bytes, Int8, Int32, Int64
 
 Table = npt.NDArray[np.int64]
+Rings = npt.NDArray[np.int32]
+"""Shape [RING, rank, 2]: the row in which a rank was counted last (-1: not yet); ranks in the order of their first."""
 
 GAP_US: Final = 500
 """No loop pauses that long between two requests that it counts."""
@@ -39,27 +41,32 @@ TENSOR_COLUMNS = 14
 NOTHING, ASKED, AGREED, LAUNCHED, RUNNING = range(5)
 """Values of PHASE."""
 
-# Columns of the cycle table.
-C_INDEX, C_ENTER, C_LEAVE, C_TICKS, C_HITS, C_STEP, C_MESSAGES, C_LAUNCH = range(8)
-CYCLE_TABLE_COLUMNS = 8
+Rows = npt.NDArray[np.void]
+"""A table of records: narrow, for a large timeline makes millions of rows."""
 
-# Columns of the message table; times in us, -1: not in the file.
-M_STEP, M_ROW, M_LAUNCH, M_BEGIN, M_COPIED, M_OUT, M_END, M_UNITS, M_BYTES, M_OPEN, M_EXECUTED = range(11)
-MESSAGE_COLUMNS = 11
 
-# Columns of the step table.
-(S_BEGUN, S_ROW, S_ASKED, S_AGREED, S_END, S_OUTSTANDING, S_TENSORS, S_TICKS_LEAST, S_TICKS_MOST, S_LAST_RANK,
- S_LAST_ROW, S_MEDIAN_ROW, S_RANKS, S_SET) = range(14)  # fmt: skip
-STEP_TABLE_COLUMNS = 14
+def _record(times: str, counts: str) -> np.dtype[np.void]:
+    return np.dtype([*((name, np.int64) for name in times.split()), *((name, np.int32) for name in counts.split())])
+
+
+CYCLES = _record("enter leave launch", "index ticks hits step messages unused")
+MESSAGES_KEPT = _record("launch begin copied out end bytes", "step row units executed")
+"""Times in us; -1: not in the file."""
+STEPS_KEPT = _record(
+    "end negotiated",
+    "row outstanding tensors ticks_least ticks_most last_rank last_row median_row ranks set",
+)
+"""``negotiated``: how long the last tensor was, us."""
 
 # Scalars.
 (CYCLE, ENTER, ROW, MARKED, UNMARKED, ROWS, MESSAGES, STEPS, OUTSTANDING, DIGEST, COUNT, BLOCK, BLOCK_WHAT, OPEN,
- ASYNCHRONOUS, LAST_US, LAST_RANK, AFTER_OPERATION, SEQUENCES, KNOWN, STEP_OPEN, UNTOLD, TURNS) = range(23)  # fmt: skip
-SCALARS = 23
+ ASYNCHRONOUS, LAST_US, LAST_RANK, AFTER_OPERATION, SEQUENCES, KNOWN, STEP_OPEN, UNTOLD, TURNS,
+ BEGAN) = range(24)  # fmt: skip
+SCALARS = 24
 
 OTHER, COPY_IN, COPY_OUT, WAIT = range(4)
 """What an activity is."""
-NOBODY: Final = 1 << 40
+NOBODY: Final = (1 << 31) - 1
 """In the place of a rank, and more than any count of requests."""
 DONE, NEW_SET, CONTRADICTION, BACKWARDS = range(4)
 """Why the grouping returned."""
@@ -91,23 +98,50 @@ def _find(known: Int64, scalars: Int64) -> int:
 
 
 @compiled
-def _settle(step: int, steps: Table, ring: Table, owner: Int64) -> None:
+def _settle(step: int, steps: Rows, ring: Rings, owner: Int64) -> None:
     """The step is over: who was counted last, and when the median rank was."""
-    row = step % RING
-    if owner[row] != step:
+    place = step % RING
+    if owner[place, 0] != step:
         return
-    counted = np.sort(ring[row][ring[row] >= 0])
-    steps[step, S_RANKS] = counted.size
-    if counted.size == 0:
+    many = owner[place, 1]
+    steps[step].ranks = many
+    if many == 0:
         return
+    counted = np.empty(many, np.int64)
+    for index in range(many):
+        counted[index] = ring[place, ring[place, index, 1], 0]
+    counted.sort()
     last = counted[-1]
-    steps[step, S_LAST_ROW], steps[step, S_MEDIAN_ROW] = last, counted[(counted.size - 1) // 2]
-    if counted.size == 1 or counted[-2] != last:
-        steps[step, S_LAST_RANK] = np.argmax(ring[row])
+    steps[step].last_row, steps[step].median_row = last, counted[(many - 1) // 2]
+    if many == 1 or counted[-2] != last:
+        for index in range(many):
+            if ring[place, ring[place, index, 1], 0] == last:
+                steps[step].last_rank = ring[place, index, 1]
 
 
 @compiled
-def close(scalars: Int64, steps: Table, ring: Table, owner: Int64, known: Int64) -> int:
+def _count(step: int, rank: int, row: int, ring: Rings, owner: Int64) -> None:
+    """A request of ``rank`` was counted in the cycle of ``row``."""
+    place = step % RING
+    if owner[place, 0] != step:
+        return
+    if ring[place, rank, 0] < 0:
+        ring[place, owner[place, 1], 1] = rank
+        owner[place, 1] += 1
+    ring[place, rank, 0] = row
+
+
+@compiled
+def _watch(step: int, ring: Rings, owner: Int64) -> None:
+    """Count for ``step`` from here on, in the place of an earlier one."""
+    place = step % RING
+    for index in range(owner[place, 1]):
+        ring[place, ring[place, index, 1], 0] = -1
+    owner[place, 0], owner[place, 1] = step, 0
+
+
+@compiled
+def close(scalars: Int64, steps: Rows, ring: Rings, owner: Int64, known: Int64) -> int:
     """End the open step; NEW_SET when its set of tensors was not known."""
     if scalars[STEP_OPEN] == 0:
         return DONE
@@ -119,9 +153,9 @@ def close(scalars: Int64, steps: Table, ring: Table, owner: Int64, known: Int64)
         known[found, 0], known[found, 1] = scalars[COUNT], scalars[DIGEST]
         scalars[KNOWN] += 1
         status = NEW_SET
-    steps[step, S_SET] = found
+    steps[step].set = found
     scalars[STEP_OPEN], scalars[COUNT], scalars[DIGEST] = 0, 0, 0
-    if steps[step, S_OUTSTANDING] == 0:
+    if steps[step].outstanding == 0:
         _settle(step, steps, ring, owner)
     return status
 
@@ -147,7 +181,7 @@ def _background(scalars: Int64, when: int, rank: int) -> None:
 
 
 @compiled
-def _row(scalars: Int64, cycles: Table, when: int) -> int:
+def _row(scalars: Int64, cycles: Rows, when: int) -> int:
     """The row of this turn, made when it is the first time that anything is counted or agreed in it."""
     row = scalars[ROW]
     if row < 0:
@@ -155,35 +189,34 @@ def _row(scalars: Int64, cycles: Table, when: int) -> int:
         scalars[ROW], scalars[ROWS] = row, row + 1
         if scalars[MARKED] == 0:
             scalars[UNMARKED] += 1
-        cycles[row] = 0
-        cycles[row, C_INDEX], cycles[row, C_ENTER] = scalars[CYCLE], scalars[ENTER]
-        cycles[row, C_LAUNCH] = -1
-    cycles[row, C_LEAVE] = when
+        fresh = cycles[row]
+        fresh.index, fresh.enter, fresh.launch = scalars[CYCLE], scalars[ENTER], -1
+        fresh.ticks, fresh.hits, fresh.step, fresh.messages = 0, 0, 0, 0
+    cycles[row].leave = when
     return int(row)
 
 
 @compiled
 def _message(
-    scalars: Int64, cycles: Table, messages: Table, tensors: Table, tensor: int, launch: int
+    scalars: Int64, cycles: Rows, messages: Rows, tensors: Table, tensor: int, launch: int
 ) -> int:
     index = scalars[MESSAGES]
     scalars[MESSAGES] += 1
     row = tensors[tensor, AGREED_ROW]
-    messages[index] = -1
-    messages[index, M_STEP], messages[index, M_ROW] = tensors[tensor, STEP], row
-    messages[index, M_LAUNCH], messages[index, M_BEGIN], messages[index, M_END] = launch, launch, launch
-    messages[index, M_UNITS], messages[index, M_BYTES], messages[index, M_OPEN] = 0, 0, 0
-    messages[index, M_EXECUTED] = tensors[tensor, OPERATION]
+    fresh = messages[index]
+    fresh.step, fresh.row, fresh.executed = tensors[tensor, STEP], row, tensors[tensor, OPERATION]
+    fresh.launch, fresh.begin, fresh.end, fresh.copied, fresh.out = launch, launch, launch, -1, -1
+    fresh.units, fresh.bytes = 0, 0
     if row >= 0:
-        cycles[row, C_MESSAGES] += 1
-        if cycles[row, C_LAUNCH] < 0 or launch < cycles[row, C_LAUNCH]:
-            cycles[row, C_LAUNCH] = launch
+        cycles[row].messages += 1
+        if cycles[row].launch < 0 or launch < cycles[row].launch:
+            cycles[row].launch = launch
     return int(index)
 
 
 @compiled
 def _over(
-    scalars: Int64, steps: Table, ring: Table, owner: Int64, tensors: Table, tensor: int, when: int
+    scalars: Int64, steps: Rows, ring: Rings, owner: Int64, tensors: Table, tensor: int, when: int
 ) -> None:
     """A tensor was executed."""
     step = tensors[tensor, STEP]
@@ -191,16 +224,16 @@ def _over(
     if step < 0:
         return
     scalars[OUTSTANDING] -= 1
-    steps[step, S_OUTSTANDING] -= 1
-    steps[step, S_END] = max(steps[step, S_END], when)
-    if steps[step, S_OUTSTANDING] == 0 and (step < scalars[STEPS] - 1 or scalars[STEP_OPEN] == 0):
+    steps[step].outstanding -= 1
+    steps[step].end = max(steps[step].end, when)
+    if steps[step].outstanding == 0 and (step < scalars[STEPS] - 1 or scalars[STEP_OPEN] == 0):
         _settle(step, steps, ring, owner)
 
 
 @compiled
 def group(
     begin: int, kinds: Bytes, ts: Int64, slots: Int32, whats: Int32, numels: Int64, classes: Int8, sizes: Int8,
-    barrier: int, scalars: Int64, tensors: Table, cycles: Table, messages: Table, steps: Table, ring: Table,
+    barrier: int, scalars: Int64, tensors: Table, cycles: Rows, messages: Rows, steps: Rows, ring: Rings,
     owner: Int64, known: Int64,
 ) -> tuple[int, int]:  # fmt: skip
     """Events from ``begin`` on; returns the event at which it stopped, and why.
@@ -233,11 +266,13 @@ def group(
             if not opened:
                 step = scalars[STEPS]
                 scalars[STEPS], scalars[STEP_OPEN] = step + 1, 1
-                steps[step] = -1
-                steps[step, S_BEGUN], steps[step, S_OUTSTANDING], steps[step, S_TENSORS] = when, 0, 0
-                steps[step, S_TICKS_LEAST], steps[step, S_TICKS_MOST] = NOBODY, 0
-                ring[step % RING, :] = -1
-                owner[step % RING] = step
+                fresh = steps[step]
+                fresh.end, fresh.negotiated, fresh.row, fresh.outstanding, fresh.tensors = -1, 0, -1, 0, 0
+                fresh.ticks_least, fresh.ticks_most, fresh.ranks, fresh.set = NOBODY, 0, -1, -1
+                fresh.last_rank, fresh.last_row, fresh.median_row = -1, -1, -1
+                if step == 0:
+                    scalars[BEGAN] = when
+                _watch(step, ring, owner)
             step = scalars[STEPS] - 1
             tensors[tensor, PHASE], tensors[tensor, STEP], tensors[tensor, BEGUN] = ASKED, step, when
             tensors[tensor, AGREED_ROW], tensors[tensor, TICKS], tensors[tensor, MEMBER] = -1, 0, step
@@ -247,29 +282,28 @@ def group(
             scalars[OUTSTANDING] += 1
             scalars[COUNT] += 1
             scalars[DIGEST] ^= _mixed(tensor)
-            steps[step, S_OUTSTANDING] += 1
-            steps[step, S_TENSORS] += 1
+            steps[step].outstanding += 1
+            steps[step].tensors += 1
         elif kind == _TICK:
             _background(scalars, when, what)
             row = _row(scalars, cycles, when)
             step = tensors[tensor, STEP]
-            cycles[row, C_TICKS] += 1
-            cycles[row, C_STEP] = max(cycles[row, C_STEP], step)
+            cycles[row].ticks += 1
+            cycles[row].step = max(cycles[row].step, step)
             tensors[tensor, TICKS] += 1
-            if owner[step % RING] == step:
-                ring[step % RING, what] = row
+            _count(step, what, row, ring, owner)
         elif kind == _AGREED:
             _background(scalars, when, NOBODY)
             row = _row(scalars, cycles, when)
             step = tensors[tensor, STEP]
-            cycles[row, C_STEP] = max(cycles[row, C_STEP], step)
+            cycles[row].step = max(cycles[row].step, step)
             ticks = tensors[tensor, TICKS]
             if ticks == 0:
-                cycles[row, C_HITS] += 1
+                cycles[row].hits += 1
             tensors[tensor, PHASE], tensors[tensor, AGREED_ROW] = AGREED, row
-            steps[step, S_ROW], steps[step, S_AGREED], steps[step, S_ASKED] = row, when, tensors[tensor, BEGUN]
-            steps[step, S_TICKS_LEAST] = min(steps[step, S_TICKS_LEAST], ticks)
-            steps[step, S_TICKS_MOST] = max(steps[step, S_TICKS_MOST], ticks)
+            steps[step].row, steps[step].negotiated = row, when - tensors[tensor, BEGUN]
+            steps[step].ticks_least = min(steps[step].ticks_least, ticks)
+            steps[step].ticks_most = max(steps[step].ticks_most, ticks)
         elif kind == _OPERATION:
             scalars[AFTER_OPERATION] = 1
             scalars[OPEN] += 1
@@ -282,48 +316,45 @@ def group(
             if phase == LAUNCHED:
                 joined = -1
                 if block >= 0 and scalars[BLOCK_WHAT] == what:
-                    same = messages[block, M_ROW] == tensors[tensor, AGREED_ROW]
-                    if same and messages[block, M_EXECUTED] == tensors[tensor, OPERATION]:
+                    same = messages[block].row == tensors[tensor, AGREED_ROW]
+                    if same and messages[block].executed == tensors[tensor, OPERATION]:
                         joined = block
                 if joined < 0:
                     joined = _message(scalars, cycles, messages, tensors, tensor, tensors[tensor, LAUNCH])
                 scalars[BLOCK], scalars[BLOCK_WHAT] = joined, what
-                messages[joined, M_UNITS] += 1
-                messages[joined, M_OPEN] += 1
+                messages[joined].units += 1
                 tensors[tensor, PHASE], tensors[tensor, MESSAGE] = RUNNING, joined
             if tensors[tensor, DEPTH] == 0:
                 tensors[tensor, CLASS] = classes[what]
                 message = tensors[tensor, MESSAGE]
-                if classes[what] == COPY_OUT and messages[message, M_OUT] < 0:
-                    messages[message, M_OUT] = when
+                if classes[what] == COPY_OUT and messages[message].out < 0:
+                    messages[message].out = when
             tensors[tensor, DEPTH] += 1
         elif kind == _ACTIVITY_END:
             tensors[tensor, DEPTH] -= 1
             if phase == RUNNING and tensors[tensor, DEPTH] == 0:
                 message, activity = tensors[tensor, MESSAGE], tensors[tensor, CLASS]
                 if activity == COPY_IN:
-                    messages[message, M_COPIED] = max(messages[message, M_COPIED], when)
-                elif activity == WAIT and messages[message, M_COPIED] < 0:
-                    messages[message, M_BEGIN] = max(messages[message, M_BEGIN], when)
+                    messages[message].copied = max(messages[message].copied, when)
+                elif activity == WAIT and messages[message].copied < 0:
+                    messages[message].begin = max(messages[message].begin, when)
         elif kind == _OPERATION_END:
             scalars[AFTER_OPERATION] = 1
             scalars[OPEN] = max(scalars[OPEN] - 1, 0)
             if phase == LAUNCHED:
                 message = _message(scalars, cycles, messages, tensors, tensor, tensors[tensor, LAUNCH])
-                messages[message, M_UNITS] += 1
-                messages[message, M_OPEN] += 1
+                messages[message].units += 1
                 tensors[tensor, MESSAGE] = message
             message = tensors[tensor, MESSAGE]
-            messages[message, M_OPEN] -= 1
-            messages[message, M_END] = max(messages[message, M_END], when)
+            messages[message].end = max(messages[message].end, when)
             if numels[index] >= 0:
                 if sizes[what] == 0:
                     scalars[UNTOLD] += 1
-                messages[message, M_BYTES] += numels[index] * sizes[what]
+                messages[message].bytes += numels[index] * sizes[what]
                 tensors[tensor, NUMEL], tensors[tensor, DTYPE] = numels[index], what
             _over(scalars, steps, ring, owner, tensors, tensor, when)
         elif kind == _STRAY_END and phase == AGREED and tensors[tensor, OPERATION] == barrier:
             message = _message(scalars, cycles, messages, tensors, tensor, when)
-            messages[message, M_UNITS], messages[message, M_OPEN] = 1, 0
+            messages[message].units = 1
             _over(scalars, steps, ring, owner, tensors, tensor, when)
     return kinds.size, DONE

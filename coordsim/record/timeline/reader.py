@@ -63,7 +63,7 @@ class TimelineReader:
         text = JsonText(self.path, EXPECTED)
         first = text.next_character()
         if first != "[":
-            text.wrong(f"starts with {first!r}" if first else "is empty")
+            text.wrong(f"starts with {first!r}" if first else text.lost or "is empty")
         text.at += 1
         while True:
             self._ahead(text)
@@ -126,9 +126,9 @@ class TimelineReader:
             kind = EventKind.NEGOTIATE if negotiates else EventKind.OPERATION
             return TimelineEvent(kind, ts, tensor, name.removeprefix(NEGOTIATE) if negotiates else name)
         if state == NEGOTIATING:
-            self._wrong(name, f"begins {name!r} of {tensor!r} while it is still negotiated")
+            self._wrong(name, f"begins {name[:80]!r} of {tensor[:80]!r} while it is still negotiated")
         if state == DEEPEST:
-            self._wrong(name, f"nests activities of {tensor!r} too deep")
+            self._wrong(name, f"nests activities of {tensor[:80]!r} too deep")
         self._state[self._slot] += 1
         return TimelineEvent(EventKind.ACTIVITY, ts, tensor, name)
 
@@ -157,7 +157,7 @@ class TimelineReader:
 
     def _tick(self, ts: int, tensor: str, name: str) -> TimelineEvent | None:
         if not _RANK.fullmatch(name):
-            self._wrong(name, f"{name!r} is no rank; an X event of a timeline says which rank's request was counted")
+            self._wrong(name, f"{name[:80]!r} is no rank; an X event says which rank's request was counted")
         if self._state[self._slot] != NEGOTIATING:
             return None  # the recording began in the middle of this negotiation
         return TimelineEvent(EventKind.TICK, ts, tensor, rank=int(name))
@@ -176,11 +176,14 @@ class TimelineReader:
         if not isinstance(name, str):
             self._wrong(name, "names a process without text")
         if pid not in self._slots:
-            self._slots[pid] = len(self.tensors)
-            self.tensors.append(name)
-            self._state.append(IDLE)
+            self._add_tensor(pid, name)
         elif self.tensors[self._slots[pid]] != name:
-            self._wrong(pid, f"gives pid {pid} a second name, {name!r}")
+            self._wrong(pid, f"gives pid {pid} a second name, {name[:80]!r}")
+
+    def _add_tensor(self, pid: int, name: str) -> None:
+        self._slots[pid] = len(self.tensors)
+        self.tensors.append(name)
+        self._state.append(IDLE)
 
     def _count(self, event: dict[str, Any], key: str) -> int:
         value = event.get(key)

@@ -20,7 +20,8 @@ from coordsim.errors import InputError
 from coordsim.record.imported import Gradient, Imported, workload_csv
 from coordsim.record.timeline import grouping as g
 from coordsim.record.timeline.grouped import DTYPE_BYTES, Grouped, read_grouped
-from coordsim.record.trace import CYCLE_COLUMNS, RESPONSE_COLUMNS, STEP_COLUMNS, Int64, Kind, Trace
+from coordsim.record.timeline.scan import Int32
+from coordsim.record.trace import CYCLE_COLUMNS, RESPONSE_COLUMNS, STEP_COLUMNS, Columns, Int64, Kind, Trace
 
 FORMAT = "horovod"
 _NS = 1000
@@ -59,12 +60,13 @@ def imported(found: Grouped) -> Imported:
         missing["straggler_wait"] = _NO_STRAGGLER
     if not found.marked:
         missing["control_exchange"] = _NO_MARKS
-    trace = _Builder(found, known, told).trace(frozenset(missing))
+    builder = _Builder(found, known, told)
+    trace = builder.trace(frozenset(missing))
     unknown = _unknown(found, known)
-    summary = _summary(found, trace, known)
+    summary = _summary(found, len(builder.messages), known)
     facts = {
         "source": "real run", "ranks": found.ranks, "first_step": 0, "missing": missing, "unknown": unknown,
-        "ended_early": [0] if found.lost else [],
+        "ended_early": [0] if found.lost or found.stopped else [],
         "imported": {"format": FORMAT, "files": [found.path.name], **summary},
     }  # fmt: skip
     return Imported(
@@ -77,90 +79,114 @@ def _told(found: Grouped) -> tuple[Any, bool]:
     ranks = found.ranks or -1
     steps = found.steps
     known = (
-        (steps[:, g.S_RANKS] == ranks)
-        & (steps[:, g.S_TICKS_LEAST] == ranks)
-        & (steps[:, g.S_TICKS_MOST] == ranks)
-        & (steps[:, g.S_LAST_ROW] == steps[:, g.S_ROW])
+        (steps["ranks"] == ranks)
+        & (steps["ticks_least"] == ranks)
+        & (steps["ticks_most"] == ranks)
+        & (steps["last_row"] == steps["row"])
     )
     counted = known[1:] if known.size > 1 else known
     return known, bool(counted.all())
 
 
 class _Builder:
-    """Tables of a trace, ns since the first cycle of the first step."""
+    """Tables of a trace, ns since the first cycle of the first step; a column is made when it is asked for."""
 
     def __init__(self, found: Grouped, known: Any, told: bool) -> None:
         self._found = found
         self._known, self._told = known, told
         cycles, messages = found.cycles, found.messages
-        self._enter_us = cycles[:, g.C_ENTER]
-        if not found.marked:
-            self._enter_us = np.where(cycles[:, g.C_LAUNCH] >= 0, cycles[:, g.C_LAUNCH], cycles[:, g.C_LEAVE])
-        steps = found.steps
-        first = int(steps[0, g.S_BEGUN])
-        self._base_us = min(first, int(self._enter_us[steps[0, g.S_ROW]]))
-        inside = (messages[:, g.M_STEP] >= 0) & (messages[:, g.M_STEP] < len(steps)) & (messages[:, g.M_ROW] >= 0)
+        self._base_us = min(found.began_us, int(self._enter_us(found.steps["row"][:1])[0]))
+        inside = (messages["step"] >= 0) & (messages["step"] < len(found.steps)) & (messages["row"] >= 0)
         kept = messages if inside.all() else messages[inside]
-        self._messages = kept[np.argsort(kept[:, g.M_END], kind="stable")] if found.asynchronous else kept
+        self.messages = kept[np.argsort(kept["end"], kind="stable")] if found.asynchronous else kept
+        inside = (cycles["step"] < len(found.steps)) & (cycles["step"] >= 0)
+        self._rows = np.flatnonzero(inside).astype(np.int32)
+
+    def trace(self, missing: frozenset[str]) -> Trace:
+        """The trace; ``missing``: parts that nobody measured."""
+        cycles = Columns(CYCLE_COLUMNS, self._cycles)
+        responses, steps = Columns(RESPONSE_COLUMNS, self._responses), Columns(STEP_COLUMNS, self._steps)
+        return Trace(cycles, responses, steps, not self._found.asynchronous, missing)
+
+    def _enter_us(self, rows: Int32) -> Int64:
+        """When rank 0 entered the cycles of these rows; without marks, launched their first operation."""
+        cycles = self._found.cycles
+        if self._found.marked:
+            return cycles["enter"][rows]
+        launch = cycles["launch"][rows]
+        return np.where(launch >= 0, launch, cycles["leave"][rows])
 
     def _ns(self, us: Int64) -> Int64:
         return np.maximum(us - self._base_us, 0) * _NS
 
-    def trace(self, missing: frozenset[str]) -> Trace:
-        """The trace; ``missing``: parts that nobody measured."""
-        return Trace(self._cycles(), self._responses(), self._steps(), not self._found.asynchronous, missing)
-
-    def _steps(self) -> dict[str, Int64]:
+    def _steps(self, name: str) -> Any:
         steps = self._found.steps
-        end = np.maximum.accumulate(self._ns(steps[:, g.S_END]))
+        if name == "step":
+            return np.arange(len(steps))
+        if name == "forward_median_ns":
+            return np.zeros(len(steps), np.int64)
+        if name == "ready_last_rank":
+            return np.where(self._known, steps["last_rank"], -1)
+        end = np.maximum.accumulate(self._ns(steps["end"]))
+        if name in ("end_collective_ns", "end_ns"):
+            return end
         start = np.concatenate([[0], end[:-1]])
-        ready = np.clip(self._ns(self._enter_us[steps[:, g.S_ROW]]), start, end)
-        median = ready - start
-        if self._told:
-            rows = np.where(self._known, steps[:, g.S_MEDIAN_ROW], steps[:, g.S_ROW])
-            median = np.clip(self._ns(self._enter_us[rows]), start, ready) - start
-        last = np.where(self._known, steps[:, g.S_LAST_RANK], -1)
-        columns = (np.arange(len(steps)), start, np.zeros_like(start), median, ready, last, end, end)
-        return _named(STEP_COLUMNS, columns)
+        if name == "start_ns":
+            return start
+        ready = np.clip(self._ns(self._enter_us(steps["row"])), start, end)
+        if name == "ready_last_ns":
+            return ready
+        if not self._told:
+            return ready - start
+        rows = np.where(self._known, steps["median_row"], steps["row"])
+        return np.clip(self._ns(self._enter_us(rows)), start, ready) - start
 
-    def _responses(self) -> dict[str, Int64]:
-        table, blocking = self._messages, not self._found.asynchronous
-        end = np.maximum.accumulate(self._ns(table[:, g.M_END])) if len(table) else np.zeros(0, np.int64)
+    def _responses(self, name: str) -> Any:
+        table = self.messages
+        if name in ("units", "bytes"):
+            return table[name]
+        row = table["row"]
+        if name == "cycle":
+            return self._found.cycles["index"][row]
+        if name == "index":
+            return _place(row)
+        end = np.maximum.accumulate(self._ns(table["end"])) if len(table) else np.zeros(0, np.int64)
+        if name == "end_ns":
+            return end
         before = np.concatenate([[0], end[:-1]]) if len(table) else end
-        launch = np.minimum(self._ns(table[:, g.M_LAUNCH]), end)
-        row = table[:, g.M_ROW]
-        same = np.concatenate([[False], row[1:] == row[:-1]]) if len(table) else np.zeros(0, bool)
-        if blocking:
+        launch = np.minimum(self._ns(table["launch"]), end)
+        if not self._found.asynchronous:  # the loop blocks
+            same = np.concatenate([[False], row[1:] == row[:-1]]) if len(table) else np.zeros(0, bool)
             launch = np.where(same, before, np.maximum(launch, before))
+        if name in ("launch_ns", "launch_shadow_ns"):
+            return launch
         begin = np.minimum(np.maximum(launch, before), end)
+        if name == "begin_ns":
+            return begin
+        del before, launch
         whole = end - begin
-        copied, out = table[:, g.M_COPIED], table[:, g.M_OUT]
-        measured_from = np.maximum(self._ns(table[:, g.M_BEGIN]), begin)
-        copy_in = np.where(copied >= 0, np.clip(self._ns(copied) - measured_from, 0, whole), 0)
-        copy_out = np.where(out >= 0, np.clip(end - self._ns(out), 0, whole - copy_in), 0)
-        columns = (
-            self._found.cycles[row, g.C_INDEX], _place(row), table[:, g.M_UNITS], table[:, g.M_BYTES], launch, launch,
-            begin, copy_in, whole - copy_in - copy_out, copy_out, end,
-        )  # fmt: skip
-        return _named(RESPONSE_COLUMNS, columns)
+        measured_from = np.maximum(self._ns(table["begin"]), begin)
+        copied = np.clip(self._ns(table["copied"]) - measured_from, 0, whole)
+        copy_in = np.where(table["copied"] >= 0, copied, 0)
+        if name == "copy_in_ns":
+            return copy_in
+        del begin, measured_from, copied
+        copy_out = np.where(table["out"] >= 0, np.clip(end - self._ns(table["out"]), 0, whole - copy_in), 0)
+        return copy_out if name == "copy_out_ns" else whole - copy_in - copy_out
 
-    def _cycles(self) -> dict[str, Int64]:
+    def _cycles(self, name: str) -> Any:
         """Rows are cycles in which something happened; idle ones are left out, as in any real run."""
-        inside = (self._found.cycles[:, g.C_STEP] < len(self._found.steps)) & (self._found.cycles[:, g.C_STEP] >= 0)
-        table = self._found.cycles[inside]
-        enter = self._ns(self._enter_us[inside])
-        leave = np.maximum(self._ns(table[:, g.C_LEAVE]), enter)
-        zero = np.zeros_like(enter)
-        kind = np.where(table[:, g.C_TICKS] > 0, int(Kind.SLOW), int(Kind.FAST))
-        columns = (
-            table[:, g.C_INDEX], zero + 1, zero, table[:, g.C_STEP], kind, enter, enter, zero - 1, leave, leave, zero,
-            zero, zero, table[:, g.C_TICKS], zero, table[:, g.C_HITS], table[:, g.C_MESSAGES], zero,
-        )  # fmt: skip
-        return _named(CYCLE_COLUMNS, columns)
-
-
-def _named(names: tuple[str, ...], columns: tuple[Any, ...]) -> dict[str, Int64]:
-    return {name: np.ascontiguousarray(column, np.int64) for name, column in zip(names, columns, strict=True)}
+        table, rows = self._found.cycles, self._rows
+        told = {"cycle": "index", "step": "step", "requests": "ticks", "hits_common": "hits", "responses": "messages"}
+        if name in told:
+            return table[told[name]][rows]
+        if name == "kind":
+            return np.where(table["ticks"][rows] > 0, int(Kind.SLOW), int(Kind.FAST))
+        if name in ("enter_first_ns", "enter_last_ns"):
+            return self._ns(self._enter_us(rows))
+        if name in ("leave_last_ns", "leave_last_shadow_ns"):
+            return np.maximum(self._ns(table["leave"][rows]), self._ns(self._enter_us(rows)))
+        return np.full(rows.size, {"repeat": 1, "enter_last_rank": -1}.get(name, 0), np.int64)
 
 
 def _place(row: Int64) -> Int64:
@@ -177,7 +203,7 @@ def _unknown(found: Grouped, known: Any) -> dict[str, str]:
     unknown = {"coordinator_bytes_per_step": "a timeline counts requests, not the bytes of their lists"}
     if found.ranks is None:
         unknown["ranks"] = "no request of any rank is counted in the file"
-    tied = known & (found.steps[:, g.S_LAST_RANK] < 0)
+    tied = known & (found.steps["last_rank"] < 0)
     if not known.all():
         many = f"{int((~known).sum()):,} of {len(found.steps):,} steps"
         unknown["last"] = f"not told in {many}: the cache agreed on some of their tensors"
@@ -186,6 +212,8 @@ def _unknown(found: Grouped, known: Any) -> dict[str, str]:
         unknown["last"] = f"not told in {many}: several ranks were counted in the last cycle"
     if found.incomplete:
         unknown["end"] = f"left out: {found.incomplete}"
+    if found.stopped:
+        unknown["rest"] = found.stopped
     if found.lost:
         unknown["cut"] = f"the file is cut off: {found.lost}"
     if found.untold_types:
@@ -193,9 +221,9 @@ def _unknown(found: Grouped, known: Any) -> dict[str, str]:
     return unknown
 
 
-def _summary(found: Grouped, trace: Trace, known: Any) -> dict[str, Any]:
-    waits = np.sort(found.steps[:, g.S_AGREED] - found.steps[:, g.S_ASKED]) / 1e6
-    of_sets = np.bincount(np.maximum(found.steps[:, g.S_SET], 0), minlength=len(found.sets))
+def _summary(found: Grouped, messages: int, known: Any) -> dict[str, Any]:
+    waits = np.sort(found.steps["negotiated"]) / 1e6
+    of_sets = np.bincount(np.maximum(found.steps["set"], 0), minlength=len(found.sets))
     members = [int(each.size) for each in found.sets]
     told = sorted(zip(of_sets.tolist(), members, strict=False), reverse=True)[:5]
     return {
@@ -204,12 +232,12 @@ def _summary(found: Grouped, trace: Trace, known: Any) -> dict[str, Any]:
         "steps": len(found.steps),
         "tensors": len(set(found.names)),
         "step_sets": [{"steps": steps, "tensors": tensors} for steps, tensors in told if steps],
-        "messages": int(trace.responses["cycle"].size),
+        "messages": messages,
         "cycles_marked": found.turns if found.marked else None,
         "cycles_idle": found.turns - len(found.cycles) if found.marked else None,
         "loop_blocks": not found.asynchronous,
         "libraries": list(found.libraries),
-        "steps_with_last_rank": int((known & (found.steps[:, g.S_LAST_RANK] >= 0)).sum()),
+        "steps_with_last_rank": int((known & (found.steps["last_rank"] >= 0)).sum()),
         "last_tensor_negotiated_s": {
             "median": float(waits[(waits.size - 1) // 2]), "p95": float(waits[int((waits.size - 1) * 0.95)]),
             "max": float(waits[-1]),
@@ -220,7 +248,7 @@ def _summary(found: Grouped, trace: Trace, known: Any) -> dict[str, Any]:
 
 def _workload(found: Grouped) -> str | None:
     """The gradients of the steps that come most often in all (steps times tensors)."""
-    of_sets = np.bincount(np.maximum(found.steps[:, g.S_SET], 0), minlength=len(found.sets))[: len(found.sets)]
+    of_sets = np.bincount(np.maximum(found.steps["set"], 0), minlength=len(found.sets))[: len(found.sets)]
     gradients: list[Gradient] = []
     executed = [int(steps) * each.size for steps, each in zip(of_sets, found.sets, strict=True)]
     for tensor in found.sets[int(np.argmax(executed))].tolist():
@@ -270,7 +298,7 @@ def _same_run(first: Grouped, other: Grouped) -> None:
     """Equal tensors, and equal members in the steps that both have."""
     common = min(len(first.steps), len(other.steps))
     same = set(first.names) == set(other.names) and np.array_equal(
-        first.steps[:common, g.S_TENSORS], other.steps[:common, g.S_TENSORS]
+        first.steps["tensors"][:common], other.steps["tensors"][:common]
     )
     if not common or not same:
         message = f"not of the run of {first.path.name}: other tensors, or other steps"
@@ -281,4 +309,4 @@ def _median_collective_s(found: Grouped) -> float | None:
     """Median time from launch to end of a message."""
     if not len(found.messages):
         return None
-    return float(np.median(found.messages[:, g.M_END] - found.messages[:, g.M_LAUNCH])) / 1e6
+    return float(np.median(found.messages["end"] - found.messages["launch"])) / 1e6
