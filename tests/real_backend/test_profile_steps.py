@@ -5,10 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +25,7 @@ from coordsim.record.ranks.merge import merge_records
 from coordsim.report.run import run_report
 from coordsim.report.tables import Page
 from real_backend.life.clocks import Offset
+from real_backend.profile import marks
 from real_backend.profile.launch import environment
 from real_backend.profile.session import Session
 from real_backend.profile.steps import StepRecorder
@@ -205,9 +208,11 @@ def test_gathers_name_who_was_waited_for_and_predict_nothing(tmp_path: Path) -> 
 class Marks:
     def __init__(self) -> None:
         self.found: list[str] = []
+        self.times_ns: list[int] = []
 
     def mark(self, what: str, now_ns: int) -> None:
         self.found.append(what)
+        self.times_ns.append(now_ns)
 
     def ready(self, parameter: Parameter, now_ns: int) -> None:
         self.found.append(parameter.name)
@@ -226,6 +231,56 @@ def test_marks_count_once_a_step_and_hooks_go(tmp_path: Path) -> None:
     session.mark("forward")
     session.stamper(TENSORS[0])(None)
     assert len(sink.found) == 12
+
+
+def test_the_last_of_several_optimizers_ends_a_step(tmp_path: Path) -> None:
+    at = iter(range(1000))
+    session, sink = Session(tmp_path, 2, clock_ns=lambda: next(at)), Marks()
+    session.attach(sink)
+    for _ in range(3):
+        for what in ("forward", "backward", "step", "step", "step"):
+            session.mark(what)
+    session.release()
+    assert sink.found == ["forward", "backward", "step"] * 3
+    ends, begins = sink.times_ns[2::3], sink.times_ns[3::3]
+    assert [begin - end for end, begin in zip(ends, begins, strict=False)] == [1, 1]
+
+
+class Outer(torch.optim.SGD):
+    """Has one of its own, as ZeroRedundancyOptimizer has, and something to do when that has stepped."""
+
+    fails = False
+
+    def __init__(self, parameters: list[torch.Tensor], after: Callable[[], None]) -> None:
+        super().__init__(parameters, lr=0.1)
+        self.own, self.after = torch.optim.SGD(parameters, lr=0.1), after
+
+    def step(self, closure: Any = None) -> None:
+        if self.fails:
+            raise ValueError("planted")
+        self.own.step()
+        self.after()
+
+
+def test_a_step_ends_with_the_outermost_optimizers(tmp_path: Path) -> None:
+    session, sink = Session(tmp_path, 9), Marks()
+    session.at_start(lambda: marks.install(session))
+    weight = torch.ones(2, requires_grad=True)
+    outer = Outer([weight], lambda: sink.found.append("after"))
+    session.attach(sink)
+    try:
+        for step in range(3):
+            weight.sum().backward()
+            outer.fails = step == 1
+            if outer.fails:
+                with pytest.raises(ValueError, match="planted"):
+                    outer.step()
+            else:
+                outer.step()
+        session.release()
+    finally:
+        session.stop()
+    assert sink.found == ["backward", "after", "step", "backward", "after", "step"]
 
 
 def test_a_fault_is_told_once_and_ends_the_record(tmp_path: Path) -> None:
