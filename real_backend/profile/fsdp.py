@@ -9,6 +9,7 @@ from typing import Any
 
 from coordsim.protocol.messages import Op
 from real_backend.profile.filling import Filling
+from real_backend.profile.marks import untraced
 from real_backend.profile.process import Process
 from real_backend.stream import Parameter
 
@@ -82,7 +83,7 @@ class Fsdp:
         """A root's first forward pass begins."""
         self._session.rooted = True
         self._process.record()
-        handle = module.register_forward_pre_hook(self._forward, prepend=True)
+        handle = module.register_forward_pre_hook(untraced(self._forward), prepend=True)
         self._session.at_stop(handle.remove)
         self._forward()
 

@@ -51,6 +51,14 @@ def install(session: Session) -> Callable[[], None]:
     return remove
 
 
+def untraced(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """``hook`` on a module that the script may compile: dynamo calls it, and does not look into it and complain."""
+    import torch
+
+    found: Callable[..., Any] = torch.compiler.disable(hook)
+    return found
+
+
 class _Forward:
     """A hook on whatever module is called next, once a step; gone as soon as it has been called with gradients on.
 

@@ -18,6 +18,7 @@ from coordsim.analyse.advice import advice
 from coordsim.analyse.recorded import merged_run
 from coordsim.analyse.replay import played, savings, steps_of, without_input, without_lateness
 from coordsim.analyse.run_summary import run_summary
+from coordsim.analyse.stragglers import stragglers
 from coordsim.protocol.messages import Op
 from coordsim.record.breakdown import CONTROL_PARTS, breakdown, step_times
 from coordsim.record.ranks import RankRecord, merge, read_folder, read_rank
@@ -203,6 +204,54 @@ def test_gathers_name_who_was_waited_for_and_predict_nothing(tmp_path: Path) -> 
 
 
 # The session.
+
+
+def write_tied(folder: Path, work_ns: Callable[[int, int], int], ended: bool = True) -> list[RankRecord]:
+    """12 steps of two ranks, each of three gathers and a reduction that end together 0.1 ms after the last call;
+    ``work_ns(rank, step)`` lies before each."""
+    written = [recorder(folder, rank, 2) for rank in range(2)]
+    at = 0
+    for step in range(12):
+        for each in written:
+            each.mark("forward", at)
+        for place in range(4):
+            called = [at + work_ns(rank, step) for rank in range(2)]
+            at = max(called) + MS // 10
+            for each, called_ns in zip(written, called, strict=True):
+                if place == 3:
+                    each.ready(TENSORS[0], called_ns)
+                op = Op.REDUCESCATTER if place == 3 else Op.ALLGATHER
+                one = each.collective(op, TENSORS[:1], 16, called_ns)
+                one.called_ns, one.known = called_ns, ended
+                one.end_ns = at if ended else one.end_ns
+            if place == 1:
+                for each in written:
+                    each.mark("backward", at)
+        for each in written:
+            each.mark("step", at)
+    for each in written:
+        each.close()
+    return read_folder(folder)
+
+
+def test_who_works_longest_between_gathers_is_late_although_all_gradients_come_together(tmp_path: Path) -> None:
+    records = write_tied(tmp_path, lambda rank, step: (2 + rank) * MS + (step * 7 + rank * 5) % 3 * MS // 10)
+    (late,) = stragglers(records)["late"]
+    assert late["ranks"] == [1]
+    assert late["late_s"] == pytest.approx(4e-3, rel=0.15)
+    assert late["onset"]["from"] == "work"
+
+
+def test_ranks_alike_between_gathers_are_nobody(tmp_path: Path) -> None:
+    records = write_tied(tmp_path, lambda rank, step: 2 * MS + (step * 7 + rank * 5) % 3 * MS // 10)
+    found = stragglers(records)
+    assert not found["late"]
+    assert found["smallest_seen_s"] is not None
+
+
+def test_where_ends_of_gathers_are_unknown_nobody_is_called_seen(tmp_path: Path) -> None:
+    records = write_tied(tmp_path, lambda rank, _: (2 + rank) * MS, ended=False)
+    assert stragglers(records)["verdict"] == "nobody: gathers tie ranks together, and when they ended is not known"
 
 
 class Marks:
