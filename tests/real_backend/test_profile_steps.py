@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,8 @@ from coordsim.protocol.messages import Op
 from coordsim.record.breakdown import CONTROL_PARTS, breakdown, step_times
 from coordsim.record.ranks import RankRecord, merge, read_folder, read_rank
 from coordsim.record.ranks.merge import merge_records
+from coordsim.record.store import write_run
+from coordsim.report.export import export_run
 from coordsim.report.run import run_report
 from coordsim.report.tables import Page
 from real_backend.life.clocks import Offset
@@ -73,6 +76,20 @@ def test_the_parts_of_a_step_are_what_was_written(tmp_path: Path) -> None:
     }  # fmt: skip
     assert found.facts["last_tensors"] == {"0": [["c", 1]], "1": [["c", 1]]}
     assert "nobody negotiates" in found.facts["control"]
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["records", "run"])
+def test_a_run_that_negotiates_nothing_can_be_looked_at_with_each_collective_in_its_step(
+    tmp_path: Path, stored: bool
+) -> None:
+    write(tmp_path / "run", 2, 3, {})
+    if stored:
+        merged = merge(tmp_path / "run")
+        write_run(tmp_path / "stored", merged.trace, merged.facts, tmp_path / "run")
+    export_run(tmp_path / ("stored" if stored else "run"), "chrome", tmp_path / "run.json", range(1, 2), 1000)
+    events = json.loads((tmp_path / "run.json").read_text())["traceEvents"]
+    seen = [each["args"]["bytes"] for each in events if each.get("cat") == "responses"]
+    assert seen == [32, 16]
 
 
 @settings(max_examples=60, deadline=None)
