@@ -7,7 +7,7 @@ over steps like these (bootstrap): it knows of their spread, and nothing of what
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,9 +37,9 @@ _LATE = 0.75
 """A rank that is last in more than this share of the steps is late for a reason of its own."""
 
 
-def advice(records: Sequence[RankRecord], merged: Merged) -> dict[str, Any]:
+def advice(records: Sequence[RankRecord], merged: Merged, late: Collection[int] = ()) -> dict[str, Any]:
     """``change`` with ``saves``, ``saves_low``, ``saves_high`` (shares of the mean step) and ``step_time_s``; or
-    ``change`` null and ``why`` there is none."""
+    ``change`` null and ``why`` there is none. ``late``: ranks that are known to be, in a part of the run at least."""
     numbers = range(merged.first_step, merged.first_step + merged.trace.steps["step"].size)
     if len(numbers) <= LEAST_STEPS:
         return _none(f"{len(numbers)} steps are too few to predict from; more than {LEAST_STEPS} are needed")
@@ -53,7 +53,7 @@ def advice(records: Sequence[RankRecord], merged: Merged) -> dict[str, Any]:
     before = np.array([played(step) for step in steps], dtype=np.float64)
     mean_s = float(before.mean()) / 1e9
     best: dict[str, Any] | None = None
-    for change, changed in _candidates(records, steps):
+    for change, changed in _candidates(records, steps, late):
         each = savings(steps, changed)
         low, high = _interval(each, before)
         saves = float(each.mean())
@@ -65,16 +65,17 @@ def advice(records: Sequence[RankRecord], merged: Merged) -> dict[str, Any]:
     return best or _none("no change that this record can predict would save half a percent of the step")
 
 
-def _candidates(records: Sequence[RankRecord], steps: Sequence[Step]) -> Iterator[tuple[str, Callable[[Step], Step]]]:
+def _candidates(
+    records: Sequence[RankRecord], steps: Sequence[Step], late: Collection[int]
+) -> Iterator[tuple[str, Callable[[Step], Step]]]:
     ranks = [record for record in records if record.steps and record.head.get("detailed")]
     last = Counter(_last(step) for step in steps)
-    index, times = last.most_common(1)[0]
-    if len(ranks) > 1 and times > _LATE * len(steps):
-        record = ranks[index]
-        yield (
-            f"bring rank {record.rank} ({record.head.get('host')}), which is late, to the median rank's speed",
-            without_lateness(index),
-        )
+    for index, record in enumerate(ranks):
+        if len(ranks) > 1 and (record.rank in late or last[index] > _LATE * len(steps)):
+            yield (
+                f"bring rank {record.rank} ({record.head.get('host')}), which is late, to the median rank's speed",
+                without_lateness(index),
+            )
     if any(any(step.start_R) for step in steps):
         index, times = Counter(step.start_R.index(max(step.start_R)) for step in steps).most_common(1)[0]
         where = f" on rank {ranks[index].rank}" if len(ranks) > 1 and times > _LATE * len(steps) else ""

@@ -55,7 +55,7 @@ def untraced(hook: Callable[..., Any]) -> Callable[..., Any]:
     """``hook`` on a module that the script may compile: dynamo calls it, and does not look into it and complain."""
     import torch
 
-    found: Callable[..., Any] = torch.compiler.disable(hook)
+    found: Callable[..., Any] = torch.compiler.disable(hook)  # type: ignore[no-untyped-call]
     return found
 
 

@@ -80,7 +80,7 @@ def test_the_late_rank_is_named_and_what_its_lateness_costs(ddp: Profiled) -> No
     advice = facts["recommendation"]
     assert "bring rank 1" in advice["change"]
     assert advice["saves_low"] <= advice["saves"] <= advice["saves_high"]
-    assert advice["saves"] > 0.5
+    assert advice["saves_low"] > 0
     assert ddp.done.stderr.splitlines()[-1].startswith("next: coordsim predict")
 
 

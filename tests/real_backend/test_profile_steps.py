@@ -92,6 +92,14 @@ def test_a_run_that_negotiates_nothing_can_be_looked_at_with_each_collective_in_
     assert seen == [32, 16]
 
 
+def test_a_rank_that_is_late_in_the_second_half_is_what_is_recommended(tmp_path: Path) -> None:
+    delays = {(1, step): 4 * MS for step in range(12, 22)} | {(0, step): MS // 100 for step in range(12)}
+    records = write(tmp_path, 2, 22, delays, clock=Offset(0, 5))
+    _, facts = merged_run(records)
+    assert [each["ranks"] for each in facts["stragglers"]["late"]] == [[1]]
+    assert "bring rank 1" in facts["recommendation"]["change"]
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_parts_sum_exactly_and_control_is_0(data: st.DataObject) -> None:
