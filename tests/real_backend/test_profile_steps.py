@@ -93,8 +93,9 @@ def test_a_run_that_negotiates_nothing_can_be_looked_at_with_each_collective_in_
 
 
 def test_a_rank_that_is_late_in_the_second_half_is_what_is_recommended(tmp_path: Path) -> None:
-    delays = {(1, step): 4 * MS for step in range(12, 22)} | {(0, step): MS // 100 for step in range(12)}
-    records = write(tmp_path, 2, 22, delays, clock=Offset(0, 5))
+    delays = {(0, step): (step * 3 % 7 + 1) * MS // 100 for step in range(26)}
+    delays |= {(1, step): 4 * MS + (step * 7 % 5) * MS // 100 for step in range(13, 26)}
+    records = write(tmp_path, 2, 26, delays, clock=Offset(0, 5))
     _, facts = merged_run(records)
     assert [each["ranks"] for each in facts["stragglers"]["late"]] == [[1]]
     assert "bring rank 1" in facts["recommendation"]["change"]
