@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +13,7 @@ from real_backend.engine.assembly import assemble
 from real_backend.engine.engine import Engine
 from real_backend.engine.settings import EngineSettings, settings_from
 from real_backend.errors import CannotStart, NotRunning
+from real_backend.leaving import at_exit
 
 _engine: Engine | None = None
 _store: dist.Store | None = None
@@ -118,13 +118,11 @@ def environment_store(rank: int, ranks: int) -> dist.Store:
     return _store
 
 
-
-
 def _leave_at_exit() -> None:
     global _left_at_exit
     if not _left_at_exit:
         _left_at_exit = True
-        atexit.register(shutdown)
+        at_exit(shutdown)
 
 
 def _fact(variable: str, default: int) -> int:

@@ -7,12 +7,21 @@ over steps like these (bootstrap): it knows of their spread, and nothing of what
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from coordsim.analyse.replay import Step, played, savings, steps_of, without_control, without_input, without_lateness
+from coordsim.analyse.replay import (
+    Float,
+    Step,
+    played,
+    savings,
+    steps_of,
+    without_control,
+    without_input,
+    without_lateness,
+)
 from coordsim.record.ranks.facts import NOT_NEGOTIATED, control_plane, gathers
 from coordsim.record.ranks.merge import Merged
 from coordsim.record.ranks.reader import RankRecord
@@ -22,13 +31,15 @@ WORTH_CHANGING = 0.005
 """Below this share of the step no change is recommended."""
 _DRAWS = 2_000
 _LOW, _HIGH = 0.05, 0.95
+_RARE = 3.0
+"""Time between steps whose mean is so many times its median is that of few steps."""
 _LATE = 0.75
 """A rank that is last in more than this share of the steps is late for a reason of its own."""
 
 
-def advice(records: Sequence[RankRecord], merged: Merged) -> dict[str, Any]:
+def advice(records: Sequence[RankRecord], merged: Merged, late: Collection[int] = ()) -> dict[str, Any]:
     """``change`` with ``saves``, ``saves_low``, ``saves_high`` (shares of the mean step) and ``step_time_s``; or
-    ``change`` null and ``why`` there is none."""
+    ``change`` null and ``why`` there is none. ``late``: ranks that are known to be, in a part of the run at least."""
     numbers = range(merged.first_step, merged.first_step + merged.trace.steps["step"].size)
     if len(numbers) <= LEAST_STEPS:
         return _none(f"{len(numbers)} steps are too few to predict from; more than {LEAST_STEPS} are needed")
@@ -39,11 +50,12 @@ def advice(records: Sequence[RankRecord], merged: Merged) -> dict[str, Any]:
     if steps is None:
         return _none("this record does not say when each reduction could begin and when it ended, so nothing can be "
                      "predicted from it")  # fmt: skip
-    mean_s = float(np.mean([played(step) for step in steps])) / 1e9
+    before = np.array([played(step) for step in steps], dtype=np.float64)
+    mean_s = float(before.mean()) / 1e9
     best: dict[str, Any] | None = None
-    for change, changed in _candidates(records, steps):
+    for change, changed in _candidates(records, steps, late):
         each = savings(steps, changed)
-        low, high = _interval(each)
+        low, high = _interval(each, before)
         saves = float(each.mean())
         if low > 0 and saves >= WORTH_CHANGING and (best is None or saves > best["saves"]):
             best = {
@@ -53,22 +65,31 @@ def advice(records: Sequence[RankRecord], merged: Merged) -> dict[str, Any]:
     return best or _none("no change that this record can predict would save half a percent of the step")
 
 
-def _candidates(records: Sequence[RankRecord], steps: Sequence[Step]) -> Iterator[tuple[str, Callable[[Step], Step]]]:
+def _candidates(
+    records: Sequence[RankRecord], steps: Sequence[Step], late: Collection[int]
+) -> Iterator[tuple[str, Callable[[Step], Step]]]:
     ranks = [record for record in records if record.steps and record.head.get("detailed")]
     last = Counter(_last(step) for step in steps)
-    index, times = last.most_common(1)[0]
-    if len(ranks) > 1 and times > _LATE * len(steps):
-        record = ranks[index]
-        yield (
-            f"bring rank {record.rank} ({record.head.get('host')}), which is late, to the median rank's speed",
-            without_lateness(index),
-        )
+    for index, record in enumerate(ranks):
+        if len(ranks) > 1 and (record.rank in late or last[index] > _LATE * len(steps)):
+            yield (
+                f"bring rank {record.rank} ({record.head.get('host')}), which is late, to the median rank's speed",
+                without_lateness(index),
+            )
     if any(any(step.start_R) for step in steps):
         index, times = Counter(step.start_R.index(max(step.start_R)) for step in steps).most_common(1)[0]
         where = f" on rank {ranks[index].rank}" if len(ranks) > 1 and times > _LATE * len(steps) else ""
-        yield f"have samples ready{where} when a step ends (more workers, prefetching)", without_input
+        yield f"{_between(steps)}{where}", without_input
     if control_plane(ranks[0]) != NOT_NEGOTIATED:
         yield "negotiate less (groups, cycles on submission), at most", without_control
+
+
+def _between(steps: Sequence[Step]) -> str:
+    """What lies between a step and the next forward: the record does not say what it was, but whether it was rare."""
+    waits = [max(step.start_R) for step in steps]
+    if np.mean(waits) > _RARE * np.median(waits):
+        return "shorten what is done between steps now and then (evaluation, a checkpoint, samples)"
+    return "begin forward sooner after a step: samples (more workers, prefetching), or what else is done there"
 
 
 def _last(step: Step) -> int:
@@ -76,10 +97,12 @@ def _last(step: Step) -> int:
     return ready.index(max(ready))
 
 
-def _interval(each: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float]:
-    """5th and 95th percentile of the mean over as many steps, drawn from these."""
+def _interval(each: Float, before: Float) -> tuple[float, float]:
+    """5th and 95th percentile of what is saved of as many steps, drawn from these. ``each``: shares of the mean step
+    saved in each, ``before``: how long each took, ns."""
     draws = np.random.default_rng(0).integers(0, each.size, (_DRAWS, each.size))
-    low, high = np.quantile(each[draws].mean(axis=1), (_LOW, _HIGH))
+    saved = each[draws].mean(axis=1) * before.mean() / before[draws].mean(axis=1)
+    low, high = np.quantile(saved, (_LOW, _HIGH))
     return float(low), float(high)
 
 

@@ -16,8 +16,9 @@ from coordsim.record.trace import Trace, TraceWriter
 def merged_run(records: Sequence[RankRecord], steps: range | None = None) -> tuple[Trace, dict[str, Any]]:
     """Trace and facts for a manifest. Raises InputError when no step can be merged."""
     merged = merge_records(records, steps)
-    found = {"recommendation": advice(records, merged), "stragglers": stragglers(records, steps)}
-    return merged.trace, merged.facts | found
+    found = stragglers(records, steps)
+    late = [rank for each in found["late"] for rank in each["ranks"]]
+    return merged.trace, merged.facts | {"recommendation": advice(records, merged, late), "stragglers": found}
 
 
 def empty(records: Sequence[RankRecord]) -> tuple[Trace, dict[str, Any]]:

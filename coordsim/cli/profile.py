@@ -104,17 +104,25 @@ def _patient(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 def _told(code: int, command: list[str], out: Path, folder: Path) -> None:
     """Notes about how the command ended; leaves when nothing was recorded."""
-    from real_backend.profile.launch import initialized
+    from real_backend.profile.launch import hooked, jobs
 
+    started = jobs(folder)
     if any(folder.glob("*.rank")):
+        if started > 1:
+            console.note(f"the command started {started} jobs one after the other; told is the last that took steps")
         if code:
             console.note(f"the command ended with exit code {code}; what was recorded until then is kept in {out}")
         return
     if code:
         console.error(f"the command ended with exit code {code} before anything was recorded: {join(command)}")
-    elif initialized(folder):
+    elif not hooked(folder):
         console.error(
-            "nothing was recorded: no model under DDP or FSDP2 took a step, nor did backend coord or "
+            "nothing was recorded: no Python process of this command had hooks (does something in it replace "
+            "PYTHONPATH, or call python with -I, -E or -S?)"
+        )
+    elif started:
+        console.error(
+            "nothing was recorded: no model under DDP or FSDP took a step, nor did backend coord or "
             "DistributedOptimizer"
         )
     else:
@@ -133,6 +141,8 @@ def _gathered(folder: Path, out: Path, command: list[str], steps: int, code: int
     from coordsim.record.ranks import read_folder
     from coordsim.record.store import write_run
 
+    for each in _of_other_jobs(folder):
+        each.unlink()
     records = read_folder(folder)
     if any(record.steps for record in records):
         trace, facts = merged_run(records)
@@ -147,6 +157,15 @@ def _gathered(folder: Path, out: Path, command: list[str], steps: int, code: int
     from coordsim.analyse.run_summary import run_summary
 
     return run_summary(trace, facts)
+
+
+def _of_other_jobs(folder: Path) -> list[Path]:
+    """Records of ranks that a job before the last one had more of; every other one was written over."""
+    from coordsim.record.ranks import read_rank
+
+    records = [read_rank(path) for path in folder.glob("*.rank")]
+    last = max(records, key=lambda each: int(each.head.get("started_unix_ns", 0))).head
+    return [each.path for each in records if any(each.head.get(key) != last.get(key) for key in ("ranks", "job"))]
 
 
 def _show(found: dict[str, Any], out: Path, as_json: bool) -> None:

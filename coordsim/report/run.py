@@ -10,13 +10,16 @@ from coordsim.report.tables import Page
 _BAR_CELLS = 12
 _LABEL = 14
 _LONGEST_ERROR = 120
+_MANY = 20
+"""Steps from which on percentiles are told; of fewer, the shortest and the longest."""
 
 
 def run_report(facts: dict[str, Any], title: str, page: Page) -> str:
     """``facts``: :func:`coordsim.analyse.run_summary.run_summary`; ``title``: what the run is called."""
     lines = [page.bold(line) for line in page.wrap(f"{title}: {_what(facts)}", rest="  ")]
     step = facts["step_time_s"]
-    spread = f"p05-p95 {text.seconds(step['p05'])} to {text.seconds(step['p95'])}"
+    name, low, high = ("p05-p95 ", "p05", "p95") if facts["steps"] >= _MANY else ("", "min", "max")
+    spread = f"{name}{text.seconds(step[low])} to {text.seconds(step[high])}"
     if facts["cold_step_s"] is not None:
         spread += f"; cold first: {text.seconds(facts['cold_step_s'])}"
     lines += ["", *tables.facts([("step time", f"{text.seconds(step['mean'])}  ({spread})")], page, label=_LABEL)]

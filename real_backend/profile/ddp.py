@@ -9,6 +9,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from coordsim.protocol.messages import Op
+from real_backend.profile.marks import untraced
 from real_backend.profile.process import Process
 from real_backend.profile.steps import Collective, StepRecorder
 
@@ -95,7 +96,7 @@ class _Model:
         if model.gradient_as_bucket_view and self._ranks & (self._ranks - 1):
             for each in watched:  # for good: what reduces stays when the record is over
                 each.register_post_accumulate_grad_hook(self._lies)
-        handles.append(model.register_forward_pre_hook(self._forward, prepend=True))
+        handles.append(model.register_forward_pre_hook(untraced(self._forward), prepend=True))
         for handle in handles:
             self._session.at_stop(handle.remove)
 

@@ -12,18 +12,25 @@ from types import ModuleType
 from real_backend import profile
 from real_backend.profile import marks
 from real_backend.profile.imports import Watcher
+from real_backend.profile.launch import HOOKED
 from real_backend.profile.session import Session
 
-FSDP = "torch.distributed.fsdp._fully_shard"
+FSDP = "torch.distributed.fsdp"
+FSDP2 = f"{FSDP}._fully_shard"
 WATCHED = (
-    "torch.distributed.distributed_c10d", "torch.nn.parallel.distributed", f"{FSDP}._fsdp_collectives",
-    f"{FSDP}._fsdp_param", f"{FSDP}._fsdp_param_group", f"{FSDP}._fsdp_state",
+    "torch.distributed.distributed_c10d", "torch.nn.parallel.distributed", f"{FSDP2}._fsdp_collectives",
+    f"{FSDP2}._fsdp_param", f"{FSDP2}._fsdp_param_group", f"{FSDP2}._fsdp_state", f"{FSDP}._flat_param",
+    f"{FSDP}._runtime_utils",
 )  # fmt: skip
 
 
 def install() -> None:
-    """Hooks as the environment wants them (:data:`real_backend.profile.VARIABLES`). Raises KeyError, ValueError."""
-    session = Session(Path(os.environ[profile.FOLDER]), int(os.environ[profile.STEPS]))
+    """Hooks as the environment wants them (:data:`real_backend.profile.VARIABLES`). Raises KeyError, ValueError,
+    OSError."""
+    folder = Path(os.environ[profile.FOLDER])
+    session = Session(folder, int(os.environ[profile.STEPS]))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / HOOKED).touch()
     session.at_start(lambda: marks.install(session))
     Watcher({name: partial(session.quietly, _loaded, session, name) for name in WATCHED}).install()
     profile.begin(session)
@@ -37,9 +44,13 @@ def _loaded(session: Session, name: str, module: ModuleType) -> None:
 def _hooks(session: Session) -> dict[str, Callable[[ModuleType], None]]:
     from real_backend.profile.ddp import Ddp
     from real_backend.profile.fsdp import Fsdp
+    from real_backend.profile.fsdp1 import Fsdp1
     from real_backend.profile.process import Process
 
     process = Process(session)
-    fsdp = Fsdp(process)
-    wraps = (process.loaded, Ddp(process).loaded, fsdp.collectives, fsdp.param, fsdp.group, fsdp.state)
+    fsdp, fsdp1 = Fsdp(process), Fsdp1(process)
+    wraps = (
+        process.loaded, Ddp(process).loaded, fsdp.collectives, fsdp.param, fsdp.group, fsdp.state, fsdp1.flat,
+        fsdp1.runtime,
+    )  # fmt: skip
     return dict(zip(WATCHED, wraps, strict=True))

@@ -8,8 +8,10 @@ from pathlib import Path
 from real_backend.profile import FOLDER, STEPS, WANTED
 
 SITE = Path(__file__).parent / "site"
+HOOKED = "hooked"
+"""Left in the folder by a Python process that has hooks."""
 INITIALIZED = "initialized"
-"""Left in the folder by a process that came to ``init_process_group``."""
+"""In the folder: the rank of each process that came to ``init_process_group``, a line each."""
 _ALL_RANKS = 1 << 30
 
 
@@ -25,6 +27,12 @@ def environment(folder: Path, steps: int) -> dict[str, str]:
     return found
 
 
-def initialized(folder: Path) -> bool:
-    """Whether some process came to ``init_process_group``."""
-    return (folder / INITIALIZED).exists()
+def hooked(folder: Path) -> bool:
+    """Whether some Python process of the command had hooks."""
+    return (folder / HOOKED).exists()
+
+
+def jobs(folder: Path) -> int:
+    """How many jobs were started, one after the other: how many processes were a rank 0."""
+    path = folder / INITIALIZED
+    return path.read_text().split().count("0") if path.exists() else 0

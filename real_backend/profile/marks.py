@@ -12,15 +12,25 @@ from real_backend.profile.session import Session
 def install(session: Session) -> Callable[[], None]:
     """Put the hooks on torch; returns what takes them off. The optimizer's hook is torch's own, and so is forward's."""
     import torch
-    from torch.optim.optimizer import register_optimizer_step_post_hook
+    from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
     forward = _Forward(session)
+    running: list[Any] = []
+    """Optimizers whose step runs, each called by the one before it: ZeroRedundancyOptimizer has one of its own."""
 
-    def stepped(*_: Any) -> None:
-        session.quietly(session.mark, "step")
-        forward.arm()
+    def stepping(optimizer: Any, *_: Any) -> None:
+        if optimizer in running:  # its last step raised
+            del running[running.index(optimizer) :]
+        running.append(optimizer)
 
-    handle = register_optimizer_step_post_hook(stepped)
+    def stepped(optimizer: Any, *_: Any) -> None:
+        if optimizer in running:
+            del running[running.index(optimizer) :]
+        if not running:
+            session.quietly(session.mark, "step")
+            forward.arm()
+
+    handles = [register_optimizer_step_pre_hook(stepping), register_optimizer_step_post_hook(stepped)]
     plain = torch.autograd.backward
 
     @wraps(plain)
@@ -32,12 +42,21 @@ def install(session: Session) -> Callable[[], None]:
     forward.arm()
 
     def remove() -> None:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
         forward.disarm()
         if torch.autograd.backward is backward:
             torch.autograd.backward = plain
 
     return remove
+
+
+def untraced(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """``hook`` on a module that the script may compile: dynamo calls it, and does not look into it and complain."""
+    import torch
+
+    found: Callable[..., Any] = torch.compiler.disable(hook)  # type: ignore[no-untyped-call]
+    return found
 
 
 class _Forward:

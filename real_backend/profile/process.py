@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import sys
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from types import ModuleType
 from typing import Any
 
+from real_backend.leaving import at_exit
 from real_backend.life.clocks import Offset
 from real_backend.profile import CONTROL_PLANE
 from real_backend.profile.clocks import offset_from_rank_0
@@ -29,6 +29,7 @@ class Process:
     def __init__(self, session: Session) -> None:
         self.session, self.waiter = session, Waiter()
         self._clock: Offset | None = None
+        self._counted = False
 
     def loaded(self, module: ModuleType) -> None:
         """Wraps ``init_process_group`` in :mod:`torch.distributed.distributed_c10d`."""
@@ -46,7 +47,10 @@ class Process:
     def _initialized(self, c10d: Any) -> None:
         folder = self.session.folder
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / INITIALIZED).touch()
+        if not self._counted:
+            self._counted = True
+            with (folder / INITIALIZED).open("a") as told:
+                told.write(f"{c10d.get_rank()}\n")
         if c10d.get_backend() != OURS:
             store, rank, ranks = c10d._get_default_store(), c10d.get_rank(), c10d.get_world_size()
             self._clock = offset_from_rank_0(store, rank, ranks, self.session.clock_ns)
@@ -63,9 +67,13 @@ class Process:
             session.folder, dist.get_rank(), dist.get_world_size(), job=os.environ.get("TORCHELASTIC_RUN_ID", "job"),
             settings=settings, steps=session.steps, clock=self._clock, clock_ns=session.clock_ns,
         )  # fmt: skip
-        atexit.register(lambda: recorder.close(_uncaught()))
+        at_exit(partial(self._left, recorder))
         session.at_stop(recorder.close)
         session.attach(recorder)
+
+    def _left(self, recorder: StepRecorder) -> None:
+        self.session.release()
+        recorder.close(_uncaught())
 
     @staticmethod
     def parameter(name: str, tensor: Any) -> Parameter:

@@ -43,6 +43,10 @@ class Session:
         self._on_stop: list[Callable[[], None]] = []
         self._marks = 0
         self._forward = self._backward = False
+        self._several = False
+        """Whether several optimizers end a step, one after the other. Then its end is held until the next step begins,
+        as the first one's always is."""
+        self._held_ns: int | None = None
 
     def at_start(self, install: Callable[[], Callable[[], None]]) -> None:
         """``install`` is called when there is a sink to write to; what it returns removes the hooks again."""
@@ -61,12 +65,13 @@ class Session:
             self.quietly(self._start)
 
     def mark(self, what: str) -> None:
-        """"forward" and "backward" count once a step, where they come first; "step" ends it."""
+        """ "forward" and "backward" count once a step, where they come first; "step" ends it."""
         sink = self.sink
         if sink is None or self.over:
             return
         if what == "step":
             if not self._backward:
+                self._another(self._marks > 0 and not self._forward)
                 return
             self._forward = self._backward = False
             self._marks += 1
@@ -78,9 +83,27 @@ class Session:
             if self._backward:
                 return
             self._backward = True
-        sink.mark(what, self.clock_ns())
+        now_ns = self.clock_ns()
+        self.release()
+        if what == "step" and (self._several or self._marks == 1):
+            self._held_ns = now_ns
+        else:
+            sink.mark(what, now_ns)
         if self._marks >= self.steps + SPARE_STEPS:
             self.stop()
+
+    def _another(self, ends: bool) -> None:
+        """An optimizer has stepped without a backward pass of its own; ``ends``: behind one that ended the step."""
+        if ends:
+            self._several = True
+            if self._held_ns is not None:
+                self._held_ns = self.clock_ns()
+
+    def release(self) -> None:
+        """Tell the end of a step that was held back."""
+        held_ns, self._held_ns = self._held_ns, None
+        if held_ns is not None and self.sink is not None:
+            self.sink.mark("step", held_ns)
 
     def stamper(self, parameter: Parameter) -> Callable[[Any], None]:
         """A hook on a gradient of ``parameter``: it is there. As short as can be, for it runs once for each."""
@@ -99,6 +122,8 @@ class Session:
 
     def stop(self) -> None:
         """The record is over: hooks go."""
+        with suppress(Exception):
+            self.release()
         self.over = True
         removes, self._on_stop = self._on_stop, []
         for remove in removes:

@@ -6,11 +6,12 @@ interpreter shuts down would abort the process. This thread is joined before tha
 
 from __future__ import annotations
 
-import atexit
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
+
+from real_backend.leaving import at_exit
 
 LAST_WAIT_S = 5.0
 """At the end, for a collective that nobody else came to."""
@@ -29,7 +30,7 @@ class Waiter:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="coordsim-waiter", daemon=True)
             self._thread.start()
-            atexit.register(self._leave)
+            at_exit(self._leave)
         self._items.put((wait, call))
 
     def _run(self) -> None:

@@ -39,6 +39,35 @@ for each in model:
 fully_shard(model, mesh=mesh)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 """
+FSDP1 = """
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+dist.init_process_group(BACKEND)
+rank = dist.get_rank()
+model = FullyShardedDataParallel(
+    model, auto_wrap_policy=ModuleWrapPolicy({nn.Linear}), device_id=torch.device("cpu"), use_orig_params=True
+)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+"""
+SPAWNED = """
+import sys
+import torch
+import torch.distributed as dist
+from torch import nn
+
+def main(rank, ranks, meeting):
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=ranks)
+    model = nn.parallel.DistributedDataParallel(nn.Linear(8, 8))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(4):
+        model(torch.ones(2, 8)).sum().backward()
+        optimizer.step()
+    dist.destroy_process_group()
+
+if __name__ == "__main__":
+    ranks = int(sys.argv[1])
+    torch.multiprocessing.spawn(main, (ranks, f"{__file__}.{ranks}"), ranks)
+"""
 OPTIMIZER = """
 import real_backend as rb
 rb.init()

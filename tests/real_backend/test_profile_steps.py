@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,13 +19,17 @@ from coordsim.analyse.advice import advice
 from coordsim.analyse.recorded import merged_run
 from coordsim.analyse.replay import played, savings, steps_of, without_input, without_lateness
 from coordsim.analyse.run_summary import run_summary
+from coordsim.analyse.stragglers import stragglers
 from coordsim.protocol.messages import Op
 from coordsim.record.breakdown import CONTROL_PARTS, breakdown, step_times
 from coordsim.record.ranks import RankRecord, merge, read_folder, read_rank
 from coordsim.record.ranks.merge import merge_records
+from coordsim.record.store import write_run
+from coordsim.report.export import export_run
 from coordsim.report.run import run_report
 from coordsim.report.tables import Page
 from real_backend.life.clocks import Offset
+from real_backend.profile import marks
 from real_backend.profile.launch import environment
 from real_backend.profile.session import Session
 from real_backend.profile.steps import StepRecorder
@@ -69,6 +76,29 @@ def test_the_parts_of_a_step_are_what_was_written(tmp_path: Path) -> None:
     }  # fmt: skip
     assert found.facts["last_tensors"] == {"0": [["c", 1]], "1": [["c", 1]]}
     assert "nobody negotiates" in found.facts["control"]
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["records", "run"])
+def test_a_run_that_negotiates_nothing_can_be_looked_at_with_each_collective_in_its_step(
+    tmp_path: Path, stored: bool
+) -> None:
+    write(tmp_path / "run", 2, 3, {})
+    if stored:
+        merged = merge(tmp_path / "run")
+        write_run(tmp_path / "stored", merged.trace, merged.facts, tmp_path / "run")
+    export_run(tmp_path / ("stored" if stored else "run"), "chrome", tmp_path / "run.json", range(1, 2), 1000)
+    events = json.loads((tmp_path / "run.json").read_text())["traceEvents"]
+    seen = [each["args"]["bytes"] for each in events if each.get("cat") == "responses"]
+    assert seen == [32, 16]
+
+
+def test_a_rank_that_is_late_in_the_second_half_is_what_is_recommended(tmp_path: Path) -> None:
+    delays = {(0, step): (step * 3 % 7 + 1) * MS // 100 for step in range(26)}
+    delays |= {(1, step): 4 * MS + (step * 7 % 5) * MS // 100 for step in range(13, 26)}
+    records = write(tmp_path, 2, 26, delays, clock=Offset(0, 5))
+    _, facts = merged_run(records)
+    assert [each["ranks"] for each in facts["stragglers"]["late"]] == [[1]]
+    assert "bring rank 1" in facts["recommendation"]["change"]
 
 
 @settings(max_examples=60, deadline=None)
@@ -202,12 +232,62 @@ def test_gathers_name_who_was_waited_for_and_predict_nothing(tmp_path: Path) -> 
 # The session.
 
 
+def write_tied(folder: Path, work_ns: Callable[[int, int], int], ended: bool = True) -> list[RankRecord]:
+    """12 steps of two ranks, each of three gathers and a reduction that end together 0.1 ms after the last call;
+    ``work_ns(rank, step)`` lies before each."""
+    written = [recorder(folder, rank, 2) for rank in range(2)]
+    at = 0
+    for step in range(12):
+        for each in written:
+            each.mark("forward", at)
+        for place in range(4):
+            called = [at + work_ns(rank, step) for rank in range(2)]
+            at = max(called) + MS // 10
+            for each, called_ns in zip(written, called, strict=True):
+                if place == 3:
+                    each.ready(TENSORS[0], called_ns)
+                op = Op.REDUCESCATTER if place == 3 else Op.ALLGATHER
+                one = each.collective(op, TENSORS[:1], 16, called_ns)
+                one.called_ns, one.known = called_ns, ended
+                one.end_ns = at if ended else one.end_ns
+            if place == 1:
+                for each in written:
+                    each.mark("backward", at)
+        for each in written:
+            each.mark("step", at)
+    for each in written:
+        each.close()
+    return read_folder(folder)
+
+
+def test_who_works_longest_between_gathers_is_late_although_all_gradients_come_together(tmp_path: Path) -> None:
+    records = write_tied(tmp_path, lambda rank, step: (2 + rank) * MS + (step * 7 + rank * 5) % 3 * MS // 10)
+    (late,) = stragglers(records)["late"]
+    assert late["ranks"] == [1]
+    assert late["late_s"] == pytest.approx(4e-3, rel=0.15)
+    assert late["onset"]["from"] == "work"
+
+
+def test_ranks_alike_between_gathers_are_nobody(tmp_path: Path) -> None:
+    records = write_tied(tmp_path, lambda rank, step: 2 * MS + (step * 7 + rank * 5) % 3 * MS // 10)
+    found = stragglers(records)
+    assert not found["late"]
+    assert found["smallest_seen_s"] is not None
+
+
+def test_where_ends_of_gathers_are_unknown_nobody_is_called_seen(tmp_path: Path) -> None:
+    records = write_tied(tmp_path, lambda rank, _: (2 + rank) * MS, ended=False)
+    assert stragglers(records)["verdict"] == "nobody: gathers tie ranks together, and when they ended is not known"
+
+
 class Marks:
     def __init__(self) -> None:
         self.found: list[str] = []
+        self.times_ns: list[int] = []
 
     def mark(self, what: str, now_ns: int) -> None:
         self.found.append(what)
+        self.times_ns.append(now_ns)
 
     def ready(self, parameter: Parameter, now_ns: int) -> None:
         self.found.append(parameter.name)
@@ -226,6 +306,56 @@ def test_marks_count_once_a_step_and_hooks_go(tmp_path: Path) -> None:
     session.mark("forward")
     session.stamper(TENSORS[0])(None)
     assert len(sink.found) == 12
+
+
+def test_the_last_of_several_optimizers_ends_a_step(tmp_path: Path) -> None:
+    at = iter(range(1000))
+    session, sink = Session(tmp_path, 2, clock_ns=lambda: next(at)), Marks()
+    session.attach(sink)
+    for _ in range(3):
+        for what in ("forward", "backward", "step", "step", "step"):
+            session.mark(what)
+    session.release()
+    assert sink.found == ["forward", "backward", "step"] * 3
+    ends, begins = sink.times_ns[2::3], sink.times_ns[3::3]
+    assert [begin - end for end, begin in zip(ends, begins, strict=False)] == [1, 1]
+
+
+class Outer(torch.optim.SGD):
+    """Has one of its own, as ZeroRedundancyOptimizer has, and something to do when that has stepped."""
+
+    fails = False
+
+    def __init__(self, parameters: list[torch.Tensor], after: Callable[[], None]) -> None:
+        super().__init__(parameters, lr=0.1)
+        self.own, self.after = torch.optim.SGD(parameters, lr=0.1), after
+
+    def step(self, closure: Any = None) -> None:
+        if self.fails:
+            raise ValueError("planted")
+        self.own.step()
+        self.after()
+
+
+def test_a_step_ends_with_the_outermost_optimizers(tmp_path: Path) -> None:
+    session, sink = Session(tmp_path, 9), Marks()
+    session.at_start(lambda: marks.install(session))
+    weight = torch.ones(2, requires_grad=True)
+    outer = Outer([weight], lambda: sink.found.append("after"))
+    session.attach(sink)
+    try:
+        for step in range(3):
+            weight.sum().backward()
+            outer.fails = step == 1
+            if outer.fails:
+                with pytest.raises(ValueError, match="planted"):
+                    outer.step()
+            else:
+                outer.step()
+        session.release()
+    finally:
+        session.stop()
+    assert sink.found == ["backward", "after", "step", "backward", "after", "step"]
 
 
 def test_a_fault_is_told_once_and_ends_the_record(tmp_path: Path) -> None:

@@ -188,7 +188,8 @@ def test_the_protocol_decides_the_same(seed):
     )  # fmt: skip
     costs = LoopCosts(
         bits_ns=3_000, ask_ns=9_000, request_ns=800, requests_alone=bool(rng.integers(2)), executing_ns=4_000,
-        response_ns=30_000, tensor_ns=1_500, hit_ns=1_100, byte_ps=700, notice_ns=600, poll_ns=120_000, wake_shift_ns=-500, wake_spread_ns=4_000, stall_ppm=30_000, stall_ns=2 * MS,
+        response_ns=30_000, tensor_ns=1_500, hit_ns=1_100, byte_ps=700, notice_ns=600, poll_ns=120_000,
+        wake_shift_ns=-500, wake_spread_ns=4_000, stall_ppm=30_000, stall_ns=2 * MS,
         phase_ppm=300_000, crowded=bool(rng.integers(2)), sleep_asked_ns=(50_000, MS), sleep_over_ns=(70_000, 85_000),
         held_ns=int(rng.integers(2)) * 700_000,
     )  # fmt: skip

@@ -10,9 +10,10 @@ import numpy as np
 
 from coordsim.analyse.stragglers import judge, words
 from coordsim.analyse.stragglers.judge import Late
-from coordsim.analyse.stragglers.onset import onset
-from coordsim.analyse.stragglers.readiness import Readiness, readiness
+from coordsim.analyse.stragglers.onset import between_gathers, onset
+from coordsim.analyse.stragglers.readiness import Readiness, own_work, readiness
 from coordsim.record.ranks import RankRecord
+from coordsim.record.ranks.facts import gathers
 from coordsim.record.trace import Int64
 
 SCHEMA = "coordsim.stragglers/1"
@@ -20,7 +21,7 @@ NAMED = 5
 """Late ranks or hosts named at most."""
 MINOR = 0.2
 """Share of the first one's lateness below which nobody else is named beside it."""
-CLOCK, OWN = "rank 0's clock", "each rank's own clock"
+CLOCK, OWN, WORK = "rank 0's clock", "each rank's own clock", "each rank's own work between gathers"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ def stragglers(records: Sequence[RankRecord], within: range | None = None) -> di
     """
     found = readiness(records, within)
     step_ns = _step_ns(found)
-    measure, late, unsure = _search(found, step_ns)
+    tied = all(gathers(record) for record in records)
+    measure, late, unsure = _search_tied(found, records, step_ns) if tied else _search(found, step_ns)
     left = _without(len(found.ranks), [_places(found, each) for each in late])
     seen = None
     if measure is not None:
@@ -60,7 +62,7 @@ def stragglers(records: Sequence[RankRecord], within: range | None = None) -> di
     if named:
         facts["verdict"] = words.late(named, int(found.steps[-1]))
     else:
-        facts["verdict"] = words.nobody(facts, None if unsure is None else found.ranks[unsure.unit], unsure)
+        facts["verdict"] = words.nobody(facts, tied, None if unsure is None else found.ranks[unsure.unit], unsure)
     return facts
 
 
@@ -85,6 +87,18 @@ def _search(found: Readiness, step_ns: float) -> tuple[_Measure | None, list[_Un
         if unsure is not None and any(unsure.unit in _places(found, each) for each in alone):
             return own, alone, None
     return common, late, unsure
+
+
+def _search_tied(
+    found: Readiness, records: Sequence[RankRecord], step_ns: float
+) -> tuple[_Measure | None, list[_Unit], Late | None]:
+    """Where ranks wait for each other in gathers all through the step: who has most to do in between."""
+    steps = np.flatnonzero(found.chained)
+    work = own_work(records, found.steps[steps].tolist())
+    if work is None or not steps.size:
+        return None, [], None
+    measure = _Measure(WORK, work, steps, np.zeros(len(found.ranks), dtype=np.int64))
+    return measure, _all_late(found, measure, step_ns), None
 
 
 def _by_clock(found: Readiness) -> _Measure | None:
@@ -170,7 +184,8 @@ def _described(
         "of_steps": int(counted.sum()), "chance": late.chance,
         "from_step": int(steps[0]), "to_step": int(steps[-1]), "changed": bool(steps.size < found.steps.size),
         "costs_s": late.cost_ns / 1e9, "costs_mean_s": late.cost_mean_ns / 1e9,
-        "onset": onset(found, records, worst, within, measure.name == OWN),
+        "onset": between_gathers(measure.arrive_SR[counted], worst) if measure.name == WORK
+        else onset(found, records, worst, within, measure.name == OWN),
     }  # fmt: skip
 
 

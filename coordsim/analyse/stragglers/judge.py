@@ -84,7 +84,7 @@ def smallest_seen(arrive_SU: Int64, margin_U: Int64, step_ns: float) -> float | 
     for unit in range(units):
         median, low, _ = median_interval(lateness[:, unit])
         far = max(_least(step_ns), APART * _spread(levels, unit)) - median
-        wanted.append(max(float(often[unit]), far, int(margin_U[unit]) - low))
+        wanted.append(max(float(often[unit]), far, int(margin_U[unit]) + LEAST_NS - low))
     return max(wanted)
 
 
@@ -147,7 +147,7 @@ def _judge(
     """A unit that is last often enough, if it is late by enough, too."""
     median, low, high = median_interval(lateness[begin:end, unit])
     enough = max(_least(step_ns), APART * _spread(_levels(arrive_SU[begin:end]), unit))
-    if low <= margin_ns or median < enough:
+    if low - margin_ns < LEAST_NS or median < enough:
         return None
     waited = np.maximum(gaps[begin:end, unit], 0)
     chance = float(bdtrc(last - 1, end - begin, 1 / arrive_SU.shape[1]))

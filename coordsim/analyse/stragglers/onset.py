@@ -11,16 +11,18 @@ import numpy as np
 from coordsim.analyse.stragglers.judge import behind_median
 from coordsim.analyse.stragglers.readiness import Readiness
 from coordsim.record.ranks import RankRecord
+from coordsim.record.ranks.facts import readiness
 from coordsim.record.trace import Int64
 
 MOSTLY = 0.6
 """Share of the lateness that makes one place its origin."""
-BEGUN, FIRST, TENSOR, BACKWARD = "begin", "first gradient", "tensor", "backward"
+BEGUN, FIRST, TENSOR, BACKWARD, WORK = "begin", "first gradient", "tensor", "backward", "work"
 SENTENCES = {
     BEGUN: "it has the results of the step before later than others",
     FIRST: "late by its first gradient already (input, forward)",
     TENSOR: "most of it comes at one tensor",
     BACKWARD: "it grows through backward (slow compute)",
+    WORK: "by its own work between gathers, which tie ranks together",
 }
 
 
@@ -56,6 +58,15 @@ def onset(
     }  # fmt: skip
 
 
+def between_gathers(work_SR: Int64, place: int) -> dict[str, Any]:
+    """The same where gathers tie ranks together: when a gradient is there says nothing then. ``work_SR`` of the steps
+    that count, ns."""
+    return {
+        "from": WORK, "what": SENTENCES[WORK], "tensor": None, "at_begin_s": None, "at_first_gradient_s": None,
+        "at_last_gradient_s": _late(work_SR, place) / 1e9, "tensors_compared": 0,
+    }  # fmt: skip
+
+
 def _late(arrive_SR: Int64, place: int) -> float:
     """Median over steps, ns, of how much later than the median of the others."""
     return float(np.median(behind_median(arrive_SR)[:, place]))
@@ -88,6 +99,10 @@ def _stamps(record: RankRecord, steps: set[int], own_clock: bool) -> dict[tuple[
         if cycle.step in steps:
             for tensor, stamp in zip(cycle.popped, cycle.stamps_ns, strict=True):
                 found.setdefault((cycle.step, record.name(tensor)), stamp + offset)
+    if not record.cycles:  # nobody negotiates: nothing is submitted, parameters are ready
+        for step, of_step in readiness(record).items():
+            if step in steps:
+                found |= {(step, name): stamp + offset for name, stamp in of_step.items()}
     if own_clock:
         first = _first(found)
         found = {key: at - first[key[0]] for key, at in found.items()}

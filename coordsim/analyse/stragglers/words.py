@@ -15,10 +15,13 @@ def late(named: Sequence[dict[str, Any]], last_step: int) -> str:
     return "; then ".join(_one(each, last_step) for each in named)
 
 
-def nobody(facts: dict[str, Any], unsure_rank: int | None, unsure: Late | None) -> str:
-    """Why nobody is named. ``unsure``: who would be, were clocks better known."""
+def nobody(facts: dict[str, Any], tied: bool, unsure_rank: int | None, unsure: Late | None) -> str:
+    """Why nobody is named. ``tied``: ranks wait for each other in gathers. ``unsure``: who would be, were clocks better
+    known."""
     if facts["ranks"] < 2:
         return "nobody: there is one rank"
+    if facts["measure"] is None and tied:
+        return "nobody: gathers tie ranks together, and when they ended is not known"
     if facts["measure"] is None:
         return "nobody: how ranks' clocks differ is not known, or no step was recorded on all ranks"
     if facts["smallest_seen_s"] is None:

@@ -69,9 +69,8 @@ class _Run:
         self._responses = {name: column.tolist() for name, column in trace.responses.items()}
         self._parts = {name: column.tolist() for name, column in breakdown(trace).items()}
         count = trace.steps["step"].size
-        row = np.searchsorted(trace.cycles["cycle"], trace.responses["cycle"], side="right") - 1
         self._rows = _rows(trace.cycles["step"], count)
-        self._of_step = _rows(trace.cycles["step"][row], count)
+        self._of_step = _rows(_steps_of_responses(trace), count)
         self._first = first
         self._ranks = ranks
 
@@ -141,6 +140,15 @@ class _Run:
             if self._cycles["leave_last_ns"][row] >= ready_ns and self._cycles["kind"][row] != Kind.IDLE:
                 yield arrow("last submission", track, tail_ns, CYCLES, max(entered, tail_ns))
                 return
+
+
+def _steps_of_responses(trace: Trace) -> Int64:
+    """By response, its step; where nobody negotiates that is what stands for its cycle."""
+    if not trace.cycles["cycle"].size:
+        return trace.responses["cycle"]
+    row = np.searchsorted(trace.cycles["cycle"], trace.responses["cycle"], side="right") - 1
+    found: Int64 = trace.cycles["step"][row]
+    return found
 
 
 def _rows(step_of_row: Int64, steps: int) -> list[range]:
