@@ -61,25 +61,28 @@ def jitter(times: Numbers, steps: Sequence[int] | None = None, share: float = 0.
     found = _fit(times[None], follows)
     count, ranks = times.shape
     own, alike = float(found.step[0]), float(found.common[0])
-    rho, rho_alike = float(found.step_rho[0]), float(found.common_rho[0])
-    of_mean, of_mean_alike = (float(_of_mean(each, count)) for each in (found.step_rho[0], found.common_rho[0]))
     between = float(times.mean(axis=0).var(ddof=1)) if ranks > 1 else 0.0
     tail = (1 - share) / 2
+    drawn = _again(found, times.shape, follows)
+    rho = _correlation(float(found.step_rho[0]), drawn.step_rho, tail)
+    rho_alike = _correlation(float(found.common_rho[0]), drawn.common_rho, tail)
+    of_mean = own * float(_of_mean(rho.value, count))
+    of_mean_alike = alike * float(_of_mean(rho_alike.value, count)) if ranks > 1 else of_mean
     normal, few = float(student.ppf(1 - tail, 1e9)), float(student.ppf(1 - tail, max(ranks - 1, 1)))
-    level_error = alike * of_mean_alike if ranks > 1 else own * of_mean
-    half = (normal**2 * level_error + few**2 * between / ranks) ** 0.5
+    half = (normal**2 * of_mean_alike + few**2 * between / ranks) ** 0.5
     level = float(times.mean())
-    freedom = (count - 1) * _independent(rho)
-    drawn = _again(found, between, times.shape, follows)
+    means = alike + own / ranks
+    rho_means = (alike * rho_alike.high + own / ranks * rho.high) / means if means > 0 else 0.0
+    freedom, freedom_means = ((count - 1) * _independent(each) for each in (rho.high, rho_means))
+    nothing = Interval(0.0, 0.0, 0.0)
     return Jitter(
         level=Interval(level, level - half, level + half),
-        rank=_beyond(between, own * of_mean, ranks - 1, tail),
+        rank=_beyond(between, of_mean, ranks - 1, tail),
         step=_beyond(own, 0.0, freedom * max(ranks - 1, 1), tail),
-        step_correlation=_correlation(rho, drawn.step_rho, tail),
-        common=_beyond(alike + own / ranks, own / ranks, (count - 1) * _independent(rho_alike), tail)
-        if ranks > 1 else Interval(0.0, 0.0, 0.0),
-        common_correlation=_correlation(rho_alike, drawn.common_rho, tail),
-    )  # fmt: skip
+        step_correlation=rho if own > 0 else nothing,
+        common=_beyond(means, own / ranks, freedom_means, tail) if ranks > 1 else nothing,
+        common_correlation=rho_alike if alike > 0 else nothing,
+    )
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ def _component(variance: Numbers, following: Numbers, count: int) -> tuple[Numbe
         whole = seen / (1 - lacking)
         with np.errstate(invalid="ignore", divide="ignore"):
             rho = np.where(whole > 0, (following + whole * lacking) / whole, 0.0)
-        rho = np.clip(rho, 0.0, HIGHEST_CORRELATION)
+        rho = np.clip(rho, -HIGHEST_CORRELATION, HIGHEST_CORRELATION)
     return whole, rho
 
 
@@ -152,8 +155,8 @@ def _beyond(total: float, error: float, freedom: float, tail: float) -> Interval
     return Interval(value, min(low, value), max(high, value))
 
 
-def _again(found: _Fit, between: float, shape: tuple[int, ...], follows: npt.NDArray[np.intp]) -> _Fit:
-    """Jobs simulated with what was found, fitted like it."""
+def _again(found: _Fit, shape: tuple[int, ...], follows: npt.NDArray[np.intp]) -> _Fit:
+    """Jobs simulated with what was found, fitted like it; ranks' own levels are taken out of all jobs."""
     from scipy.signal import lfilter
 
     random = np.random.default_rng(0)
@@ -167,16 +170,16 @@ def _again(found: _Fit, between: float, shape: tuple[int, ...], follows: npt.NDA
     fits = []
     batch = max(1, min(RESAMPLES, (1 << 22) // (count * ranks)))
     for _ in range(-(-RESAMPLES // batch)):
-        of_ranks = between**0.5 * random.standard_normal((batch, 1, ranks))
         own = series(float(found.step[0]), float(found.step_rho[0]), ranks)
         alike = series(float(found.common[0]), float(found.common_rho[0]), 1)
-        fits.append(_fit(of_ranks + own + alike, follows))
+        fits.append(_fit(own + alike, follows))
     names = ("step", "step_rho", "common", "common_rho")
     return _Fit(*(np.concatenate([getattr(each, name) for each in fits]) for name in names))
 
 
 def _correlation(value: float, drawn: Numbers, tail: float) -> Interval:
-    """Reflected about the value, in Fisher's z, so that a bias is mended rather than doubled."""
-    centre = np.arctanh(value)
-    low, high = np.tanh(2 * centre - np.arctanh(np.quantile(drawn, (1 - tail, tail))))
+    """Reflected about the value, in Fisher's z, so that a bias is mended rather than doubled; a scenario knows none
+    below 0."""
+    low, high = np.tanh(2 * np.arctanh(value) - np.arctanh(np.quantile(drawn, (1 - tail, tail))))
+    value = max(value, 0.0)
     return Interval(value, min(max(float(low), 0.0), value), max(min(float(high), HIGHEST_CORRELATION), value))

@@ -100,7 +100,7 @@ def check_ranks(ranks: int, cluster: Cluster, overlay: Overlay) -> Iterator[Prob
 
 
 def check_noise(noise: Noise, overlay: Overlay) -> Iterator[Problem]:
-    """What would silently have no effect: a rare event without probability or length, a correlation of nothing."""
+    """Rare events need a probability and a length; one without the other would silently be none."""
     pairs = (
         ("stall_probability", noise.stall_ppm, "stall_length", noise.stall_ns),
         ("detour_probability", noise.detour_ppm, "detour_length", noise.detour_ns),
@@ -109,13 +109,6 @@ def check_noise(noise: Noise, overlay: Overlay) -> Iterator[Problem]:
         given, missing = (probability, length) if share_ppm else (length, probability)
         if bool(share_ppm) != bool(mean_ns):
             yield overlay.problem(("noise", given), f"has no effect without noise.{missing}, which is 0")
-    successive = (
-        ("step", noise.step, noise.step_correlation_ppm), ("common", noise.common, noise.common_correlation_ppm),
-    )  # fmt: skip
-    for axis, spread, correlation_ppm in successive:
-        if correlation_ppm and not spread.sigma_ppm:
-            message = f"has no effect without noise.{axis}.sigma, which is 0"
-            yield overlay.problem(("noise", axis, "correlation"), message)
 
 
 def check_power(cluster: Cluster, overlay: Overlay) -> Iterator[Problem]:
