@@ -98,35 +98,37 @@ class _Fit:
 def _fit(times: Numbers, follows: npt.NDArray[np.intp]) -> _Fit:
     """Moments of many jobs, shape [job, step, rank]; ``follows``: steps whose next one is there."""
     count, ranks = times.shape[1:]
+    told = follows.size >= FEWEST_PAIRS
     centred = times - times.mean(axis=1, keepdims=True)
-    together = centred.sum(axis=2)
-    following = centred[:, follows], centred[:, follows + 1]
-    together_following = together[:, follows], together[:, follows + 1]
-    own = [(centred**2).mean(axis=(1, 2)), _mean((following[0] * following[1]).mean(axis=2))]
-    sums = [(together**2).mean(axis=1), _mean(together_following[0] * together_following[1])]
+    together = centred.sum(axis=2, keepdims=True)
+    own, sums = _moments(centred, follows), _moments(together, follows)
     if ranks == 1:
-        step, step_rho = _component(own[0], own[1], count)
+        step, step_rho = _component(own, count, told)
         return _Fit(step, step_rho, np.zeros_like(step), np.zeros_like(step))
-    shared = [(of_sum - ranks * of_own) / (ranks * (ranks - 1)) for of_sum, of_own in zip(sums, own, strict=True)]
-    step, step_rho = _component(own[0] - shared[0], own[1] - shared[1], count)
-    common, common_rho = _component(shared[0], shared[1], count)
+    shared = (sums - ranks * own) / (ranks * (ranks - 1))
+    step, step_rho = _component(own - shared, count, told)
+    common, common_rho = _component(shared, count, told)
     return _Fit(step, step_rho, common, common_rho)
 
 
-def _mean(products: Numbers) -> Numbers:
-    """Over pairs of steps; nothing where there are too few."""
-    return products.mean(axis=1) if products.shape[1] >= FEWEST_PAIRS else np.zeros(products.shape[0])
+def _moments(centred: Numbers, follows: npt.NDArray[np.intp]) -> Numbers:
+    """Mean square, and mean product of one step with the next; shape [which, job]."""
+    square = (centred**2).mean(axis=(1, 2))
+    if not follows.size:
+        return np.stack([square, np.zeros_like(square)])
+    return np.stack([square, (centred[:, follows] * centred[:, follows + 1]).mean(axis=(1, 2))])
 
 
-def _component(variance: Numbers, following: Numbers, count: int) -> tuple[Numbers, Numbers]:
-    """Variance and correlation from a sample's, which lack the variance of the sample's own mean."""
-    seen = np.maximum(variance, 0.0)
+def _component(moments: Numbers, count: int, told: bool) -> tuple[Numbers, Numbers]:
+    """Variance and correlation from a sample's moments, which lack the variance of the sample's own mean; without
+    correlation unless ``told``, by enough pairs of steps."""
+    seen = np.maximum(moments[0], 0.0)
     whole, rho = seen, np.zeros_like(seen)
     for _ in range(12):
         lacking = np.minimum(_of_mean(rho, count), 0.5)
         whole = seen / (1 - lacking)
         with np.errstate(invalid="ignore", divide="ignore"):
-            rho = np.where(whole > 0, (following + whole * lacking) / whole, 0.0)
+            rho = np.where((whole > 0) & told, (moments[1] + whole * lacking) / whole, 0.0)
         rho = np.clip(rho, -HIGHEST_CORRELATION, HIGHEST_CORRELATION)
     return whole, rho
 

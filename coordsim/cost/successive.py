@@ -75,7 +75,7 @@ class Successive:
         else:  # one-sided tables take 31 bits of probability
             half = within >> 1
             bits = np.where(score < 0, (1 << 30) - 1 - half, (1 << 30) + half)
-        return bits.astype(np.uint32)
+        return np.asarray(bits, dtype=np.uint32)
 
 
 @cache
@@ -89,7 +89,7 @@ def _normal() -> Quantiles:
 
 @cache
 def _probabilities() -> tuple[Int64, Int64]:
-    """The inverse of the half-normal table: 31 bits of probability at |z| = 0, 1/256, 2/256..., and each knot's rise."""
+    """The half-normal table's inverse: 31 bits of probability at |z| = 0, 1/256, 2/256..., and each knot's rise."""
     values = list(load("half-normal").values)
     del values[1023]  # 1023/1024 is a knot of both parts of the table
     bits = [*(i << 21 for i in range(1023)), *((1023 << 21) + (j << 11) for j in range(1025))]

@@ -129,7 +129,8 @@ def test_common_noise_is_alike_on_all_ranks() -> None:
     assert np.corrcoef(found[:-1, 0], found[1:, 0])[0, 1] == pytest.approx(0.8, abs=0.04)
     beside = NoiseModel(replace(quiet, step=Spread("normal", 10_000)), 4, 50, 6)
     plain = NoiseModel(Noise(step=Spread("normal", 10_000)), 4, 50, 6)
-    expected = plain.step_q16(7) * Successive(4, STREAM_COMMON, np.zeros(1, np.int64), quiet.common, 800_000).factor_q16(7)
+    alike = Successive(4, STREAM_COMMON, np.zeros(1, np.int64), quiet.common, 800_000)
+    expected = plain.step_q16(7) * alike.factor_q16(7)
     np.testing.assert_array_equal(beside.step_q16(7), expected >> 16)
 
 

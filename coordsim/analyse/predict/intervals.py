@@ -26,6 +26,7 @@ SCHEMA = "coordsim.prediction/1"
 SEEDS = range(12)
 DRAWS = 24
 _INTERVAL = (5, 95)
+AS_FOUND = Change()
 
 Progress = Callable[[int, int], None]
 
@@ -87,7 +88,7 @@ def predict(
     with tempfile.TemporaryDirectory(prefix="coordsim-predict-") as folder:
         path = write_scenario(Path(folder), found, name, source)
 
-        def load(change: Change = Change(), seed: int = 0) -> Scenario:
+        def load(change: Change = AS_FOUND, seed: int = 0) -> Scenario:
             found = load_scenario(
                 path, cluster=cluster, ranks=ranks, control_plane=control_plane, steps=steps, seed=seed,
                 overrides=(*overrides, *change.overrides),
@@ -135,7 +136,7 @@ def _draws(uncertain: Sequence[Parameter]) -> Iterator[Change]:
     layers = [min(max(law.inv_cdf((each + 0.5) / DRAWS) / end, -1.0), 1.0) for each in range(DRAWS)]
     chosen = [rng.permutation(layers) for _ in uncertain]
     for draw in range(DRAWS):
-        yield sum((each.at(float(at[draw])) for each, at in zip(uncertain, chosen, strict=True)), Change())
+        yield sum((each.at(float(at[draw])) for each, at in zip(uncertain, chosen, strict=True)), AS_FOUND)
 
 
 def _another(means: npt.NDArray[np.float64]) -> tuple[float, float]:

@@ -17,8 +17,8 @@ ASKING = ("point-to-point", "coordinator", "hierarchical")
 RING_UP_TO = 1024
 """Nobody would send a bit vector round a longer ring."""
 _THIRD = 0.545
-"""Share of the way to an end from which a range of three values is at that end: 5th, 50th and 95th percentile then weigh
-0.185, 0.63 and 0.185, so that mean and variance are a normal's (Keefer and Bodily, Management Science 29, 1983)."""
+"""Share of the way to an end from which a range of three values is at that end: its 5th, 50th and 95th percentile then
+weigh 0.185, 0.63 and 0.185, which keeps a normal's variance (Keefer and Bodily, Management Science 29, 1983)."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,8 @@ def _tails(axis: str, sigma: float, why: str) -> Iterator[Form]:
     """Spreads with the mean and the standard deviation of ``1 + sigma z``, z normal: ``floor (1 + scale z)`` with a
     standard exponential (mean 1, deviation 1) or uniform (mean 1/2, deviation 1/sqrt(12)) z, which only slow down."""
     laws: tuple[tuple[str, Distribution, float, float], ...] = (
-        ("with an exponential tail", "exponential", 1.0, 1.0), ("without a tail (uniform)", "uniform", 0.5, 1 / sqrt(12)),
+        ("with an exponential tail", "exponential", 1.0, 1.0),
+        ("without a tail (uniform)", "uniform", 0.5, 1 / sqrt(12)),
     )  # fmt: skip
     for name, distribution, mean, deviation in laws:
         floor = 1 - sigma * mean / deviation
