@@ -122,12 +122,14 @@ def forms(found: MeasuredWorkload, scenario: Scenario) -> Iterator[Form]:
     for axis in ("rank", "step"):
         spread = getattr(scenario.noise, axis)
         if spread.sigma_ppm and spread.distribution == "normal":
-            yield from _tails(axis, spread.sigma_ppm / 1e6, f"{found.ranks} ranks do not show the tail of many more")
+            why = f"{found.ranks} ranks do not show the tail of many more"
+            yield from _tails(axis, spread.sigma_ppm / 1e6, found.jitter.level.value, why)
 
 
-def _tails(axis: str, sigma: float, why: str) -> Iterator[Form]:
+def _tails(axis: str, sigma: float, mean_of_record: float, why: str) -> Iterator[Form]:
     """Spreads with the mean and the standard deviation of ``1 + sigma z``, z normal: ``floor (1 + scale z)`` with a
-    standard exponential (mean 1, deviation 1) or uniform (mean 1/2, deviation 1/sqrt(12)) z, which only slow down."""
+    standard exponential (mean 1, deviation 1) or uniform (mean 1/2, deviation 1/sqrt(12)) z, which only slow down.
+    ``mean_of_record``: over its median, which is a normal law's mean but not another's."""
     laws: tuple[tuple[str, Distribution, float, float], ...] = (
         ("with an exponential tail", "exponential", 1.0, 1.0),
         ("without a tail (uniform)", "uniform", 0.5, 1 / sqrt(12)),
@@ -137,7 +139,8 @@ def _tails(axis: str, sigma: float, why: str) -> Iterator[Form]:
         scale = sigma / deviation / floor if floor > 0 else 2.0
         if scale <= 1:  # a scenario's bound
             overrides = f"noise.{axis}.distribution={distribution}", f"noise.{axis}.sigma={percent(scale)}"
-            yield Form(f"{axis} jitter {name}", Change(overrides, floor), f"{why}; mean and deviation are the same")
+            same = f"{why}; mean and deviation are the same"
+            yield Form(f"{axis} jitter {name}", Change(overrides, floor * mean_of_record), same)
 
 
 def _between(found: Interval, at: float) -> float:
