@@ -167,7 +167,7 @@ def _again(found: _Fit, shape: tuple[int, ...], follows: npt.NDArray[np.intp]) -
     def series(variance: float, rho: float, of: int) -> Numbers:
         fresh = random.standard_normal((batch, count, of)) * (1 - rho**2) ** 0.5
         fresh[:, 0] /= (1 - rho**2) ** 0.5
-        return np.asarray(lfilter([1.0], [1.0, -rho], fresh, axis=1)) * variance**0.5
+        return np.asarray(lfilter([1.0], [1.0, -rho], fresh, axis=1) * variance**0.5)
 
     fits = []
     batch = max(1, min(RESAMPLES, (1 << 22) // (count * ranks)))

@@ -226,7 +226,10 @@ def test_what_would_need_endless_candidates_is_refused(override, message):
 
 
 def test_noise_that_goes_on_and_noise_of_all_ranks():
-    given = ["noise.step.sigma=3%", "noise.step.correlation=0.7", 'noise.common={sigma="2%", correlation="99.9999%"}']
+    given = [
+        "noise.step.sigma=3%", "noise.step.correlation=0.7", "noise.common.sigma=2%",
+        "noise.common.correlation=99.9999%",
+    ]  # fmt: skip
     noise = load_scenario(workload="resnet50", cluster="summit", overrides=given).noise
     assert (noise.step, noise.step_correlation_ppm) == (Spread("normal", 30_000), 700_000)
     assert (noise.common, noise.common_correlation_ppm) == (Spread("normal", 20_000), 999_999)
