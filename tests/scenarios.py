@@ -204,3 +204,17 @@ def shuffled_scenario(seed: int) -> Scenario:
     if plane.name == "cached":
         plane = replace(plane, cache_capacity=dice.choice([len(job.tensors), 1024]))
     return replace(described, workload=replace(job, order="shuffled"), control_plane=plane)
+
+
+def successive_scenario(seed: int) -> Scenario:
+    """Any corner, with noise that goes on from step to step and noise that all ranks have alike."""
+    dice = random.Random(seed ^ 0xA12)
+    described = dice.choice([random_scenario, exchange_scenario, two_clock_scenario, shuffled_scenario])(seed)
+    kinds = ["normal", "half-normal", "exponential", "uniform"]
+    noise = replace(
+        described.noise, step=Spread(dice.choice(kinds), dice.choice([0, 10_000, 100_000, 600_000])),
+        step_correlation_ppm=dice.choice([0, 1, 500_000, 900_000, 999_999]),
+        common=Spread(dice.choice(kinds), dice.choice([0, 10_000, 100_000, 600_000])),
+        common_correlation_ppm=dice.choice([0, 700_000, 999_999]),
+    )  # fmt: skip
+    return replace(described, noise=noise)

@@ -92,5 +92,6 @@ def _compare(sizes: tuple[int, ...], steps: int) -> Demo:
                     )  # fmt: skip
                     bar.update(len(cases), count)
     noise = scenario.noise
-    varies = noise.step.sigma_ppm or noise.tensor.sigma_ppm or (noise.stall_ppm and noise.stall_ns) or noise.detours
+    by_step = noise.step.sigma_ppm or noise.common.sigma_ppm or noise.tensor.sigma_ppm
+    varies = by_step or (noise.stall_ppm and noise.stall_ns) or noise.detours
     return Demo(CLUSTER, steps, scenario.seed, tuple(cases), not varies)

@@ -1,107 +1,31 @@
 """Compute noise: counter-based draws, the same bits in Python, NumPy and numba (docs/semantics.md 1.4).
 
 A draw is ``u32 = hash(seed, stream, step, index, tensor)`` through a committed integer table. The factors of one
-rank in one step are combined once, in the order rank, node, step, into a Q16 number (65,536 = as on a median
+rank in one step are combined once, in the order rank, node, step, common, into a Q16 number (65,536 = as on a median
 GPU); the tensor's own factor multiplies that, and a duration is scaled by one multiplication and one shift.
 This NumPy form is the reference; the vector engine's kernel is tested against it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
-from coordsim.cost.distributions import scaled_table
+from coordsim.cost.draws import CHUNK, ONE_Q16, Int64, Quantiles, UInt32, draw, keys
+from coordsim.cost.successive import Successive
 from coordsim.scenario.model import Noise, Spread
 
-ONE_Q16 = 1 << 16
 PPM = 1_000_000
 
 STREAM_RANK, STREAM_NODE, STREAM_STEP, STREAM_TENSOR, STREAM_STALL, STREAM_STALL_LENGTH = range(1, 7)
 STREAM_DETOUR, STREAM_DETOUR_LENGTH = 7, 8
 """Of these two the step's place in the counter is the cycle."""
-
-UInt32 = npt.NDArray[np.uint32]
-UInt64 = npt.NDArray[np.uint64]
-Int64 = npt.NDArray[np.int64]
-
-_MASK = (1 << 64) - 1
-_GOLDEN = 0x9E3779B97F4A7C15
-TENSOR_STRIDE = 0x9E3779B9
-_CHUNK = 1 << 15
-"""Ranks at a time, so that temporaries stay in the cache."""
-
-
-def _mix(z: int) -> int:
-    """SplitMix64's output function (Steele et al. 2014)."""
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EB & _MASK
-    return z ^ (z >> 31)
-
-
-def keys(seed: int, stream: int, step: int, indices: Int64) -> tuple[UInt32, UInt32]:
-    """The two key words of each index (shape [index]) in one stream and step."""
-    base = seed & _MASK
-    for value in (stream, step):
-        base = _mix((base + _GOLDEN * (value + 1)) & _MASK)
-    with np.errstate(over="ignore"):
-        z = np.uint64(base) + np.uint64(_GOLDEN) * (indices.astype(np.uint64) + np.uint64(1))
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z ^= z >> np.uint64(31)
-    return z.astype(np.uint32), (z >> np.uint64(32)).astype(np.uint32)
-
-
-def draw(key: tuple[UInt32, UInt32], tensor: int = 0) -> UInt32:
-    """u32 of each key (shape [index]) for one tensor: two rounds of a 32-bit mixer with the second key word
-    between them (multipliers: Wellons' lowbias32)."""
-    low, high = key
-    x = low + np.uint32(tensor * TENSOR_STRIDE & 0xFFFFFFFF)
-    x ^= x >> np.uint32(16)
-    x *= np.uint32(0x7FEB352D)
-    x ^= high
-    x ^= x >> np.uint32(15)
-    x *= np.uint32(0x846CA68B)
-    x ^= x >> np.uint32(16)
-    return x
-
-
-@dataclass(frozen=True)
-class Quantiles:
-    """An integer inverse-CDF table of one spread: u32 -> Q16 relative slow-down."""
-
-    base: npt.NDArray[np.int32]
-    slope: npt.NDArray[np.int32]
-    symmetric: bool
-    """The sign bit of u32 is the sign of the draw (normal); otherwise it is ignored."""
-
-    @classmethod
-    def of(cls, spread: Spread) -> Quantiles:
-        """The committed table of ``spread``'s distribution, scaled by its sigma."""
-        symmetric = spread.distribution == "normal"
-        name = "half-normal" if symmetric else spread.distribution
-        base, slope = scaled_table(name, spread.sigma_ppm)
-        return cls(base, slope, symmetric)
-
-    def __call__(self, u32: UInt32) -> Int64:
-        """Q16 slow-down of each draw (shape of ``u32``)."""
-        u = u32 & np.uint32(0x7FFFFFFF)
-        coarse = u >> np.uint32(21)
-        tail = coarse == 1023
-        index = np.where(tail, 1024 + ((u >> np.uint32(11)) & np.uint32(1023)), coarse)
-        fraction = np.where(tail, (u & np.uint32(2047)) << np.uint32(1), (u >> np.uint32(9)) & np.uint32(4095))
-        value = self.base[index].astype(np.int64)
-        value += (self.slope[index].astype(np.int64) * fraction.astype(np.int64)) >> 12
-        if self.symmetric:
-            value = np.where(u32 >> np.uint32(31) == 1, -value, value)
-        return value
-
-    def factor(self, u32: UInt32) -> Int64:
-        """Q16 factor, never negative (shape of ``u32``)."""
-        return np.maximum(self(u32) + ONE_Q16, 0)
+STREAM_COMMON = 10
+"""After the one of :mod:`coordsim.cost.orders`."""
+LARGEST_Q16 = 1 << 27
+"""Of the factors of rank, node, step and common together, so that the tensor's factor (at most 23) stays inside 32
+bits on top of it; a job of a million ranks with spreads of 100 % comes nowhere near."""
 
 
 def scaled_ns(duration_ns: Int64 | int, factor_q16: Int64) -> Int64:
@@ -121,8 +45,14 @@ class NoiseModel:
         self.ranks = ranks
         self.ranks_per_node = ranks_per_node
         self.tensor_quantiles = Quantiles.of(noise.tensor) if noise.tensor.sigma_ppm else None
-        self._step_quantiles = Quantiles.of(noise.step) if noise.step.sigma_ppm else None
         self._indices = np.arange(ranks, dtype=np.int64)
+        self._step = self._common = None
+        if noise.step.sigma_ppm:
+            self._step = Successive(seed, STREAM_STEP, self._indices, noise.step, noise.step_correlation_ppm)
+        if noise.common.sigma_ppm:
+            everybody = np.zeros(1, dtype=np.int64)
+            self._common = Successive(seed, STREAM_COMMON, everybody, noise.common, noise.common_correlation_ppm)
+        self._last: tuple[int, Int64] | None = None
 
     @cached_property
     def persistent_q16(self) -> Int64:
@@ -144,15 +74,20 @@ class NoiseModel:
         return by_node.reshape(-1)[: self.ranks].copy()
 
     def step_q16(self, step: int) -> Int64:
-        """Factor of rank, node and step together, shape [rank]."""
-        if self._step_quantiles is None:
+        """Factor of rank, node, step and common together, shape [rank]; not to be written to."""
+        if self._step is None and self._common is None:
             return self.persistent_q16
-        factor = np.empty_like(self.persistent_q16)
-        for first in range(0, self.ranks, _CHUNK):
-            part = slice(first, first + _CHUNK)
-            u32 = draw(keys(self.seed, STREAM_STEP, step, self._indices[part]))
-            factor[part] = (self.persistent_q16[part] * self._step_quantiles.factor(u32)) >> 16
-        return factor
+        if self._last is None or self._last[0] != step:
+            self._last = step, self._combined_q16(step)
+        return self._last[1]
+
+    def _combined_q16(self, step: int) -> Int64:
+        factor = self.persistent_q16.copy()
+        for successive in (self._step, self._common):
+            if successive is not None:
+                factor *= successive.factor_q16(step)
+                factor >>= 16
+        return np.minimum(factor, LARGEST_Q16, out=factor)
 
     def stall_ns(self, step: int) -> Int64 | None:
         """Rare stalls of a step, shape [rank]; None when they are switched off."""
@@ -196,8 +131,8 @@ class NoiseModel:
     def tensor_keys(self, step: int) -> tuple[UInt32, UInt32]:
         """Key words of each rank for the tensor draws of a step, shape [rank] each."""
         low, high = np.empty((2, self.ranks), dtype=np.uint32)
-        for first in range(0, self.ranks, _CHUNK):
-            part = slice(first, first + _CHUNK)
+        for first in range(0, self.ranks, CHUNK):
+            part = slice(first, first + CHUNK)
             low[part], high[part] = keys(self.seed, STREAM_TENSOR, step, self._indices[part])
         return low, high
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from coordsim.cost.noise import Int64, draw, keys
+from coordsim.cost.draws import Int64, draw, keys
 
 STREAM_ORDER = 9
 """After the streams of :mod:`coordsim.cost.noise`."""

@@ -12,7 +12,7 @@ _EFFECTS = 6
 _WORTH = 1e-3
 """Share of a step below which an effect is not shown."""
 _INTERVALS = (
-    ("run_noise", "run noise", "other seeds of the same jitter"),
+    ("run_noise", "run noise", "another run with the same jitter"),
     ("fitted_parameters", "fitted parameters", "all between their ends at once"),
     ("model_form", "model form", "other algorithms, other tails"),
 )
@@ -69,8 +69,10 @@ def _rests_on(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("measured", f"{found['ranks']:,} ranks on {hosts}, {found['steps']:,} steps after the first, "
                      f"{found['tensors']:,} gradients; backward {_interval(found['backward_s'], text.seconds)}"),
         ("jitter", f"between ranks {_interval(found['rank_sigma'], text.percent)}; per rank and step "
-                   f"{_interval(found['step_sigma'], text.percent)}; of all ranks alike "
-                   f"{text.percent(found['common_sigma'])}, which nobody waits for"),
+                   f"{_interval(found['step_sigma'], text.percent)}, correlation with the step before "
+                   f"{_interval(found['step_correlation'], _number)}; of all ranks alike "
+                   f"{_interval(found['common_sigma'], text.percent)}, correlation "
+                   f"{_interval(found['common_correlation'], _number)}"),
     ]  # fmt: skip
     rows.append(("not known", "; ".join(_unknown(found)) + "."))
     return rows
@@ -86,11 +88,12 @@ def _unknown(found: dict[str, Any]) -> list[str]:
         told.append("one rank shows no difference between ranks")
     elif found["ranks"] < 16:
         told.append(f"{found['ranks']} ranks say little about how the slowest of many differs")
-    if found["autocorrelation"] is not None and abs(found["autocorrelation"]) > 0.3:
-        goes_on = f"jitter goes on from step to step (autocorrelation {found['autocorrelation']:.2f})"
-        told.append(f"{goes_on}, the model draws it anew")
     return told
 
 
 def _interval(each: dict[str, float], show: Any) -> str:
     return f"{show(each['value'])} ({show(each['low'])} to {show(each['high'])})"
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}"

@@ -40,7 +40,8 @@ def control_plane(name: str) -> Tree:
 
 
 def noise() -> Tree:
-    """No noise: every spread normal with sigma 0, no stalls, no screening, no detours."""
-    spreads = {axis: {"distribution": "normal", "sigma": 0} for axis in ("rank", "node", "step", "tensor")}
+    """No noise: every spread normal with sigma 0 and anew in each step, no stalls, no screening, no detours."""
+    spreads: Tree = {axis: {"distribution": "normal", "sigma": 0} for axis in ("rank", "node", "tensor")}
+    spreads |= {axis: {"distribution": "normal", "sigma": 0, "correlation": 0} for axis in ("step", "common")}
     stalls = {"stall_probability": 0, "stall_length": 0, "screen": 0}
     return spreads | stalls | {"detour_probability": 0, "detour_length": 0}

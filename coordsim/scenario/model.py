@@ -278,7 +278,8 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """Noise on compute; factors apply in this order: rank, node, step, tensor. And detours, on control exchanges."""
+    """Noise on compute; factors apply in this order: rank, node, step, common, tensor. And detours, on control
+    exchanges."""
 
     rank: Spread = field(default_factory=Spread)
     """Persistent, one draw per GPU."""
@@ -298,6 +299,12 @@ class Noise:
     """Probability, per rank and cycle, that the operating system takes the control CPU away, in parts per million."""
     detour_ns: int = 0
     """Mean length of such a detour (exponential)."""
+    step_correlation_ppm: int = 0
+    """Of a rank's noise per step with that of the step before, in parts per million (docs/semantics.md 1.5)."""
+    common: Spread = field(default_factory=Spread)
+    """One draw per step, alike on all ranks (common-mode): nobody waits for it, but steps differ by it."""
+    common_correlation_ppm: int = 0
+    """Of the noise of all ranks with that of the step before, in parts per million."""
 
     @property
     def detours(self) -> bool:
@@ -307,7 +314,7 @@ class Noise:
     @property
     def silent(self) -> bool:
         """Whether every GPU takes exactly the median time."""
-        spreads = (self.rank, self.node, self.step, self.tensor)
+        spreads = (self.rank, self.node, self.step, self.common, self.tensor)
         return all(s.sigma_ppm == 0 for s in spreads) and (self.stall_ppm == 0 or self.stall_ns == 0)
 
 

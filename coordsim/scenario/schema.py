@@ -416,10 +416,18 @@ class SpreadTable(Table):
         return model.Spread(self.distribution, self.sigma)
 
 
+class PassingTable(SpreadTable):
+    """A spread that is drawn step by step."""
+
+    correlation: Annotated[Share, at_most(PPM - 1, "99.9999%")] = 0
+    """With the step before, in normal scores, 0 to below 1; the distribution of a single step stays as it is."""
+
+
 class NoiseTable(Table):
     rank: SpreadTable
     node: SpreadTable
-    step: SpreadTable
+    step: PassingTable
+    common: PassingTable
     tensor: SpreadTable
     stall_probability: Share
     stall_length: Time
@@ -432,6 +440,9 @@ class NoiseTable(Table):
             rank=self.rank.build(),
             node=self.node.build(),
             step=self.step.build(),
+            step_correlation_ppm=self.step.correlation,
+            common=self.common.build(),
+            common_correlation_ppm=self.common.correlation,
             tensor=self.tensor.build(),
             stall_ppm=self.stall_probability,
             stall_ns=self.stall_length,

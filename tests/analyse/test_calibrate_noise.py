@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from coordsim.analyse.calibrate.detours import detours
 from coordsim.analyse.calibrate.noise import compute_noise, lag_one, persistent
 from coordsim.analyse.calibrate.result import Estimate, TooLittle
+from coordsim.cost.noise import NoiseModel
 from coordsim.record.measurement import Series
+from coordsim.scenario.model import Distribution, Noise, Spread
 from tests.analyse.measured import computing, measurement
 
 
@@ -74,7 +76,43 @@ def test_noise_that_does_not_stay_is_not_taken_for_a_slow_rank() -> None:
 
 def test_two_ranks_and_one_node_tell_no_spread() -> None:
     found = compute_noise(measurement(drawn("normal", 0.03, 1)))
-    assert dict(found.not_fitted).keys() == {"noise.rank", "noise.node"}
+    assert dict(found.not_fitted).keys() == {"noise.rank", "noise.node", "noise.common"}
+
+
+def simulated(noise: Noise, ranks: int, steps: int, seed: int) -> list[Series]:
+    """Ranks' times with a scenario's noise."""
+    model = NoiseModel(noise, seed, ranks, 4)
+    times = np.array([model.forward_ns(step, 5_000_000) for step in range(steps)], dtype=np.float64).T
+    return [Series("step", ranks, tuple(row.tolist()), rank=rank, node="n0") for rank, row in enumerate(times)]
+
+
+@pytest.mark.parametrize("distribution", ["normal", "exponential"])
+def test_what_goes_on_and_what_all_have_alike_come_back(distribution: Distribution) -> None:
+    """The simulator's own noise, fitted over seeds: values near, intervals that hold them."""
+    noise = Noise(
+        step=Spread(distribution, 40_000), step_correlation_ppm=600_000,
+        common=Spread("normal", 20_000), common_correlation_ppm=900_000,
+    )  # fmt: skip
+    truth = {"noise.step.correlation": 0.6, "noise.common": 0.02, "noise.common.correlation": 0.9}
+    found = [by_key(compute_noise(measurement(simulated(noise, 8, 500, seed))).estimates) for seed in range(10)]
+    for key, value in truth.items():
+        assert sum(each[key].low <= value <= each[key].high for each in found) >= 7, key
+        assert np.mean([each[key].value for each in found]) == pytest.approx(value, rel=0.2)
+    assert np.mean([each["noise.step"].value for each in found]) == pytest.approx(0.04, rel=0.2)
+
+
+def test_independent_ranks_have_nothing_alike() -> None:
+    found = compute_noise(measurement(simulated(Noise(step=Spread("normal", 40_000)), 4, 200, 1)))
+    assert "could be seen" in dict(found.not_fitted)["noise.common"]
+    assert by_key(found.estimates)["noise.step.correlation"].low == 0.0
+
+
+def test_correlated_samples_are_not_held_to_independent_ones_distance() -> None:
+    """A normal law that goes on is a normal law."""
+    noise = Noise(step=Spread("normal", 40_000), step_correlation_ppm=900_000)
+    found = compute_noise(measurement(simulated(noise, 2, 400, 3)))
+    assert found.critical_ks > 2 * 1.358 / 800**0.5
+    assert not any("no distribution" in each for each in found.notes)
 
 
 def test_neighbours_that_are_alike_widen_the_error_of_a_mean() -> None:

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from coordsim.cost.noise import NoiseModel, draw, keys
+from coordsim.cost.draws import draw, keys
+from coordsim.cost.noise import NoiseModel
 from coordsim.scenario.model import Noise, Spread
 from coordsim.simulate.problem import Problem
 from coordsim.simulate.vector.readiness import ReadySteps

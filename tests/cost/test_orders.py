@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from coordsim.cost.noise import draw, keys
+from coordsim.cost.draws import draw, keys
 from coordsim.cost.orders import STREAM_ORDER, shuffled_places
 
 

@@ -23,6 +23,7 @@ from tests.scenarios import (
     random_scenario,
     scenario,
     small_cache_scenario,
+    successive_scenario,
     tensors,
     workload,
 )
@@ -56,6 +57,13 @@ def test_random_exchanges(first: int) -> None:
     """Every AND, trees that do not merge, and detours."""
     for seed in range(first, first + 8):
         assert_engines_agree(exchange_scenario(seed), debug=seed % 4 == 0)
+
+
+@pytest.mark.parametrize("first", range(0, 80, 10))
+def test_noise_that_goes_on(first: int) -> None:
+    """Correlated from step to step, and common to all ranks."""
+    for seed in range(first, first + 10):
+        assert_engines_agree(successive_scenario(seed), debug=seed % 4 == 0)
 
 
 @pytest.mark.parametrize("first", range(0, 1200, 100))

@@ -223,3 +223,29 @@ def test_importing_the_package_is_light():
 def test_what_would_need_endless_candidates_is_refused(override, message):
     with pytest.raises(InputError, match=message):
         load_scenario(cluster="summit", workload="stemdl", overrides=[override])
+
+
+def test_noise_that_goes_on_and_noise_of_all_ranks():
+    given = [
+        "noise.step.sigma=3%", "noise.step.correlation=0.7", "noise.common.sigma=2%",
+        "noise.common.correlation=99.9999%",
+    ]  # fmt: skip
+    noise = load_scenario(workload="resnet50", cluster="summit", overrides=given).noise
+    assert (noise.step, noise.step_correlation_ppm) == (Spread("normal", 30_000), 700_000)
+    assert (noise.common, noise.common_correlation_ppm) == (Spread("normal", 20_000), 999_999)
+    default = load_scenario(workload="resnet50", cluster="summit").noise
+    assert (default.step_correlation_ppm, default.common, default.common_correlation_ppm) == (0, Spread(), 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("noise.step.correlation=1", "must be at most 99.9999%"),
+        ("noise.common.correlation=-0.1", "noise.common.correlation"),
+        ("noise.rank.correlation=0.5", "noise.rank.correlation"),
+        ("noise.tensor.correlation=0.5", "noise.tensor.correlation"),
+    ],
+)
+def test_correlations_that_there_are_not(given, told):
+    with pytest.raises(InputError, match=told):
+        load_scenario(workload="resnet50", cluster="summit", overrides=["noise.step.sigma=3%", given])

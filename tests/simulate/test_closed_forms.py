@@ -12,8 +12,9 @@ import pytest
 
 from coordsim.cost import programs
 from coordsim.cost.distributions import sample_q16, scaled_table
+from coordsim.cost.draws import draw, keys
 from coordsim.cost.network import LogGP
-from coordsim.cost.noise import STREAM_DETOUR_LENGTH, draw, keys
+from coordsim.cost.noise import STREAM_DETOUR_LENGTH
 from coordsim.protocol.messages import Response, respond_to
 from coordsim.protocol.negotiator import agree, tree_children, tree_parent
 from coordsim.record.breakdown import breakdown

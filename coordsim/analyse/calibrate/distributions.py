@@ -19,10 +19,12 @@ SAYABLE = {"normal": "norm", "half-normal": "halfnorm", "exponential": "expon", 
 """Names of a scenario, and SciPy's."""
 LARGEST_SIGMA = 1.0
 """A scenario's bound."""
+FEWEST = 50
+"""Of a sample that stay, however alike neighbours are."""
 SIMULATED = 99
 """Samples of the fitted distribution behind a p-value."""
 LARGEST = 400
-"""Of a sample a p-value is simulated for; more are thinned evenly."""
+"""Of a sample a p-value is simulated for; more are thinned evenly, and so are neighbours that are alike."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,11 @@ class Body:
         return cls(distribution, base, scale / base, float(stats.kstest(sample, law(base, scale).cdf).statistic))
 
 
-def candidates(sample: Float, by_rank: Float) -> tuple[list[Candidate], float, Body]:
+def candidates(sample: Float, by_rank: Float, alike: float = 1.0) -> tuple[list[Candidate], float, Body]:
     """All that were tried, the best sayable one first; the critical distance at 5 %; the best.
 
-    ``sample``: relative times without stalls; ``by_rank``: all of them, shape [rank, step], for the split in halves.
+    ``sample``: relative times without stalls; ``by_rank``: all of them, shape [rank, step], for the split in halves;
+    ``alike``: how many neighbours tell as much as one independent time.
     """
     from scipy import stats
 
@@ -61,7 +64,7 @@ def candidates(sample: Float, by_rank: Float) -> tuple[list[Candidate], float, B
         Candidate(each.distribution, each.sigma, each.ks, None, each.sigma <= LARGEST_SIGMA) for each in fitted
     ]
     best = fitted[0]
-    found[0] = replace(found[0], p_value=_p_value(best, sample))
+    found[0] = replace(found[0], p_value=_p_value(best, sample, alike))
     if np.ptp(sample) > 0:
         for name, law in (("lognormal", stats.lognorm), ("gamma", stats.gamma)):
             floor = float(sample.min()) - 0.01 * float(np.ptp(sample))
@@ -72,14 +75,14 @@ def candidates(sample: Float, by_rank: Float) -> tuple[list[Candidate], float, B
     half = by_rank.shape[1] // 2
     apart = float(stats.ks_2samp(by_rank[:, :half].ravel(), by_rank[:, half:].ravel()).statistic)
     found.append(Candidate(HALVES, float(sample.std()), apart, None, False))
-    return found, 1.358 / float(np.sqrt(sample.size)), best
+    return found, 1.358 / float(np.sqrt(sample.size / alike)), best
 
 
-def _p_value(best: Body, sample: Float) -> float:
+def _p_value(best: Body, sample: Float, alike: float) -> float:
     """By simulation, since the distribution was fitted to the sample itself (Lilliefors)."""
     from scipy import stats
 
-    thinned = sample[:: -(-sample.size // LARGEST)]
+    thinned = sample[:: max(-(-sample.size // LARGEST), min(round(alike), sample.size // FEWEST))]
     if np.ptp(thinned) == 0:
         return 0.0
     law = getattr(stats, SAYABLE[best.distribution])

@@ -1,8 +1,10 @@
 """Noise of compute, as a scenario can say it: what stays with a rank or a node, what changes by step, rare stalls.
 
-Times of one rank are taken over its own median; what is far above all others is a stall; the rest is the body, and the
-distribution whose Kolmogorov-Smirnov distance to it is least is the step's. Persistent parts are what the means of
-ranks (and of nodes) differ by beyond what the steps' own noise explains (analysis of variance, random effects).
+Times of one rank are taken over its own median; what is far above all others is a stall; the rest is the body, and
+the distribution whose Kolmogorov-Smirnov distance to it is least is the step's. What of it goes on into the next step,
+and what all ranks have alike, is told by covariances of normal scores (:mod:`coordsim.analyse.jitter`). Persistent
+parts are what the means of ranks (and of nodes) differ by beyond what the steps' own noise explains (analysis of
+variance, random effects).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from coordsim.analyse.calibrate.distributions import HALVES, Body, candidates
 from coordsim.analyse.calibrate.regression import Float, interval, resampled
 from coordsim.analyse.calibrate.result import Candidate, Estimate, TooLittle
 from coordsim.analyse.calibrate.words import ranks_of
+from coordsim.analyse.jitter import Interval, Jitter, jitter
 from coordsim.record.measurement import Measurement, Series
 
 LEAST_STEPS = 30
@@ -62,12 +65,16 @@ def compute_noise(measurement: Measurement) -> NoiseFound:
     base_ns = float(np.median(medians))
     what = "computations" if series[0].what == "compute" else "steps up to the last submission"
     holds = f"{what} of {base_ns / 1e6:.1f} ms, {ranks_of(series)}, {shortest} each"
-    tried, critical, best = candidates(body[~stalled], relative)
+    goes_on = jitter(_scores(body).T, share=0.95)
+    tried, critical, best = candidates(body[~stalled], relative, _alike(goes_on))
     found = NoiseFound([], tried, best.distribution, critical, [], [])
-    found.estimates.append(_step(body, best, holds))
+    _passing(found, body, best, goes_on, holds)
     found.estimates += _stall_estimates(times, stalled, medians, holds)
     _persistent(found, series, times, stalled, holds)
-    _autocorrelation(found, body, base_ns, holds)
+    found.notes.append(
+        f"step noise is that of {base_ns / 1e6:.1f} ms; over k times as long it is between 1/sqrt(k) of it (if "
+        "independent) and all of it (if it stays)"
+    )  # fmt: skip
     found.notes += _doubts(tried, times.size)
     if best.distribution != "normal":
         found.notes.append(
@@ -83,8 +90,8 @@ def _doubts(tried: Sequence[Candidate], size: int) -> list[str]:
     halves = next(each for each in tried if each.distribution == HALVES)
     if halves.ks > 1.358 * 2 / np.sqrt(size):
         found.append(
-            f"the first and the second half of the steps differ (KS {halves.ks:.2f}): something else ran; noise is of "
-            "that moment"
+            f"the first and the second half of the steps differ (KS {halves.ks:.2f}): something else ran, or "
+            "noise goes on; it is of that moment"
         )  # fmt: skip
     if tried[0].p_value is not None and tried[0].p_value < DOUBTFUL:
         found.append(f"no distribution of a scenario fits (p {tried[0].p_value:.2f}); the nearest is taken")
@@ -107,15 +114,57 @@ def _stalls(relative: Float) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
     return found if found.mean() <= RARE else np.zeros_like(found)
 
 
-def _step(body: Float, best: Body, holds: str) -> Estimate:
+def _scores(body: Float) -> Float:
+    """Normal scores of all times together, shape [rank, step]; stalls (NaN) are in the middle. A scenario's
+    correlations are of these, and no outlier moves them."""
+    from scipy.stats import norm, rankdata
+
+    known = ~np.isnan(body)
+    found = np.zeros_like(body)
+    found[known] = norm.ppf((rankdata(body[known]) - 0.5) / known.sum())
+    return found
+
+
+def _alike(goes_on: Jitter) -> float:
+    """How many steps in a row tell as much of the distribution as one that stands alone."""
+    own, common = goes_on.step.value**2, goes_on.common.value**2
+    rho = (own * goes_on.step_correlation.value + common * goes_on.common_correlation.value) / max(own + common, 1e-12)
+    return (1 + rho) / (1 - rho)
+
+
+def _passing(found: NoiseFound, body: Float, best: Body, goes_on: Jitter, holds: str) -> None:
+    """Noise per rank and step, and of all ranks alike, as far as there is any: of the distribution's variance each has
+    its share."""
+    varies = jitter(np.where(np.isnan(body), 1.0, body).T, share=0.95)  # of times themselves: variances add up
+    own, common = varies.step, varies.common
+    shared = common.value**2 / (own.value**2 + common.value**2) if common.low > 0 else 0.0
     random = np.random.default_rng(0)
     draws = []
     for _ in range(RESAMPLES):
         rows = np.concatenate([resampled(row[~np.isnan(row)], random) for row in body])
         draws.append(Body.of(best.distribution, rows).sigma)
+    left = (1 - shared) ** 0.5
+    found.estimates.append(Estimate(
+        "noise.step", f"step by step, {best.distribution}", best.sigma * left, *interval(np.array(draws) * left),
+        "share", holds, note=f"KS distance {best.ks:.3f}",
+    ))  # fmt: skip
+    found.estimates.append(_goes_on("step", "step noise", goes_on.step_correlation, holds))
+    if len(body) < 2:
+        found.not_fitted.append(("noise.common", "one rank does not tell what all have alike"))
+    elif not shared:
+        found.not_fitted.append(("noise.common", "the ranks have no noise in common that could be seen"))
+    else:
+        found.estimates.append(Estimate(
+            "noise.common", "all ranks alike, step by step", common.value, common.low, common.high, "share", holds,
+            note=f"{shared:.0%} of the variance; ranks' times taken by number",
+        ))  # fmt: skip
+        found.estimates.append(_goes_on("common", "noise of all ranks", goes_on.common_correlation, holds))
+
+
+def _goes_on(axis: str, what: str, correlation: Interval, holds: str) -> Estimate:
     return Estimate(
-        "noise.step", f"step by step, {best.distribution}", best.sigma, *interval(np.array(draws)), "share", holds,
-        note=f"KS distance {best.ks:.3f}",
+        f"noise.{axis}.correlation", f"{what}, one step apart", correlation.value, correlation.low, correlation.high,
+        "number", holds, note="correlation of normal scores",
     )  # fmt: skip
 
 
@@ -215,20 +264,6 @@ def lag_one(row: Float) -> float:
     pairs = centred[:-1] * centred[1:]
     variance = float(np.nanmean(centred**2))
     return float(np.nanmean(pairs)) / variance if variance > 0 else 0.0
-
-
-def _autocorrelation(found: NoiseFound, body: Float, base_ns: float, holds: str) -> None:
-    rho = float(np.mean([lag_one(row) for row in body]))
-    half = 1.96 / np.sqrt(body.size)
-    low, high = np.tanh(np.arctanh(np.clip(rho, -0.999, 0.999)) + np.array([-half, half]))
-    found.estimates.append(Estimate(
-        "", "autocorrelation, one step apart", rho, float(low), float(high), "number", holds,
-        note="the model draws each step anew" if low > 0 else "",
-    ))  # fmt: skip
-    found.notes.append(
-        f"step noise is that of {base_ns / 1e6:.1f} ms; over k times as long it is between 1/sqrt(k) of it (if "
-        "independent) and all of it (if it stays)"
-    )  # fmt: skip
 
 
 def share_interval(hits: int, tries: int) -> tuple[float, float]:

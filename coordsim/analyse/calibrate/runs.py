@@ -113,15 +113,24 @@ def _grouped(what: str, ranks: int, keys: Int64, values: Int64, node: str) -> It
 
 
 def of_records(records: Sequence[RankRecord]) -> Iterator[Series]:
-    """Each rank's time from a step's begin to its last submission, on its own clock."""
-    for record in records:
-        samples = []
-        previous_end = NULL
-        for step in sorted(record.steps, key=lambda each: each.step):
-            began = step.start_ns if step.start_ns != NULL else previous_end
-            if step.step > 0 and began != NULL and step.last_submit_ns > began:
-                samples.append(float(step.last_submit_ns - began))
-            previous_end = step.end_ns if step.end_ns != NULL else step.end_collective_ns
-        if samples:
+    """Each rank's time from a step's begin to its last submission, on its own clock; of steps that all ranks have, so
+    that a number is the same step in all series."""
+    found = [_steps(record) for record in records]
+    common = sorted(set.intersection(*(set(each) for each in found)))
+    for record, times in zip(records, found, strict=True):
+        if common:
             host, run = str(record.head.get("host", "")), str(record.path.parent)
-            yield Series("step", record.ranks, tuple(samples), path=run, rank=record.rank, node=host)
+            samples = tuple(times[step] for step in common)
+            yield Series("step", record.ranks, samples, path=run, rank=record.rank, node=host)
+
+
+def _steps(record: RankRecord) -> dict[int, float]:
+    """Step -> ns; without the cold one."""
+    times = {}
+    previous_end = NULL
+    for step in sorted(record.steps, key=lambda each: each.step):
+        began = step.start_ns if step.start_ns != NULL else previous_end
+        if step.step > 0 and began != NULL and step.last_submit_ns > began:
+            times[step.step] = float(step.last_submit_ns - began)
+        previous_end = step.end_ns if step.end_ns != NULL else step.end_collective_ns
+    return times

@@ -14,7 +14,7 @@ from coordsim.units import format_rate, format_time
 
 HEADER = "# A cluster calibrated by coordsim."
 _TABLES = ("machine", "control", "host", "data")
-_SPREADS = ("rank", "node", "step")
+_SPREADS = ("rank", "node", "step", "common")
 
 
 def check_target(path: Path) -> None:
@@ -64,6 +64,8 @@ def value_of(estimate: Estimate) -> str:
         return json.dumps(format_time(max(round(estimate.value), least)).replace(" ", ""))
     if estimate.unit == "B/s":
         return json.dumps(format_rate(max(round(estimate.value), 1)).replace(" ", ""))
+    if estimate.unit == "number":
+        return f"{estimate.value:.4f}"
     return json.dumps(f"{min(round(estimate.value * 1e6), 1_000_000)}ppm")
 
 
@@ -118,8 +120,12 @@ def _noise(calibration: Calibration, base: dict[str, Any]) -> list[str]:
         estimate = found.get(f"noise.{name}")
         if estimate is not None:
             law = distribution if name == "step" else "normal"
-            value = f"{{ distribution = {json.dumps(law)}, sigma = {value_of(estimate)} }}"
-            lines += [f"# {provenance(calibration, estimate)}", f"{name} = {value}"]
+            value = f"distribution = {json.dumps(law)}, sigma = {value_of(estimate)}"
+            goes_on = found.get(f"noise.{name}.correlation")
+            if goes_on is not None:
+                value += f", correlation = {value_of(goes_on)}"
+                lines.append(f"# correlation: {provenance(calibration, goes_on)}")
+            lines += [f"# {provenance(calibration, estimate)}", f"{name} = {{ {value} }}"]
         elif name in base:
             inside = ", ".join(f"{key} = {_plain(value)}" for key, value in base[name].items())
             lines += [f"# from base {calibration.base}", f"{name} = {{ {inside} }}"]

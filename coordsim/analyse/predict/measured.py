@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from coordsim.analyse.jitter import Interval, Jitter, jitter
 from coordsim.errors import InputError
 from coordsim.record.ranks import RankRecord
 from coordsim.record.ranks.facts import gathers, readiness
@@ -18,8 +19,6 @@ from coordsim.record.ranks.reader import StepRecord
 Numbers = npt.NDArray[np.float64]
 
 FEWEST_STEPS = 5
-RESAMPLES = 400
-INTERVAL = (5.0, 95.0)
 
 
 @dataclass(frozen=True)
@@ -34,15 +33,6 @@ class Gradient:
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A value, and what resampling ranks and steps makes of it."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class MeasuredWorkload:
     """One model's step as it was recorded, without anything that depends on how many ranks there were."""
 
@@ -54,14 +44,8 @@ class MeasuredWorkload:
     """None: nobody marked the end of a step."""
     backward: Interval
     """Until the last gradient, ns."""
-    rank_sigma: Interval
-    """Persistent differences between ranks: standard deviation, share of backward."""
-    step_sigma: Interval
-    """What is left per rank and step."""
-    common_sigma: float
-    """Of a step on all ranks alike, as by the size of its input. Not modelled: nobody waits for it."""
-    autocorrelation: float | None
-    """Of what is left, from one step to the next; the model takes it for 0."""
+    jitter: Jitter
+    """Of backward's length, as shares of its median; intervals hold 90 %."""
     ranks: int
     steps: int
     hosts: int
@@ -89,13 +73,14 @@ def measured_workload(records: Sequence[RankRecord]) -> MeasuredWorkload:
     gradients = _gradients(detailed, starts, common)
     if not gradients:
         raise InputError.one(where, "", None, "no gradient in the steps with details: nothing to predict")
-    rank_sigma, step_sigma, common_sigma, autocorrelation = _spread(durations)
+    middle = float(np.median(durations))
+    varies = jitter(durations / middle, common)
+    level = varies.level
     return MeasuredWorkload(
         gradients=gradients,
         forward_ns=_median([_forward(steps[rank][step]) for rank in range(len(detailed)) for step in common]),
         optimizer_ns=_median([_optimizer(steps[rank][step]) for rank in range(len(detailed)) for step in common]),
-        backward=_bootstrap(durations, lambda sample: float(np.median(sample))),
-        rank_sigma=rank_sigma, step_sigma=step_sigma, common_sigma=common_sigma, autocorrelation=autocorrelation,
+        backward=Interval(middle, *(middle * each / level.value for each in (level.low, level.high))), jitter=varies,
         ranks=records[0].ranks, steps=len(common), hosts=len({record.head.get("host") for record in records}),
     )  # fmt: skip
 
@@ -151,48 +136,3 @@ def _optimizer(step: StepRecord) -> int | None:
 def _median(values: Sequence[int | None]) -> int | None:
     known = [value for value in values if value is not None]
     return round(float(np.median(known))) if len(known) == len(values) else None
-
-
-def _spread(durations: Numbers) -> tuple[Interval, Interval, float, float | None]:
-    """Two-way analysis of variance of backward's length, shape [step, rank]: rank, step, what is left."""
-    relative = durations / np.median(durations)
-    left = _left(relative)
-    before, after = left[:-1].ravel(), left[1:].ravel()
-    correlated = float(np.corrcoef(before, after)[0, 1]) if before.std() and after.std() else None
-    steps_apart = relative.mean(axis=1)
-    noise = (left**2).sum() / max((left.shape[0] - 1) * max(left.shape[1] - 1, 1), 1)
-    common = max(float(steps_apart.var(ddof=1)) - float(noise) / relative.shape[1], 0.0) ** 0.5
-    return (
-        _bootstrap(relative, lambda sample: _sigmas(sample)[0]),
-        _bootstrap(relative, lambda sample: _sigmas(sample)[1]), common, correlated,
-    )  # fmt: skip
-
-
-def _left(relative: Numbers) -> Numbers:
-    """What neither the rank nor the step explains; with one rank, what the rank does not."""
-    left = relative - relative.mean(axis=0, keepdims=True)
-    if relative.shape[1] > 1:
-        left = left - left.mean(axis=1, keepdims=True)
-    return np.asarray(left)
-
-
-def _sigmas(relative: Numbers) -> tuple[float, float]:
-    steps, ranks = relative.shape
-    left = _left(relative)
-    freedom = (steps - 1) * max(ranks - 1, 1)
-    noise = float((left**2).sum()) / freedom
-    between = float(relative.mean(axis=0).var(ddof=1)) - noise / steps if ranks > 1 else 0.0
-    return max(between, 0.0) ** 0.5, noise**0.5
-
-
-def _bootstrap(values: Numbers, statistic: Any) -> Interval:
-    """Steps and ranks resampled; with few ranks this says too little about ranks that were not there."""
-    rng = np.random.default_rng(0)
-    steps, ranks = values.shape
-    found = []
-    for _ in range(RESAMPLES):
-        rows, columns = rng.integers(steps, size=steps), rng.integers(ranks, size=ranks)
-        found.append(statistic(values[rows][:, columns]))
-    low, high = np.percentile(found, INTERVAL)
-    value = statistic(values)
-    return Interval(value, min(float(low), value), max(float(high), value))

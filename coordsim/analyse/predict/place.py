@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 
+from coordsim.analyse.jitter import Interval
 from coordsim.analyse.predict.measured import MeasuredWorkload
 from coordsim.record.files import whole_file
 
@@ -26,7 +27,7 @@ def write_scenario(folder: Path, found: MeasuredWorkload, name: str, source: str
 
 
 def _toml(found: MeasuredWorkload, name: str, source: str) -> str:
-    ranks = f"{found.ranks} ranks, {found.steps} steps"
+    ranks, varies = f"{found.ranks} ranks, {found.steps} steps", found.jitter
     forward = "nobody marked it: it is in the gradients' ready times" if found.forward_ns is None else "median"
     optimizer = "nobody marked the end of a step" if found.optimizer_ns is None else "median"
     return "\n".join((
@@ -40,16 +41,22 @@ def _toml(found: MeasuredWorkload, name: str, source: str) -> str:
         "batch = 1  # not known to a record; changes no time",
         "",
         "[noise]",
-        f'rank = {{ sigma = "{_percent(found.rank_sigma.value)}" }}  # {_range(found.rank_sigma)}',
-        f'step = {{ sigma = "{_percent(found.step_sigma.value)}" }}  # {_range(found.step_sigma)}',
+        f'rank = {{ sigma = "{percent(varies.rank.value)}" }}  # {_range(varies.rank)}',
+        *(_passing(axis, getattr(varies, axis), getattr(varies, f"{axis}_correlation")) for axis in ("step", "common")),
         "",
     ))  # fmt: skip
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.4f}%"
+def _passing(axis: str, sigma: Interval, correlation: Interval) -> str:
+    goes_on = f"{correlation.low:.2f} to {correlation.high:.2f}"
+    table = f'{{ sigma = "{percent(sigma.value)}", correlation = {correlation.value:.4f} }}'
+    return f"{axis} = {table}  # {_range(sigma)}; correlation {goes_on}"
 
 
-def _range(each: object) -> str:
-    low, high = (getattr(each, key) for key in ("low", "high"))
-    return f"{_percent(low)} to {_percent(high)}, resampling ranks and steps"
+def percent(share: float) -> str:
+    """As a scenario writes it, to a millionth."""
+    return f"{100 * min(share, 1.0):.4f}%"
+
+
+def _range(each: Interval) -> str:
+    return f"{percent(each.low)} to {percent(each.high)} (90 %)"

@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from math import sqrt
 
-from coordsim.analyse.predict.measured import Interval, MeasuredWorkload
-from coordsim.analyse.validate.published.ranges import SUMMIT
-from coordsim.scenario.model import Scenario
+from coordsim.analyse.jitter import Interval
+from coordsim.analyse.predict.measured import MeasuredWorkload
+from coordsim.analyse.predict.place import percent
+from coordsim.analyse.validate.published.ranges import SUMMIT, Range
+from coordsim.scenario.model import Distribution, Scenario
 
 ASKING = ("point-to-point", "coordinator", "hierarchical")
 """Control planes that ask a coordinator in every step."""
+RING_UP_TO = 1024
+"""Nobody would send a bit vector round a longer ring."""
+_THIRD = 0.545
+"""Share of the way to an end from which a range of three values is at that end: its 5th, 50th and 95th percentile then
+weigh 0.185, 0.63 and 0.185, which keeps a normal's variance (Keefer and Bodily, Management Science 29, 1983)."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is otherwise: overrides as for ``--set``, and a factor on forward and backward."""
+
+    overrides: tuple[str, ...] = ()
+    compute: float = 1.0
+
+    def __add__(self, other: Change) -> Change:
+        return Change(self.overrides + other.overrides, self.compute * other.compute)
+
+    def of(self, scenario: Scenario) -> Scenario:
+        """``scenario``, which was loaded with the overrides, with the factor."""
+        if self.compute == 1.0:
+            return scenario
+
+        def scaled(duration_ns: int) -> int:
+            return max(round(duration_ns * self.compute), 1)
+
+        tensors = tuple(
+            replace(each, submit_ns=scaled(each.submit_ns), ready_ns=scaled(each.ready_ns))
+            for each in scenario.workload.tensors
+        )
+        forward_ns = scaled(scenario.workload.forward_ns)
+        return replace(scenario, workload=replace(scenario.workload, tensors=tensors, forward_ns=forward_ns))
 
 
 @dataclass(frozen=True)
@@ -18,9 +52,8 @@ class Parameter:
     """One number of the scenario, and how far it may be off."""
 
     name: str
-    low: tuple[str, ...]
-    """Overrides, as for ``--set``."""
-    high: tuple[str, ...]
+    at: Callable[[float], Change]
+    """From -1, the low end (5th percentile), to 1, the high end (95th); 0 is where it is."""
     says: str
     """The range in words."""
     source: str
@@ -31,22 +64,19 @@ class Form:
     """Another way in which the same thing may happen."""
 
     name: str
-    overrides: tuple[str, ...]
+    change: Change
     why: str
 
 
 def parameters(found: MeasuredWorkload, scenario: Scenario) -> Iterator[Parameter]:
-    """Measured ones with their resampled intervals, then the cluster's."""
-    measured = f"resampled from {found.ranks} ranks, {found.steps} steps"
-    yield _sigma("rank jitter", "noise.rank.sigma", found.rank_sigma, measured)
-    yield _sigma("step jitter", "noise.step.sigma", found.step_sigma, measured)
+    """Measured ones with their intervals, then the cluster's."""
+    yield from measured(found)
     asks = scenario.control_plane.name in ASKING
     if scenario.cluster.name == "summit":
         for each in SUMMIT:
             counts = asks or each.name not in ("request_cost", "list_cost")
             if each.name not in ("jitter", "gather") and counts:
-                says = f"{each.values[0]} to {each.values[2]}"
-                yield Parameter(each.label, each.at(0), each.at(2), says, each.source)
+                yield Parameter(each.label, _ends(each), f"{each.values[0]} to {each.values[2]}", each.source)
         return
     assumed = "ASSUMED: nothing is known of this cluster's range"
     host, control, data = scenario.cluster.host, scenario.cluster.control, scenario.cluster.data
@@ -58,41 +88,77 @@ def parameters(found: MeasuredWorkload, scenario: Scenario) -> Iterator[Paramete
     yield _factor("bus bandwidth", "cluster.data.bus_bandwidth", data.bus_bandwidth_Bps, "B/s", 1.3, assumed)
 
 
+def measured(found: MeasuredWorkload) -> Iterator[Parameter]:
+    """How long compute takes, and how it varies; nothing for what the record leaves no doubt about."""
+    source = f"90 % interval from {found.ranks} ranks, {found.steps} steps"
+    varies, level = found.jitter, found.jitter.level
+    if level.low < level.high:
+        share = Interval(1.0, level.low / level.value, level.high / level.value)
+        says = f"{percent(share.low)} to {percent(share.high)} of the measured"
+        yield Parameter("compute times", lambda at: Change(compute=_between(share, at)), says, source)
+    for name, axis, goes_on in (
+        ("rank jitter", "rank", None), ("step jitter", "step", varies.step_correlation),
+        ("jitter of all ranks", "common", varies.common_correlation),
+    ):  # fmt: skip
+        sigma = getattr(varies, axis)
+        if sigma.low < sigma.high:
+            yield _ranged(name, f"noise.{axis}.sigma", sigma, percent, source)
+        if goes_on is not None and goes_on.low < goes_on.high:
+            yield _ranged(f"how {name} goes on", f"noise.{axis}.correlation", goes_on, "{:.4f}".format, source)
+
+
 def forms(found: MeasuredWorkload, scenario: Scenario) -> Iterator[Form]:
     """What the data of a few ranks cannot decide."""
     control, plane = scenario.cluster.control, scenario.control_plane
     for gather in ("linear", "binomial", "node-leaders"):
         if plane.name in ASKING and gather != control.gather:
             why = "which one an MPI chooses is not known"
-            yield Form(f"gather {gather}", (f"cluster.control.gather={gather}",), why)
+            yield Form(f"gather {gather}", Change((f"cluster.control.gather={gather}",)), why)
     if plane.name == "cached":
         other = "ring" if control.and_reduce != "ring" else "recursive-doubling"
         if other != "ring" or scenario.ranks <= RING_UP_TO:
             why = "the AND's algorithm is a library's choice"
-            yield Form(f"AND by {other}", (f"cluster.control.and_reduce={other}",), why)
-    for kind, name in (("rank", "rank jitter"), ("step", "step jitter")):
-        sigma = getattr(found, f"{kind}_sigma").value
-        if sigma > 0:
-            yield Form(
-                f"{name} with an exponential tail",
-                (f"noise.{kind}.distribution=exponential", f"noise.{kind}.sigma={_percent(sigma)}"),
-                f"{found.ranks} ranks do not show the tail of {scenario.ranks:,} (its mean comes on top, too)",
-            )  # fmt: skip
+            yield Form(f"AND by {other}", Change((f"cluster.control.and_reduce={other}",)), why)
+    for axis in ("rank", "step"):
+        spread = getattr(scenario.noise, axis)
+        if spread.sigma_ppm and spread.distribution == "normal":
+            why = f"{found.ranks} ranks do not show the tail of many more"
+            yield from _tails(axis, spread.sigma_ppm / 1e6, found.jitter.level.value, why)
 
 
-RING_UP_TO = 1024
-"""Nobody would send a bit vector round a longer ring."""
+def _tails(axis: str, sigma: float, mean_of_record: float, why: str) -> Iterator[Form]:
+    """Spreads with the mean and the standard deviation of ``1 + sigma z``, z normal: ``floor (1 + scale z)`` with a
+    standard exponential (mean 1, deviation 1) or uniform (mean 1/2, deviation 1/sqrt(12)) z, which only slow down.
+    ``mean_of_record``: over its median, which is a normal law's mean but not another's."""
+    laws: tuple[tuple[str, Distribution, float, float], ...] = (
+        ("with an exponential tail", "exponential", 1.0, 1.0),
+        ("without a tail (uniform)", "uniform", 0.5, 1 / sqrt(12)),
+    )  # fmt: skip
+    for name, distribution, mean, deviation in laws:
+        floor = 1 - sigma * mean / deviation
+        scale = sigma / deviation / floor if floor > 0 else 2.0
+        if scale <= 1:  # a scenario's bound
+            overrides = f"noise.{axis}.distribution={distribution}", f"noise.{axis}.sigma={percent(scale)}"
+            same = f"{why}; mean and deviation are the same"
+            yield Form(f"{axis} jitter {name}", Change(overrides, floor * mean_of_record), same)
 
 
-def _sigma(name: str, key: str, found: Interval, source: str) -> Parameter:
-    low, high = _percent(found.low), _percent(found.high)
-    return Parameter(name, (f"{key}={low}",), (f"{key}={high}",), f"{low} to {high}", source)
+def _between(found: Interval, at: float) -> float:
+    end = found.high if at > 0 else found.low
+    return found.value + abs(at) * (end - found.value)
+
+
+def _ranged(name: str, key: str, found: Interval, show: Callable[[float], str], source: str) -> Parameter:
+    says = f"{show(found.low)} to {show(found.high)}"
+    return Parameter(name, lambda at: Change((f"{key}={show(_between(found, at))}",)), says, source)
+
+
+def _ends(each: Range) -> Callable[[float], Change]:
+    return lambda at: Change(() if abs(at) < _THIRD else each.at(2 if at > 0 else 0))
 
 
 def _factor(name: str, key: str, value: int, unit: str, factor: float, source: str) -> Parameter:
-    low, high = f"{max(round(value / factor), 1)}{unit}", f"{round(value * factor)}{unit}"
-    return Parameter(name, (f"{key}={low}",), (f"{key}={high}",), f"a factor of {factor:g} either way", source)
+    def at(share: float) -> Change:
+        return Change((f"{key}={max(round(value * factor**share), 1)}{unit}",))
 
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.4f}%"
+    return Parameter(name, at, f"a factor of {factor:g} either way", source)
