@@ -103,7 +103,11 @@ def messages(found: Goal) -> list[list[tuple[int, int]]]:
 
 
 def last_cycle(records: Sequence[RankRecord], step: int) -> int:
-    return max(cycle.cycle for each in records for cycle in each.cycles if cycle.step <= step)
+    """A cycle belongs to the latest step that any rank was in."""
+    steps: dict[int, int] = {}
+    for cycle in (cycle for each in records for cycle in each.cycles):
+        steps[cycle.cycle] = max(cycle.step, steps.get(cycle.cycle, 0))
+    return max(cycle for cycle, latest in steps.items() if latest <= step)
 
 
 CASES = [
