@@ -44,8 +44,8 @@ class Session:
         self._marks = 0
         self._forward = self._backward = False
         self._several = False
-        """Whether several optimizers end a step, one after the other. Then its end is held until the next step begins,
-        as the first one's always is."""
+        """Whether several optimizers end a step, one after the other, as the first step shows. From then on its end is
+        held until the next step begins; a process that is killed in between loses that step."""
         self._held_ns: int | None = None
 
     def at_start(self, install: Callable[[], Callable[[], None]]) -> None:
@@ -65,7 +65,7 @@ class Session:
             self.quietly(self._start)
 
     def mark(self, what: str) -> None:
-        """ "forward" and "backward" count once a step, where they come first; "step" ends it."""
+        """"forward" and "backward" count once a step, where they come first; "step" ends it."""
         sink = self.sink
         if sink is None or self.over:
             return
@@ -85,7 +85,7 @@ class Session:
             self._backward = True
         now_ns = self.clock_ns()
         self.release()
-        if what == "step" and (self._several or self._marks == 1):
+        if what == "step" and self._several:
             self._held_ns = now_ns
         else:
             sink.mark(what, now_ns)
