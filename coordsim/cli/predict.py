@@ -18,7 +18,9 @@ def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of ranks' records, or a run with its ranks/.")],
     ranks: Annotated[int, typer.Option(metavar="N", min=1, help="GPUs of the job to predict.")],
     cluster: Annotated[str, typer.Option(metavar="NAME", help="Catalog name or .toml file.")] = "summit",
-    control_plane: Annotated[str, typer.Option(metavar="NAME", help="As for simulate.")] = "cached",
+    control_plane: Annotated[
+        str | None, typer.Option(metavar="NAME", help="As for simulate. Default: as recorded.", show_default=False)
+    ] = None,
     steps: Annotated[int, typer.Option(metavar="N", min=2, help="Steps of each simulation.")] = 20,
     overrides: Annotated[
         list[str] | None,
@@ -41,10 +43,11 @@ def predict(
     from coordsim.record.ranks import read_folder
 
     measured = measured_workload(read_folder(folder))
+    plane = control_plane or measured.control_plane
     name, source = run.resolve().name, str(run)
     with Bar(title("simulating")) as bar:
         found = run_it(
-            measured, name, source, ranks=ranks, cluster=cluster, control_plane=control_plane, steps=steps,
+            measured, name, source, ranks=ranks, cluster=cluster, control_plane=plane, steps=steps,
             overrides=overrides or (), progress=bar.update,
         )  # fmt: skip
     if out is not None:
@@ -57,7 +60,7 @@ def predict(
         from coordsim.report.predict import prediction_report
 
         console.data(prediction_report(told, name, console.page()))
-    flags = f"--ranks {ranks} --cluster {quote(cluster)} --control-plane {quote(control_plane)}"
+    flags = f"--ranks {ranks} --cluster {quote(cluster)} --control-plane {quote(plane)}"
     if out is None:
         console.next_command(f"coordsim predict {quote(str(run))} {flags} --out scenario")
     else:
@@ -66,10 +69,10 @@ def predict(
 
 def _records(run: Path) -> Path:
     """Where ranks' streams are: of a run that was profiled in its own folder."""
-    inside = run / "ranks"
-    if inside.is_dir():
-        return inside
-    if (run / "manifest.json").is_file():
+    from coordsim.record.ranks import folder_of
+
+    found = folder_of(run)
+    if found is None:
         message = "a run directory without its ranks' records: predict needs each rank's readiness (coordsim profile)"
         raise InputError.one(str(run), "", str(run), message)
-    return run
+    return found

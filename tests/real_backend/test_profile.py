@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from coordsim.analyse.calibrate.runs import read_runs
 from coordsim.protocol.messages import Op
 from coordsim.record.breakdown import CONTROL_PARTS, breakdown, step_times
+from coordsim.report.export import export_run
 from tests.real_backend.profile_jobs import (
     DDP,
     FSDP,
@@ -68,6 +70,18 @@ def test_ddp_over_gloo_tensor_by_tensor_on_every_rank(ddp: Profiled) -> None:
             assert sorted(name for each in buckets for name in map(record.name, each.tensors)) == sorted(NAMES)
             assert all(each.launch_ns <= each.copied_in_ns <= each.end_ns for each in buckets)
             assert all(step.forward_end_ns <= stamp for stamp in record.ready[step.step].stamps_ns)
+
+
+def test_what_it_keeps_is_calibrated_exported_and_predicted(ddp: Profiled, tmp_path: Path) -> None:
+    """From the ranks' records inside the run directory, under the control plane that was recorded."""
+    measurement = read_runs([ddp.run])
+    assert sorted(each.rank for each in measurement.of("step", crowded=True)) == [0, 1]
+    assert any(measurement.of("allreduce", crowded=True))
+    done = export_run(ddp.run, "chrome", tmp_path / "out.json", None, 100_000)
+    assert "work and wait" in done.path.read_text()
+    asked = [sys.executable, "-m", "coordsim", "predict", str(ddp.run), "--ranks", "12", "--steps", "2", "--json"]
+    said = call(asked, tmp_path)
+    assert json.loads(said.stdout)["control_plane"] == "ddp"
 
 
 def test_the_late_rank_is_named_and_what_its_lateness_costs(ddp: Profiled) -> None:

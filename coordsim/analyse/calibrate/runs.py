@@ -16,7 +16,7 @@ import numpy as np
 from coordsim.analyse.calibrate.regression import LEAST_SAMPLES
 from coordsim.errors import InputError
 from coordsim.record.measurement import Measurement, Series
-from coordsim.record.ranks import RankRecord, read_folder
+from coordsim.record.ranks import RankRecord, folder_of, read_folder
 from coordsim.record.ranks.format import NULL
 from coordsim.record.ranks.merge import merge_records
 from coordsim.record.store import read_run
@@ -52,13 +52,14 @@ def read_runs(paths: Sequence[Path]) -> Measurement:
 
 
 def _read(path: Path) -> tuple[str, list[Series], list[str], list[str], dict[str, str]]:
-    if (path / "manifest.json").is_file():
+    folder = folder_of(path)
+    if folder is None:
         trace, facts = read_run(path)
         real = facts.get("source") == "real run"
         ranks = _ranks(path, facts)
         missing = {"step": f"{path} keeps no rank's own times; the folder of ranks' records does"}
         return "RECORDED" if real else "SIMULATED", list(of_trace(trace, facts, ranks, "")), [], [], missing
-    records = read_folder(path)
+    records = read_folder(folder)
     merged = merge_records(records)
     names = sorted({str(record.head.get("host", "")) for record in records})
     began = min(int(record.head.get("started_unix_ns", 0)) for record in records)
@@ -94,7 +95,11 @@ def of_trace(trace: Trace, facts: dict[str, Any], ranks: int, node: str) -> Iter
     work = cycles["leave_last_ns"] - cycles["leave_last_shadow_ns"]
     yield from _grouped("work", ranks, cycles["requests"][slow], work[slow], node)
     yield from _grouped("round", ranks, cycles["request_bytes"][slow], exchange[slow], node)
-    moved = np.isin(responses["cycle"], cycles["cycle"][warm]) & (responses["collective_ns"] > 0)
+    moved = responses["collective_ns"] > 0
+    if cycles["cycle"].size:
+        moved &= np.isin(responses["cycle"], cycles["cycle"][warm])
+    else:  # nobody negotiated (DDP)
+        moved &= responses["begin_ns"] >= trace.steps["start_ns"][min(cold, trace.steps["step"].size - 1)]
     yield from _grouped("allreduce", ranks, responses["bytes"][moved], responses["collective_ns"][moved], node)
     copied = moved & (responses["units"] > 1) & (responses["copy_in_ns"] > 0)
     yield from _grouped("copy", ranks, responses["bytes"][copied], responses["copy_in_ns"][copied], node)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from coordsim.analyse.jitter import Interval, Jitter, jitter
 from coordsim.errors import InputError
 from coordsim.record.ranks import RankRecord
-from coordsim.record.ranks.facts import gathers, readiness
+from coordsim.record.ranks.facts import control_plane, gathers, readiness
 from coordsim.record.ranks.format import NULL
 from coordsim.record.ranks.reader import StepRecord
 
@@ -44,6 +44,8 @@ class MeasuredWorkload:
     """None: nobody marked the end of a step."""
     backward: Interval
     """Until the last gradient, ns."""
+    control_plane: str
+    """It was recorded under."""
     jitter: Jitter
     """Of backward's length, as shares of its median; intervals hold 90 %."""
     ranks: int
@@ -81,6 +83,7 @@ def measured_workload(records: Sequence[RankRecord]) -> MeasuredWorkload:
         forward_ns=_median([_forward(steps[rank][step]) for rank in range(len(detailed)) for step in common]),
         optimizer_ns=_median([_optimizer(steps[rank][step]) for rank in range(len(detailed)) for step in common]),
         backward=Interval(middle, *(middle * each / level.value for each in (level.low, level.high))), jitter=varies,
+        control_plane=control_plane(records[0]),
         ranks=records[0].ranks, steps=len(common), hosts=len({record.head.get("host") for record in records}),
     )  # fmt: skip
 

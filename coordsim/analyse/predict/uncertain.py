@@ -94,7 +94,7 @@ def measured(found: MeasuredWorkload) -> Iterator[Parameter]:
     varies, level = found.jitter, found.jitter.level
     if level.low < level.high:
         share = Interval(1.0, level.low / level.value, level.high / level.value)
-        says = f"{percent(share.low)} to {percent(share.high)} of the measured"
+        says = f"{_words(share, True)} of the measured"
         yield Parameter("compute times", lambda at: Change(compute=_between(share, at)), says, source)
     for name, axis, goes_on in (
         ("rank jitter", "rank", None), ("step jitter", "step", varies.step_correlation),
@@ -149,8 +149,12 @@ def _between(found: Interval, at: float) -> float:
 
 
 def _ranged(name: str, key: str, found: Interval, show: Callable[[float], str], source: str) -> Parameter:
-    says = f"{show(found.low)} to {show(found.high)}"
+    says = _words(found, show is percent)
     return Parameter(name, lambda at: Change((f"{key}={show(_between(found, at))}",)), says, source)
+
+
+def _words(each: Interval, shares: bool) -> str:
+    return f"{100 * each.low:.3g} to {100 * each.high:.3g} %" if shares else f"{each.low:.2f} to {each.high:.2f}"
 
 
 def _ends(each: Range) -> Callable[[float], Change]:

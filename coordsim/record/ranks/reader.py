@@ -159,6 +159,15 @@ class RankRecord:
         return min(self.clocks, key=lambda each: each.error_ns, default=None)
 
 
+def folder_of(run: Path) -> Path | None:
+    """Where ranks' records of ``run`` are: in ``ranks`` of one that was profiled, else in the folder itself; None of a
+    run directory that keeps none."""
+    inside = run / "ranks"
+    if inside.is_dir():
+        return inside
+    return None if (run / "manifest.json").is_file() else run
+
+
 def read_folder(folder: Path) -> list[RankRecord]:
     """All ranks' records in ``folder``, by rank. Raises InputError when there are none, or those of two runs."""
     paths = sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []

@@ -10,7 +10,7 @@ from typing import Any
 from coordsim.errors import InputError
 from coordsim.record.export import chakra, chrome, horovod, perfetto
 from coordsim.record.export.run_picture import picture
-from coordsim.record.ranks import RankRecord, merge_records, read_folder
+from coordsim.record.ranks import RankRecord, folder_of, merge_records, read_folder
 from coordsim.record.store import read_run
 from coordsim.record.trace import Trace
 from coordsim.report.export import recorded, simulated
@@ -84,11 +84,12 @@ def export_run(
 
 
 def _read(path: Path, within: range | None, warn: Callable[[str], None], watch: simulated.Watch) -> Run:
-    if (path / "manifest.json").is_file():
+    folder = folder_of(path)
+    if folder is None:
         trace, facts = read_run(path)
         records, base_ns = [], 0
     else:
-        records = read_folder(path)
+        records = read_folder(folder)
         merged = merge_records(records, within)
         trace, facts, base_ns = merged.trace, merged.facts, merged.base_ns
     first = int(facts.get("first_step", 0))
