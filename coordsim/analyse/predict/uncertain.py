@@ -94,8 +94,7 @@ def measured(found: MeasuredWorkload) -> Iterator[Parameter]:
     varies, level = found.jitter, found.jitter.level
     if level.low < level.high:
         share = Interval(1.0, level.low / level.value, level.high / level.value)
-        says = f"{_words(share, True)} of the measured"
-        yield Parameter("compute times", lambda at: Change(compute=_between(share, at)), says, source)
+        yield Parameter("compute times", lambda at: Change(compute=_between(share, at)), _words(share, True), source)
     for name, axis, goes_on in (
         ("rank jitter", "rank", None), ("step jitter", "step", varies.step_correlation),
         ("jitter of all ranks", "common", varies.common_correlation),
