@@ -143,12 +143,17 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path, delay_s):
     assert process.stderr is not None
     first = process.stderr.readline()  # the note comes just before the engine starts
     assert first.startswith("note: ")
+    interrupted(process, delay_s)
+    assert list(tmp_path.iterdir()) == []
+
+
+def interrupted(process, delay_s):
+    """Ctrl-C after ``delay_s``: one word, and the exit code of an interrupt."""
     time.sleep(delay_s)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=120)
     assert (process.returncode, stdout) == (guard.INTERRUPTED, ""), stderr
     assert stderr.splitlines() == ["interrupted"]
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("delay_s", [0.0, 2.0])
@@ -163,11 +168,7 @@ def test_an_interrupted_export_leaves_nothing_behind(tmp_path, run, delay_s):
     assert process.stderr is not None
     first = process.stderr.readline()
     assert first.startswith("note: 4 steps of 1,000 ranks are run again by events, in some ")
-    time.sleep(delay_s)
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=120)
-    assert (process.returncode, stdout) == (guard.INTERRUPTED, ""), stderr
-    assert stderr.splitlines() == ["interrupted"]
+    interrupted(process, delay_s)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
