@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 
+from coordsim.formats.horovod import TimelineWriter
 from coordsim.protocol import execution
 from coordsim.protocol.messages import JOIN_NAME, Op, Request, Response
 from coordsim.protocol.negotiator import COORDINATOR
-from coordsim.record.timeline import TimelineWriter
 from real_backend.engine.observer import CycleTold, Observer, Performed
 
 COPY_IN, COPY_OUT, REDUCE = "MEMCPY_IN_FUSION_BUFFER", "MEMCPY_OUT_FUSION_BUFFER", "GLOO_"

@@ -18,7 +18,7 @@ SOURCES = sorted(
     for pattern in ("*.py", "*.toml")
     for path in (ROOT / folder).rglob(pattern)
 )
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 NUMBER = r"(?:V\d+|\d+(?:\.\d+)?[a-d]?)(?![\w%])"
 CITATION = re.compile(rf"\bdocs/(\w+)\.md(?: ({NUMBER}(?:(?:, | and | to ){NUMBER})*))?")

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from coordsim.formats.horovod import TimelineWriter
 from coordsim.protocol.lockstep import LockStep
 from coordsim.protocol.messages import Request
 from coordsim.protocol.negotiator import Settings
-from coordsim.record.timeline import TimelineWriter
 from coordsim.simulate.timeline import TimelineRecorder
 
 RECORDED = Path(__file__).parent / "data" / "horovod_runs"

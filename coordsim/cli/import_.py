@@ -14,7 +14,7 @@ from coordsim.cli.progress import Bar
 from coordsim.errors import InputError
 
 if TYPE_CHECKING:
-    from coordsim.record.imported import Imported
+    from coordsim.formats.imported import Imported
 
 SCHEMA = "coordsim.import/1"
 _AUTO = "auto"
@@ -39,7 +39,7 @@ def import_(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Recordings of Horovod, PyTorch, NCCL, gloo: a run or more."""
-    from coordsim.record.detect import FORMATS, import_source
+    from coordsim.formats.table import FORMATS, import_source
 
     if form not in (_AUTO, *FORMATS):
         raise InputError.one("--format", "", form, f"{form!r} is not known", (_AUTO, *FORMATS))

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from coordsim.errors import InputError, Refused
+from coordsim.formats.horovod import TimelineWriter
 from coordsim.protocol.lockstep import LockStep, Watcher
 from coordsim.protocol.messages import Op, Request, RequestList, Response
 from coordsim.protocol.negotiator import COORDINATOR, Schedule
 from coordsim.record.files import whole_file
-from coordsim.record.timeline import TimelineWriter
 from coordsim.record.trace import Trace
 from coordsim.scenario.model import Scenario
 from coordsim.simulate.event.clock import Wait

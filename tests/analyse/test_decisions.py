@@ -15,11 +15,11 @@ import pytest
 
 from coordsim.analyse.validate.decisions import Decisions, compare_decisions
 from coordsim.errors import InputError
+from coordsim.formats.horovod import TimelineWriter
 from coordsim.protocol.groups import GroupTable
 from coordsim.protocol.lockstep import LockStep
 from coordsim.protocol.messages import DType, Op, Request
 from coordsim.protocol.negotiator import Settings, agree, cached
-from coordsim.record.timeline import TimelineWriter
 from coordsim.simulate.timeline import CountingClock, TimelineRecorder
 from tests.protocol.drive import settings, tensor
 from tests.timelines import RECORDED, Event, Turn, doctored, names, real_events, run, write

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run
-from tests.record.export.conftest import recorded, simulated
+from tests.formats.conftest import recorded, simulated
 
 __all__ = ["recorded", "simulated"]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run
-from tests.record.test_gloo_benchmark import TABLE as GLOO
-from tests.record.test_nccltests import TABLE
-from tests.record.torch_files import CHAKRA, FLIGHT, KINETO
+from tests.formats.gloo_bench.test_gloo_benchmark import TABLE as GLOO
+from tests.formats.nccl_tests.test_nccl_tests import TABLE
+from tests.formats.torch_files import CHAKRA, FLIGHT, KINETO
 from tests.timelines import REAL
 
 SOURCES = {

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from coordsim.formats.horovod.run import import_timeline
 from coordsim.record.breakdown import breakdown, step_times
-from coordsim.record.timeline.run import import_timeline
 from coordsim.scenario.model import Noise, Spread
 from coordsim.simulate.event import run
 from coordsim.simulate.problem import Problem

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from coordsim.formats.horovod import TimelineReader, TimelineWriter
 from coordsim.protocol.messages import JOIN_NAME, Op, Request, join_request
-from coordsim.record.timeline import TimelineReader, TimelineWriter
 from tests.protocol.drive import settings, tensor
 from tests.timelines import Event, events, names, run, write
 
@@ -233,7 +233,7 @@ def test_b39_an_operation_cannot_begin_while_it_is_negotiated(tmp_path: Path) ->
 VICTIM = """
 import sys
 from pathlib import Path
-from coordsim.record.timeline import TimelineWriter
+from coordsim.formats.horovod import TimelineWriter
 from tests.protocol.drive import settings, tensor
 from tests.timelines import run
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from coordsim.analyse.validate import decisions as analysis
-from coordsim.record.timeline import TimelineWriter
+from coordsim.formats.horovod import TimelineWriter
 from coordsim.report.decisions import SCHEMA, printable, shorten, timeline_facts, timeline_table
 from coordsim.report.tables import Page
 from tests.protocol.drive import settings, tensor

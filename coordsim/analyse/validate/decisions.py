@@ -29,13 +29,13 @@ from typing import Any
 from coordsim.analyse.validate.timeline import CycleReader, Message, Negotiation, RecordedCycle
 from coordsim.analyse.validate.timeline_settings import RunSettings, settings_of
 from coordsim.errors import InputError
+from coordsim.formats.horovod import TimelineReader
 from coordsim.protocol.cache import Lookup
 from coordsim.protocol.fusion import rounded_threshold
 from coordsim.protocol.groups import GroupTable
 from coordsim.protocol.lockstep import LockStep
 from coordsim.protocol.messages import DType, Op, Request
 from coordsim.protocol.negotiator import COORDINATOR, CachedNegotiator, Schedule, Settings
-from coordsim.record.timeline import TimelineReader
 
 SAME_COUNT = 0.9
 """Share of steps that must have as many messages as recorded."""

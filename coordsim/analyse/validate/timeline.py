@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from coordsim.errors import InputError
-from coordsim.record.timeline import EventKind, TimelineEvent
+from coordsim.formats.horovod import EventKind, TimelineEvent
 
 MARKS = "record with HOROVOD_TIMELINE_MARK_CYCLES=1 (or start_timeline(..., mark_cycles=True))"
 UNNEGOTIATED = "BARRIER"

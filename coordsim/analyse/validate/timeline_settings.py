@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coordsim.errors import InputError
-from coordsim.record.timeline import EventKind, TimelineReader
+from coordsim.formats.horovod import EventKind, TimelineReader
 
 _MEMBER = re.compile(r"(.+)_([0-9]{1,6})of([0-9]{1,6})", re.DOTALL)
 _GIVEN = "given"

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from coordsim.errors import InputError
-from coordsim.record.export import chakra, chrome, horovod, perfetto
-from coordsim.record.export.run_picture import picture
+from coordsim.formats.chakra import writer as chakra
+from coordsim.formats.chrome import writer as chrome
+from coordsim.formats.horovod import ranks_writer as horovod
+from coordsim.formats.perfetto import writer as perfetto
+from coordsim.formats.picture.run_picture import picture
 from coordsim.record.ranks import RankRecord, folder_of, merge_records, read_folder
 from coordsim.record.store import read_run
 from coordsim.record.trace import Trace

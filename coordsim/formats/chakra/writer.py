@@ -1,0 +1,168 @@
+"""Chakra execution traces, one file a rank: what ASTRA-sim and other simulators of clusters take.
+
+A file is a ``GlobalMetadata`` and then ``Node`` messages of MLCommons' schema (``et_def.proto``), each behind its
+length.
+A step is a chain of COMP nodes, each as long as the rank computed until the next response could be launched; each
+response is a COMM_COLL node behind its COMP node and the response before. The next step begins behind all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from coordsim.formats.shared import protobuf
+from coordsim.record.files import whole_file
+from coordsim.record.ranks import RankRecord
+from coordsim.record.ranks.format import NULL
+from coordsim.record.trace import Trace
+
+VERSION = "0.0.4"
+COMP_NODE, COMM_COLL_NODE = 4, 7
+COLLECTIVES = {
+    "ALLREDUCE": 0, "ALLGATHER": 2, "BROADCAST": 5, "ALLTOALL": 6, "REDUCESCATTER": 7, "BARRIER": 9
+}  # fmt: skip
+"""Horovod's operations -> ``CollectiveCommType``."""
+
+
+class Collective(NamedTuple):
+    """One response as a workload."""
+
+    name: str
+    kind: int
+    """``CollectiveCommType``."""
+    nbytes: int
+    compute_ns: int
+    """Compute since the response before could be launched (of the first: since the step's begin)."""
+    begin_ns: int
+    """Since the trace's begin."""
+    duration_ns: int
+
+
+@dataclass
+class Workload:
+    """What one rank does: [step][response]; and what could not be said in this form."""
+
+    steps: list[list[Collective]] = field(default_factory=list)
+    skipped: int = 0
+    """Responses that are none of the schema's collectives."""
+
+    @property
+    def nodes(self) -> list[int]:
+        """Nodes by step: one for each collective and one for the compute before it."""
+        return [2 * len(step) for step in self.steps]
+
+
+def simulated_workload(trace: Trace, wanted: Iterable[int]) -> Workload:
+    """What the trace says of all ranks alike: compute ends with the last rank's; ``wanted``: rows of its steps."""
+    found = Workload()
+    table = {name: column.tolist() for name, column in trace.responses.items()}
+    ends = trace.steps["end_ns"].tolist()
+    for step in wanted:
+        at, until = (ends[step - 1] if step else 0), int(trace.steps["ready_last_ns"][step])
+        first, behind = np.searchsorted(trace.responses["end_ns"], [at, ends[step]], side="right").tolist()
+        collectives = []
+        for number, row in enumerate(range(first, behind)):
+            ready = max(min(table["launch_ns"][row], until), at)
+            name = f"response {number} of {table['units'][row]} tensors"
+            collectives.append(Collective(
+                name, COLLECTIVES["ALLREDUCE"], table["bytes"][row], ready - at, table["begin_ns"][row],
+                table["collective_ns"][row],
+            ))  # fmt: skip
+            at = ready
+        found.steps.append(collectives)
+    return found
+
+
+def recorded_workload(record: RankRecord, wanted: Iterable[int], base_ns: int) -> Workload:
+    """What one rank with details did in the steps ``wanted`` (numbers); ``base_ns``: the begin on rank 0's clock."""
+    found = Workload()
+    moved = (0 if record.clock is None else record.clock.offset_ns) - base_ns
+    ends = {step.step: step.end_collective_ns for step in record.steps if step.end_collective_ns != NULL}
+    firsts = {step.step: step.first_submit_ns for step in record.steps}
+    for step in wanted:
+        stamps = {
+            tensor: stamp
+            for cycle in record.cycles if cycle.step == step
+            for tensor, stamp in zip(cycle.popped, cycle.stamps_ns, strict=True)
+        }  # fmt: skip
+        at = ends.get(step - 1, firsts.get(step, 0))
+        collectives = []
+        for response in (each for each in record.responses if each.step == step):
+            op = record.tensors[response.tensors[0]]["op"] if response.tensors else "BARRIER"
+            if op not in COLLECTIVES or response.reduced_ns == NULL:
+                found.skipped += 1
+                continue
+            ready = max([at, *(stamps[tensor] for tensor in response.tensors if tensor in stamps)])
+            first = record.name(response.tensors[0]) if response.tensors else op
+            more = f" and {len(response.tensors) - 1} more" if len(response.tensors) > 1 else ""
+            begin = response.begin_ns if response.copied_in_ns == NULL else response.copied_in_ns
+            collectives.append(Collective(
+                first + more, COLLECTIVES[op], response.nbytes, ready - at, begin + moved, response.reduced_ns - begin
+            ))  # fmt: skip
+            at = ready
+        found.steps.append(collectives)
+    return found
+
+
+def write_chakra(prefix: Path, workloads: Sequence[Workload], about: str) -> list[Path]:
+    """Write ``prefix``.0.et and so on, a file for each rank; ``about`` goes into each. Returns them. Raises OSError."""
+    paths = []
+    for rank, workload in enumerate(workloads):
+        path = prefix.with_name(f"{prefix.name}.{rank}.et")
+        with whole_file(path) as fresh, open(fresh, "wb") as file:
+            for message in messages(workload, about):
+                file.write(protobuf.delimited(message))
+        paths.append(path)
+    return paths
+
+
+def messages(workload: Workload, about: str) -> Iterator[bytes]:
+    """The messages of one rank's file."""
+    yield protobuf.text(1, VERSION) + protobuf.data(2, _attribute("about", protobuf.text(29, about)))
+    node = 0
+    behind: list[int] = []
+    for number, step in enumerate(workload.steps):
+        last: list[int] = []
+        compute = behind
+        for each in step:
+            node += 1
+            yield _compute(node, f"step {number}: compute before {each.name}", compute, each)
+            compute = [node]
+            node += 1
+            yield _collective(node, f"step {number}: {each.name}", [node - 1, *last], each)
+            last = [node]
+        behind = [*compute, *last] if step else behind
+
+
+def _compute(node: int, name: str, behind: Sequence[int], each: Collective) -> bytes:
+    return _node(node, name, COMP_NODE, behind, max(each.begin_ns - each.compute_ns, 0), each.compute_ns)
+
+
+def _collective(node: int, name: str, behind: Sequence[int], each: Collective) -> bytes:
+    attributes = (
+        _attribute("comm_type", protobuf.number(9, each.kind)),
+        _attribute("comm_size", protobuf.number(9, each.nbytes)),
+        _attribute("involved_dim", protobuf.data(28, protobuf.numbers(1, [1]))),
+    )
+    return _node(node, name, COMM_COLL_NODE, behind, each.begin_ns, each.duration_ns, attributes)
+
+
+def _node(
+    node: int, name: str, kind: int, behind: Sequence[int], begin_ns: int, duration_ns: int,
+    attributes: Iterable[bytes] = (),
+) -> bytes:  # fmt: skip
+    return b"".join([
+        protobuf.number(1, node), protobuf.text(2, name), protobuf.number(3, kind), protobuf.numbers(5, behind),
+        protobuf.number(6, begin_ns // 1000), protobuf.number(7, duration_ns // 1000),
+        *(protobuf.data(10, each) for each in (*attributes, _attribute("is_cpu_op", protobuf.number(27, 0)))),
+    ])  # fmt: skip
+
+
+def _attribute(name: str, value: bytes) -> bytes:
+    """``value``: the oneof's field."""
+    return protobuf.text(1, name) + value

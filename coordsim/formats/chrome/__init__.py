@@ -1,0 +1,1 @@
+"""Chrome's JSON trace events, as Perfetto and chrome://tracing open them."""

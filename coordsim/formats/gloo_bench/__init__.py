@@ -1,0 +1,1 @@
+"""Tables of gloo's ``benchmark``: how long one collective takes, by size."""

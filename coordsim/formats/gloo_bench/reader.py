@@ -1,0 +1,145 @@
+"""Reads what gloo's ``benchmark`` prints: gloo/benchmark/runner.cc in its four forms since 2017.
+
+Columns are told by name: elements, times (min, p50, p99, max) and their count in all of them; a bandwidth, bytes over
+mean time in GiB/s, since 2017-08; the size in bytes since 2021. Earlier bandwidths by percentile say what times say.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from coordsim.formats.imported import Imported
+from coordsim.formats.shared.benchmark_table import (
+    ALLREDUCE,
+    LARGEST,
+    LARGEST_FILE,
+    MOST_RANKS,
+    Row,
+    Spread,
+    Table,
+    bus_factor,
+)
+from coordsim.formats.shared.cluster_fragment import import_table
+from coordsim.formats.shared.small_files import small_text
+
+EXPECTED = "expected the table that gloo's benchmark prints (a header with elements, min, p50, p99 and max)"
+_HEADER = re.compile(r"\s*(?:size \(B\)\s+)?elements\s+min \((?:us|ns)\)\s+p50 \((?:us|ns)\)\s")
+_COLUMN = re.compile(r"([A-Za-z0-9]+)(?: \(([A-Za-z/]+)\))?")
+_WHOLE = re.compile(r"[0-9]{1,18}")
+_NUMBER = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,9})?|inf|nan")
+_ALGORITHM = re.compile(r"\s*Algorithm:\s+(\w{1,80})\s*")
+_TITLE = re.compile(r"\s*([A-Z0-9_]{1,80})\s*")
+"""Of a newer output: the algorithm, alone on its line, between the first rule and the device."""
+_OPTIONS = re.compile(r"\s*Options:\s+processes=(\d{1,9}), inputs=(\d{1,9})(?:, threads=(\d{1,9}))?")
+_TIMES = ("min", "p50", "p99", "max")
+_MEANS = ("avg", "bw", "bandwidth")
+_GIB = 1 << 30
+_TELLING = 0.1
+"""GiB/s, printed with three decimals: below, the mean is too coarse."""
+_FLOAT = 4
+
+
+class _Line(NamedTuple):
+    """One row as it is printed; times in ns."""
+
+    elements: int
+    nbytes: int | None
+    spread: Spread
+    mean_GiB: float | None
+
+
+def import_tables(paths: list[Path]) -> Imported:
+    """The table in ``paths``, one file. Raises InputError for several, and as :func:`read_gloo` does."""
+    return import_table(paths, "gloo-benchmark", read_gloo)
+
+
+def read_gloo(path: Path) -> Table:
+    """The table in ``path``. Raises InputError, with file and line, where there is none or a row makes no sense."""
+    table, threads, header = Table(path), 1, None
+    found: list[tuple[str, _Line]] = []
+    text, lost = small_text(path, LARGEST_FILE, EXPECTED)
+    for number, line in enumerate(text.splitlines(), 1):
+        where = f"line {number}"
+        words = line.split()
+        if _HEADER.match(line):
+            if found:
+                table.wrong_at(where, "", "a second table; give each run its own file")
+            header = [(name, unit) for name, unit in _COLUMN.findall(line)]
+        elif header is not None and words and _WHOLE.fullmatch(words[0]) and len(words) == len(header):
+            found.append((where, _line(table, where, dict(zip(header, words, strict=True)))))
+        elif header is not None and line.strip() == "VERIFY ERRORS":
+            table.wrong = 1  # the benchmark ends with the first size that is wrong
+        elif header is None and (name := _ALGORITHM.fullmatch(line) or _TITLE.fullmatch(line)):
+            table.algorithm = table.algorithm or name[1].lower()
+        elif header is None and (options := _OPTIONS.match(line)):
+            table.ranks, threads = int(options[1]), int(options[3] or 1)
+            if not 0 < table.ranks <= MOST_RANKS or threads < 1:
+                table.wrong_at(where, options[0][:80], "is no number of processes or threads")
+    if not found:
+        table.wrong_at("", None, f"{'no row below the header' if header else 'no header'}; {EXPECTED}")
+    _finish(table, threads, found)
+    table.cut(text, lost)
+    return table
+
+
+def _line(table: Table, where: str, columns: dict[tuple[str, str], str]) -> _Line:
+    def whole(name: str, unit: str) -> int:
+        word = columns.get((name, unit), "")
+        if not _WHOLE.fullmatch(word) or int(word) > LARGEST * 1000:
+            table.wrong_at(where, word[:40], f"{word[:40]!r} is no {name}")
+        return int(word)
+
+    unit = "ns" if ("min", "ns") in columns else "us"
+    least, median, p99, most = (whole(name, unit) * (1 if unit == "ns" else 1000) for name in _TIMES)
+    if not least <= median <= p99 <= most:
+        table.wrong_at(where, median, "its times do not grow from min over p50 and p99 to max")
+    means = [columns[name, "GB/s"] for name in _MEANS if (name, "GB/s") in columns]
+    if means and not _NUMBER.fullmatch(means[0]):
+        table.wrong_at(where, means[0][:40], f"{means[0][:40]!r} is no bandwidth")
+    mean = float(means[0]) if means else None
+    nbytes = whole("size", "B") if ("size", "B") in columns else None
+    good = mean is not None and _TELLING <= mean <= LARGEST
+    return _Line(whole("elements", ""), nbytes, Spread(least, median, p99, most), mean if good else None)
+
+
+def _finish(table: Table, threads: int, found: list[tuple[str, _Line]]) -> None:
+    """Rows of the lines, and what is known of all of them."""
+    if table.algorithm is None:
+        table.unknown["collective"] = "the output does not name its algorithm: of before 2017-04, or without its head"
+    else:
+        table.collective = _collective(table.algorithm)
+    if table.ranks is None:
+        table.unknown["ranks"] = "the output does not say with how many processes it was made"
+    if threads > 1:
+        table.unknown["single"] = f"{threads} threads ran one collective each at once; bandwidths are of them all"
+    element = _element(table, threads, found[-1][1])
+    factor = bus_factor(table.ranks) if table.collective == ALLREDUCE and table.ranks is not None else None
+    for where, each in found:
+        nbytes = each.nbytes if each.nbytes is not None else each.elements * element
+        time_ns = each.spread.median_ns or 0
+        if each.mean_GiB is not None:
+            time_ns = round(nbytes * threads / (each.mean_GiB * _GIB) * 1e9)
+        rate = nbytes * threads * 1e9 / time_ns if time_ns else 0.0
+        table.add(Row(nbytes, time_ns, rate, rate * factor if factor is not None else None, each.spread), where)
+    if found[-1][1].mean_GiB is None:
+        table.unknown["mean"] = "times are medians: a mean is not printed, or too coarsely"
+
+
+def _element(table: Table, threads: int, largest: _Line) -> int:
+    """Bytes of an element where sizes are not printed: float or float16, as the bandwidth says; else float."""
+    if largest.nbytes is not None:
+        return _FLOAT
+    if largest.mean_GiB is not None and largest.elements and largest.spread.median_ns:
+        told = largest.mean_GiB * _GIB * largest.spread.median_ns / 1e9 / threads / largest.elements
+        for size in (2, _FLOAT):
+            if 0.75 < told / size < 1.33:
+                return size
+    table.unknown["bytes"] = "sizes are printed in elements alone; they are counted as float32"
+    return _FLOAT
+
+
+def _collective(algorithm: str) -> str:
+    name = re.sub(r"^(?:new|cuda|peel)_", "", algorithm)
+    return ALLREDUCE if name.startswith("allreduce") and name != "allreduce_local" else name

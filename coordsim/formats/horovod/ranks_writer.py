@@ -1,0 +1,161 @@
+"""What ranks recorded as a timeline of Horovod's: as rank 0 of a Horovod job would have written it.
+
+All times are the last rank's on rank 0's clock. A tensor is negotiated from the end of the first cycle in which some
+rank popped it; with a tick for each rank that popped it in a slow cycle, as Horovod counts requests only there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from coordsim.formats.horovod import TimelineWriter
+from coordsim.record.files import whole_file
+from coordsim.record.ranks import RankRecord
+from coordsim.record.ranks.format import NULL
+from coordsim.record.ranks.reader import ResponseRecord
+from coordsim.record.trace import Kind
+
+SUFFIX = ".timeline.json"
+
+
+class Written(NamedTuple):
+    """What became of the steps."""
+
+    steps: int
+    events: int
+    """At most; kept below the limit."""
+    left_out: int
+    """Steps that there was no room for."""
+
+
+@dataclass
+class _Turn:
+    """One cycle of all ranks with details."""
+
+    step: int = -1
+    entered_ns: int = 0
+    left_ns: int = 0
+    slow: bool = False
+    popped: list[tuple[int, str]] = field(default_factory=list)
+    """(rank, tensor)."""
+    responses: dict[int, list[tuple[RankRecord, ResponseRecord]]] = field(default_factory=dict)
+
+
+def write_horovod(
+    path: Path, records: Sequence[RankRecord], base_ns: int, steps: Sequence[int], limit: int
+) -> Written:
+    """Write the detailed ``steps`` (numbers) that fit into ``limit`` events. Raises OSError."""
+    detailed = [record for record in records if record.head.get("detailed")]
+    turns = _turns(detailed, base_ns)
+    chosen, events = _fitting(turns, steps, limit)
+    library = "NCCL" if "nccl" in str(records[0].head.get("settings")).lower() else "GLOO"
+    with whole_file(path) as fresh, TimelineWriter(fresh, mark_cycles=True) as writer:
+        told = _Teller(writer, library)
+        for number in sorted(turns):
+            if turns[number].step in chosen:
+                told.turn(turns[number])
+    return Written(len(chosen), events, len(steps) - len(chosen))
+
+
+def _turns(records: Sequence[RankRecord], base_ns: int) -> dict[int, _Turn]:
+    found: dict[int, _Turn] = {}
+    for record in records:
+        moved = (0 if record.clock is None else record.clock.offset_ns) - base_ns
+        for cycle in record.cycles:
+            turn = found.setdefault(cycle.cycle, _Turn())
+            turn.step = max(turn.step, cycle.step)
+            turn.entered_ns = max(turn.entered_ns, cycle.entered_ns + moved)
+            turn.left_ns = max(turn.left_ns, cycle.left_ns + moved)
+            turn.slow = turn.slow or cycle.kind in (Kind.SLOW, Kind.INVALIDATE)
+            turn.popped += [(record.rank, record.name(tensor)) for tensor in cycle.popped]
+        for each in record.responses:
+            turn = found.setdefault(each.cycle, _Turn(each.step))
+            times = {
+                key: getattr(each, key) + moved
+                for key in ("launch_ns", "begin_ns", "copied_in_ns", "reduced_ns", "end_ns")
+                if getattr(each, key) != NULL
+            }
+            turn.responses.setdefault(each.place, []).append((record, each._replace(**times)))
+    return found
+
+
+def _fitting(turns: dict[int, _Turn], steps: Sequence[int], limit: int) -> tuple[set[int], int]:
+    """The first of ``steps`` whose events fit, and how many they are."""
+    size = dict.fromkeys(steps, 0)
+    for turn in turns.values():
+        if turn.step in size:
+            tensors = sum(len(each[0][1].tensors) for each in turn.responses.values())
+            size[turn.step] += 1 + len(turn.popped) * (2 if turn.slow else 1) + 10 * tensors
+    chosen: set[int] = set()
+    total = 2 + 2 * len({name for turn in turns.values() for _, name in turn.popped})  # which introduce the tensors
+    for step in steps:
+        if total + size[step] > limit:
+            break
+        total += size[step]
+        chosen.add(step)
+    return chosen, total
+
+
+class _Teller:
+    """Tells the writer cycle after cycle, times not decreasing for any tensor."""
+
+    def __init__(self, writer: TimelineWriter, library: str) -> None:
+        self._writer = writer
+        self._library = library
+        self._last: dict[str, int] = {}
+
+    def turn(self, turn: _Turn) -> None:
+        self._writer.cycle_start(max(turn.entered_ns, 0) // 1000)
+        operation = {
+            record.name(tensor): str(record.tensors[tensor]["op"])
+            for each in turn.responses.values() for record, response in each for tensor in response.tensors
+        }  # fmt: skip
+        for rank, name in turn.popped:
+            at = self._at(name, turn.left_ns)
+            self._writer.negotiate_start(name, operation.get(name, "ALLREDUCE"), at)
+            if turn.slow:
+                self._writer.tick(name, rank, at)
+        for place in sorted(turn.responses):
+            self._response(turn.responses[place])
+
+    def _response(self, each: list[tuple[RankRecord, ResponseRecord]]) -> None:
+        record, first = each[0]
+        names = [record.name(tensor) for tensor in first.tensors]
+        launch, begin, copied, reduced, end = self._moments([response for _, response in each])
+        at = self._together(names, launch)
+        for tensor, name in zip(first.tensors, names, strict=True):
+            self._writer.negotiate_end(name, at)
+            self._writer.start_operation(name, str(record.tensors[tensor]["op"]), at)
+        parts = [(f"{self._library}_{record.tensors[first.tensors[0]]['op']}", copied, reduced)] if names else []
+        if len(names) > 1:
+            parts = [("MEMCPY_IN_FUSION_BUFFER", begin, copied), *parts, ("MEMCPY_OUT_FUSION_BUFFER", reduced, end)]
+        for part, since, until in parts:
+            self._writer.start_activity(names, part, self._together(names, since))
+            self._writer.end_activity(names, self._together(names, until))
+        for tensor, name in zip(first.tensors, names, strict=True):
+            facts = record.tensors[tensor]
+            shape = tuple(map(int, facts["shape"]))
+            self._writer.end_operation(name, self._at(name, end), str(facts["dtype"]).lower(), shape)
+
+    @staticmethod
+    def _moments(each: Sequence[ResponseRecord]) -> tuple[int, int, int, int, int]:
+        """Launch, begin, copied in, reduced, end: the last rank's; what is not measured is as the one before."""
+        found, at = [], 0
+        for key in ("launch_ns", "begin_ns", "copied_in_ns", "reduced_ns", "end_ns"):
+            known = [getattr(one, key) for one in each if getattr(one, key) != NULL]
+            at = max([at, *known])
+            found.append(at)
+        return found[0], found[1], found[2], found[3], found[4]
+
+    def _together(self, names: Sequence[str], ns: int) -> int:
+        """A time for all members of a response: it is one event to Horovod."""
+        at = max((self._at(name, ns) for name in names), default=0)
+        self._last.update(dict.fromkeys(names, at))
+        return at
+
+    def _at(self, name: str, ns: int) -> int:
+        self._last[name] = max(self._last.get(name, 0), ns // 1000)
+        return self._last[name]

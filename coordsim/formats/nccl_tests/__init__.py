@@ -1,0 +1,1 @@
+"""Tables and JSON of nccl-tests: how long one collective takes, by size."""

@@ -1,0 +1,1 @@
+"""Perfetto's protobuf trace, as https://ui.perfetto.dev opens it."""

@@ -1,0 +1,109 @@
+"""What ranks' own records add to the picture: work and wait of each, its submissions, and a track for each tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from coordsim.formats.picture.picture import Event, Track, instant, slice_of
+from coordsim.record.ranks import RankRecord
+from coordsim.record.ranks.format import NULL
+from coordsim.record.ranks.reader import CycleRecord, ResponseRecord
+
+TENSORS = "tensors"
+_Row = TypeVar("_Row", CycleRecord, ResponseRecord)
+
+
+class RankEvents:
+    """Events of one step; nothing where there are no records."""
+
+    def __init__(self, records: Sequence[RankRecord], base_ns: int) -> None:
+        self._records = {record.rank: record for record in records}
+        self._moved = {
+            record.rank: (0 if record.clock is None else record.clock.offset_ns) - base_ns for record in records
+        }
+        self._steps = {record.rank: {step.step: step for step in record.steps} for record in records}
+        self._cycles = {record.rank: _by_step(record.cycles) for record in records}
+        self._until: dict[Track, int] = {}
+        self._responses = {record.rank: _by_step(record.responses) for record in records}
+
+    def has(self, rank: int) -> bool:
+        """Whether ``rank`` has a record."""
+        return rank in self._records
+
+    def track(self, rank: int) -> Track:
+        """Where a rank's work and waiting are shown."""
+        return Track(f"rank {rank}", "work and wait")
+
+    def ready_ns(self, rank: int, step: int) -> int:
+        """When it submitted its last tensor of a step, since the trace's begin."""
+        return self._steps[rank][step].last_submit_ns + self._moved[rank]
+
+    def step(self, number: int) -> list[Event]:
+        """All ranks' and tensors' events of a step."""
+        found: list[Event] = []
+        for rank in self._records:
+            found += self._work(rank, number)
+        for rank in self._records:
+            found += self._submissions(rank, number)
+        return found + self._tensors(number)
+
+    def _work(self, rank: int, number: int) -> list[Event]:
+        step = self._steps[rank].get(number)
+        if step is None or step.last_submit_ns == NULL:
+            return []
+        moved, before = self._moved[rank], self._steps[rank].get(number - 1)
+        ready = step.last_submit_ns
+        begin = step.start_ns if step.start_ns != NULL else step.first_submit_ns
+        if before is not None and before.end_collective_ns != NULL:
+            known = before.end_collective_ns if step.start_ns == NULL else max(step.start_ns, before.end_collective_ns)
+            begin = min(known, ready)
+        end = max(step.end_collective_ns, ready)
+        track = self.track(rank)
+        return [
+            self._behind("ranks' work and waits", track, "work", begin + moved, ready + moved, number),
+            self._behind("ranks' work and waits", track, "wait", ready + moved, end + moved, number),
+        ]
+
+    def _submissions(self, rank: int, number: int) -> list[Event]:
+        record, moved = self._records[rank], self._moved[rank]
+        track = Track(f"rank {rank}", "submissions")
+        return [
+            instant("submissions", track, record.name(tensor), stamp + moved, cycle=cycle.cycle)
+            for cycle in self._cycles[rank].get(number, ())
+            for tensor, stamp in zip(cycle.popped, cycle.stamps_ns, strict=True)
+        ]
+
+    def _tensors(self, number: int) -> list[Event]:
+        """From a tensor's first submission anywhere to the end of its reduction everywhere."""
+        begun: dict[str, int] = {}
+        ended: dict[str, int] = {}
+        for rank, record in self._records.items():
+            moved = self._moved[rank]
+            for cycle in self._cycles[rank].get(number, ()):
+                for tensor, stamp in zip(cycle.popped, cycle.stamps_ns, strict=True):
+                    name = record.name(tensor)
+                    begun[name] = min(begun.get(name, stamp + moved), stamp + moved)
+            for response in self._responses[rank].get(number, ()):
+                if response.end_ns != NULL:
+                    for tensor in response.tensors:
+                        name = record.name(tensor)
+                        ended[name] = max(ended.get(name, 0), response.end_ns + moved)
+        return [
+            self._behind("tensors", Track(TENSORS, name), f"step {number}", at, ended[name], number)
+            for name, at in sorted(begun.items(), key=lambda each: each[1])
+            if name in ended
+        ]
+
+    def _behind(self, kind: str, track: Track, name: str, begin_ns: int, end_ns: int, step: int) -> Event:
+        """A slice that begins no earlier than the last one of its track ended: a fast rank may be a step ahead."""
+        begin = max(begin_ns, self._until.get(track, begin_ns))
+        self._until[track] = max(begin, end_ns)
+        return slice_of(kind, track, name, begin, end_ns, step=step)
+
+
+def _by_step(rows: Sequence[_Row]) -> dict[int, list[_Row]]:
+    found: dict[int, list[_Row]] = {}
+    for each in rows:
+        found.setdefault(each.step, []).append(each)
+    return found
