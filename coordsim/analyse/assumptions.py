@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coordsim.cost.storage import staging, step_input_ns
-from coordsim.scenario.model import Machine, Scenario
+from coordsim.scenario.model import Machine, Scenario, Workload
 from coordsim.simulate.vector.refusals import vector_refusals
 
 LARGEST_RUN_SEEN = 4
@@ -59,8 +59,18 @@ def _compute(scenario: Scenario) -> list[str]:
         "flops": f"{times} are those of one {workload.gpu}, all scaled by FLOPs to the"
         f" {machine.device_flops / 1e12:.4g} TFLOP/s that {cluster} sustains on another workload: no samples/s of a"
         f" {machine.gpu} are known (workload.rates)",
+        "batch": f"{times} are brought to batch {workload.batch}: {_what_was_done(workload)} (workload.batch)",
     }
+    if "(workload.rate)" in workload.sources.get("forward", ""):
+        return [f"{times} keep their proportion and are {_what_was_done(workload, 'SCALED')}"]
     return [found[workload.timing]] if workload.timing in found else []
+
+
+def _what_was_done(workload: Workload, sign: str = "from batch ") -> str:
+    """How times were scaled: what the loader put before their sources, of the first that has ``sign``."""
+    scaled = (workload.sources.get(key, "") for key in ("forward", "tensors"))
+    text = next((source for source in scaled if sign in source), "")
+    return text.partition("): ")[0].removesuffix(")").replace("SCALED", "scaled") + ")"
 
 
 def _unsaid(scenario: Scenario) -> list[str]:

@@ -26,6 +26,9 @@ class Request:
     groups: str | None = None
     steps: int | None = None
     seed: int | None = None
+    batch: int | None = None
+    global_batch: int | None = None
+    rate: float | None = None
     engine: str = "auto"
     overrides: tuple[str, ...] = ()
 
@@ -42,6 +45,9 @@ class Request:
             groups=self.groups,
             steps=self.steps,
             seed=self.seed,
+            batch=self.batch,
+            global_batch=self.global_batch,
+            rate=self.rate,
             overrides=self.overrides,
         )
 
@@ -68,6 +74,9 @@ class Request:
             ("--groups", self.groups),
             ("--steps", self.steps),
             ("--seed", self.seed),
+            ("--batch", self.batch),
+            ("--global-batch", self.global_batch),
+            ("--rate", self.rate),
             ("--engine", None if self.engine == "auto" else self.engine),
         ):
             words += [flag, str(value)] if value is not None else []

@@ -51,6 +51,18 @@ def simulate(
     ] = None,
     steps: Annotated[int | None, typer.Option(metavar="N", help="Steps that count (20).", show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of the noise (0).", show_default=False)] = None,
+    batch: Annotated[
+        int | None, typer.Option(metavar="B", help="Samples a GPU and step; compute follows.", show_default=False)
+    ] = None,
+    global_batch: Annotated[
+        int | None,
+        typer.Option(metavar="G", help="Samples of all GPUs a step, shared equally (strong scaling).",
+                     show_default=False),
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(metavar="R", help="Samples a second of one of your GPUs at this batch.", show_default=False),
+    ] = None,
     engine: Annotated[str, typer.Option(metavar="auto|event|vector", help="Both give the same trace.")] = "auto",
     explain: Annotated[
         bool, typer.Option("--explain", help="Simulate again without each cause: what would it save?")
@@ -66,7 +78,8 @@ def simulate(
 ) -> None:
     """Simulate one scenario; where its step goes."""
     request = Request(
-        scenario, cluster, workload, ranks, control_plane, groups, steps, seed, engine, tuple(overrides or ())
+        scenario, cluster, workload, ranks, control_plane, groups, steps, seed, batch, global_batch, rate, engine,
+        tuple(overrides or ()),
     )
     described = request.load()
     if out is not None:

@@ -92,7 +92,7 @@ def entry_facts(name: str) -> dict[str, Any]:
         if "noise" in raw:
             tree["noise"] = {axis: data["noise"][axis] for axis in raw["noise"] if axis in data["noise"]}
     else:
-        tree["rates"] = {gpu: float(rate) for gpu, rate in raw.get("rates", {}).items()}
+        tree["rates"] = {gpu: _plain_rate(rate) for gpu, rate in raw.get("rates", {}).items()}
     tree["parameters"] = {key: each for key, each in tree.get("parameters", {}).items() if key not in tree}
     values = []
     for field, value in _leaves(tree):
@@ -120,6 +120,13 @@ def entry_facts(name: str) -> dict[str, Any]:
         **data["workload"]["tensors"],
     }
     return entry | {"timed_on": scenario.cluster.name, "values": values, "tensors": tensors}
+
+
+def _plain_rate(rate: Any) -> Any:
+    """Samples a second, or samples a second by batch, as JSON has them."""
+    if isinstance(rate, dict):
+        return {str(batch): float(each) for batch, each in rate.items()}
+    return float(rate)
 
 
 def entry_table(facts: dict[str, Any], page: Page) -> str:

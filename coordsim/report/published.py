@@ -28,6 +28,12 @@ TITLES = {
     "V16": "Latencies by which NCCL 2.4.8 chooses",
     "V17": "One coordinator, point to point, above 10,000 GPUs: scaling efficiency",
     "V18": "STEMDL on Summit: power",
+    "V20": "Real Horovod, ResNet-50, one DGX-1: step time",
+    "V21": "Real Horovod, ResNet-50, one DGX-2H: step time",
+    "V22": "Real Horovod, ResNet-50, 32 DGX-2H, 16 groups: step time",
+    "V23": "Real Horovod, ResNet-50, 32 DGX-2H, 1 group, newer software: step time",
+    "V24": "Real Horovod, ResNet-50, one DGX A100: step time",
+    "V25": "Real Horovod, ResNet-50, 8 DGX A100: step time",
 }
 _LABEL = 11
 _ALIGN = "lrrrlrll"

@@ -43,6 +43,7 @@ class Overlay:
     def __init__(self, fallback: Origin) -> None:
         self.values: Tree = {}
         self._origins: dict[Key, Origin] = {(): fallback}
+        self._stated: dict[tuple[Key, Origin], Any] = {}
 
     def apply(self, layer: Layer) -> None:
         """Put ``layer`` on top: tables merge key by key, anything else replaces."""
@@ -54,6 +55,10 @@ class Overlay:
             if key[:length] in self._origins:
                 return self._origins[key[:length]]
         return self._origins[()]
+
+    def stated(self, key: Key, origin: Origin) -> Any:
+        """The raw value that ``origin`` gave to ``key``, whoever replaced it later; None when it gave none."""
+        return self._stated.get((key, origin))
 
     def get(self, *key: str | int) -> Any:
         """The raw value at ``key``; None when there is none."""
@@ -94,6 +99,7 @@ class Overlay:
                 self._forget(key)
                 target[name] = value
                 self._origins[key] = origin
+                self._stated[key, origin] = value
 
     def _forget(self, key: Key) -> None:
         for known in [k for k in self._origins if k[: len(key)] == key and k]:

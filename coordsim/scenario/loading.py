@@ -45,12 +45,17 @@ def load_scenario(
     groups: str | int | Sequence[Sequence[str]] | None = None,
     steps: int | None = None,
     seed: int | None = None,
+    batch: int | None = None,
+    global_batch: int | None = None,
+    rate: float | None = None,
     overrides: Sequence[str] = (),
 ) -> Scenario:
     """The scenario in the TOML file ``path``, changed by the named arguments and ``overrides``.
 
     ``workload`` and ``cluster`` are names of catalog entries or of ``.toml`` files like them; a workload may
-    also be a ``.csv`` file of tensors. ``groups`` is ``"none"``, ``"layer"``, a count, or lists of tensor names.
+    also be a ``.csv`` file of tensors. ``batch`` is samples per rank and step, ``global_batch`` those of all ranks,
+    ``rate`` the samples a second of one GPU at that batch. ``groups`` is ``"none"``, ``"layer"``, a count, or lists of
+    tensor names.
     ``overrides`` are ``key=value`` texts with dotted keys, such as ``"cluster.host.per_request=0.3us"``. Raises
     :class:`~coordsim.errors.InputError` with every mistake.
     """
@@ -66,6 +71,9 @@ def load_scenario(
         "--groups": ("control_plane", "groups", groups),
         "--steps": ("steps", None, steps),
         "--seed": ("seed", None, seed),
+        "--batch": ("workload", "batch", batch),
+        "--global-batch": ("workload", "global_batch", global_batch),
+        "--rate": ("workload", "rate", rate),
     }
     flags = [
         Layer({key: value if inner is None else {inner: value}}, Origin(flag))

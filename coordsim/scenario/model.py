@@ -17,10 +17,11 @@ DTYPE_BYTES = {
     "uint8": 1, "int8": 1, "int16": 2, "int32": 4, "int64": 8, "bool": 1,
 }  # fmt: skip
 
-Timing = Literal["stated", "native", "rate", "flops", "generated"]
+Timing = Literal["stated", "native", "rate", "flops", "generated", "batch"]
 """How a workload's compute times came to fit the cluster's GPU: taken as they are stated (somebody does not say
 the GPU), stated for that very GPU, scaled by both GPUs' samples/s, scaled by FLOPs at the machine's
-``device_flops``, or computed from FLOPs by the workload's generator."""
+``device_flops``, computed from FLOPs by the workload's generator, or brought to another batch than the stated one
+(:mod:`coordsim.scenario.batch`)."""
 
 ControlPlaneName = Literal["ideal", "ddp", "point-to-point", "coordinator", "hierarchical", "cached"]
 CONTROL_PLANES: tuple[ControlPlaneName, ...] = (

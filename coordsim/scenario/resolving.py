@@ -65,7 +65,8 @@ def resolve(overlay: Overlay, unknown: frozenset[str]) -> tuple[Scenario | None,
     workload = None
     if "workload" in overlay.values:
         workload, mistakes = build_workload(
-            overlay, device, _sources(overlay, "workload"), partial="workload" in unknown
+            overlay, device, _sources(overlay, "workload"), ranks=run.ranks if run is not None else None,
+            partial="workload" in unknown,
         )
         problems += mistakes
 

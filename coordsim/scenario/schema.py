@@ -79,6 +79,21 @@ def _sample_rate(value: Any) -> int:
     raise refuse(f"is not a number of samples a second, above 0 and at most {LARGEST_SAMPLE_RATE}")
 
 
+def _rates(value: Any) -> int | dict[int, int]:
+    """One rate, or rates by batch; a batch is a key of the file, so it is text."""
+    if not isinstance(value, dict):
+        return _sample_rate(value)
+    if not value:
+        raise refuse("has no rate")
+    by_batch: dict[int, int] = {}
+    for batch, rate in value.items():
+        text = str(batch)
+        if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text)):
+            raise refuse(f"has a key {text[:40]!r} that is no batch: rates by batch are written {{ 64 = 688 }}")
+        by_batch[int(text)] = _sample_rate(rate)
+    return by_batch
+
+
 def _gradient_bytes(value: Any) -> int:
     """A size with its unit, or a bare number of bytes."""
     whole = isinstance(value, int) and not isinstance(value, bool)
@@ -121,6 +136,15 @@ Radix = Annotated[int, at_least(2, "2"), at_most(2**31 - 1, "2147483647")]
 SampleRate = Annotated[
     int, BeforeValidator(_sample_rate), one_of("samples a second", {"type": "number", "exclusiveMinimum": 0})
 ]
+Rates = Annotated[
+    int | dict[int, int], BeforeValidator(_rates),
+    one_of(
+        "samples a second at the stated batch, or by batch, such as { 64 = 688, 128 = 810 }",
+        {"type": "number", "exclusiveMinimum": 0},
+        {"type": "object", "minProperties": 1, "propertyNames": {"pattern": "^0*[1-9][0-9]{0,8}$"},
+         "additionalProperties": {"type": "number", "exclusiveMinimum": 0}},
+    ),
+]  # fmt: skip
 Values = Annotated[int, at_least(1, "1"), at_most(10**18, "10^18")]
 GradientBytes = Annotated[
     int, BeforeValidator(_gradient_bytes), at_least(1, "1"),
@@ -231,8 +255,16 @@ class WorkloadTable(Table):
     backward: Forward | None = None
     """Time of the whole backward pass, spread over a tensor list that has no ready times by its bytes."""
     gpu: str = ""
-    rates: dict[str, SampleRate] = {}
+    rates: dict[str, Rates] = {}
     """Samples a second of a lone GPU, by its name; that of ``gpu`` is among them. Used on other GPUs."""
+    fixed: dict[str, Time] = {}
+    """What a step takes whatever its batch, by the GPU's name: where its rate is known at one batch only."""
+    rate: SampleRate | None = None
+    """Samples a second of one GPU of the cluster at ``batch``; replaces what the rates say."""
+    dtype: Dtype | None = None
+    """Type in which every gradient of a list is reduced, instead of the list's own: compression, mixed precision."""
+    global_batch: Annotated[int, at_least(1, "1"), at_most(2**53, "2^53")] | None = None
+    """Samples of all ranks and a step: strong scaling. The ranks share them equally."""
     sources: dict[str, str] = {}
 
 

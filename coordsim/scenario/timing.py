@@ -3,6 +3,7 @@
 A workload's times are those of one named GPU. On another one they are scaled, all alike, by the samples a second
 that a lone GPU of each kind is known to reach (``workload.rates``); for a GPU without a known rate by FLOPs at the
 machine's ``device_flops``. A workload or a machine that names no GPU keeps the times as they are stated.
+Another batch than the stated one changes forward and backward by the law of :mod:`coordsim.scenario.batch`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from coordsim.errors import Problem
+from coordsim.scenario.batch import BATCH, BatchLaw, Point, check_rates, law_of
 from coordsim.scenario.generators.backward import MEMORY_Bps
 from coordsim.scenario.generators.stemdl import OPTIMIZER_BYTES
 from coordsim.scenario.layers import Overlay
@@ -35,31 +37,95 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
+class Stated:
+    """What the workload's source says of one GPU's step, before anything is scaled."""
+
+    forward_ns: int
+    backward_ns: int
+    optimizer_ns: int
+    batch: int | None
+    """Samples for which these times are; None: the source does not say."""
+
+    @property
+    def step_ns(self) -> int:
+        """The whole step."""
+        return self.forward_ns + self.backward_ns + self.optimizer_ns
+
+
+@dataclass(frozen=True, slots=True)
 class Fit:
-    """How stated times become those of the cluster's GPU."""
+    """How stated times become those of the cluster's GPU at the batch that is asked for."""
 
     timing: Timing
     ratio: Fraction = Fraction(1)
-    """Time on the cluster's GPU over time stated."""
+    """Time on the cluster's GPU over time stated, at the stated batch."""
     told: str = ""
-    """What was done, for the sources; empty: nothing."""
-
-    def time_ns(self, stated_ns: int) -> int:
-        """A stated time on the cluster's GPU, ns; the same where nothing is scaled, else at least 1."""
-        return stated_ns if self.ratio == 1 else max(round(stated_ns * self.ratio), min(stated_ns, 1))
-
-    def tensors(self, stated: Sequence[Tensor]) -> list[Tensor]:
-        """The gradients with both of their times scaled."""
-        if self.ratio == 1:
-            return list(stated)
-        return [
-            replace(tensor, submit_ns=self.time_ns(tensor.submit_ns), ready_ns=self.time_ns(tensor.ready_ns))
-            for tensor in stated
-        ]
+    """What was done about the GPU, for the sources; empty: nothing."""
+    batch_ratio: Fraction = Fraction(1)
+    """Of forward and backward: time at the batch that is asked for over time at the stated batch."""
+    batch_told: str = ""
+    """What was done about the batch, for the sources; empty: nothing."""
+    whole: bool = False
+    """Whether :attr:`ratio` holds for every time, whoever stated it: they sum to what ``workload.rate`` says."""
 
 
-def fit(table: WorkloadTable, device: Device | None, overlay: Overlay) -> tuple[Fit, list[Problem]]:
-    """How the times of the workload in ``table`` become those of ``device`` (None: the cluster is unknown)."""
+def scale_time(stated_ns: int, ratio: Fraction) -> int:
+    """A stated time, scaled, ns; the same where nothing is scaled, else at least 1."""
+    return stated_ns if ratio == 1 else max(round(stated_ns * ratio), min(stated_ns, 1))
+
+
+def scale_tensors(stated: Sequence[Tensor], ratio: Fraction) -> list[Tensor]:
+    """The gradients with both of their times scaled."""
+    if ratio == 1:
+        return list(stated)
+    return [
+        replace(tensor, submit_ns=scale_time(tensor.submit_ns, ratio), ready_ns=scale_time(tensor.ready_ns, ratio))
+        for tensor in stated
+    ]
+
+
+def fit(
+    table: WorkloadTable, device: Device | None, overlay: Overlay, stated: Stated, batch: int
+) -> tuple[Fit, list[Problem]]:
+    """How the times of the workload in ``table`` become those of ``device`` at ``batch`` samples a step.
+
+    ``device`` is None where the cluster is unknown; ``stated`` are the times of the workload's source.
+    """
+    if table.rate is not None:
+        step_ns = Fraction(batch * PPM * 10**9, table.rate)
+        ratio = step_ns / max(stated.step_ns, 1)
+        told = f"SCALED by {float(ratio):.4g} to {table.rate / PPM:g} samples/s at batch {batch} (workload.rate)"
+        return Fit("rate", ratio, told, whole=True), []
+    fitted, problems = _fit_gpu(table, device, overlay, stated)
+    problems += check_rates(table, overlay)
+    if problems or stated.batch is None:
+        return fitted, problems
+    gpu = device.gpu if device is not None and device.gpu in table.rates else table.gpu
+    own_ns, own = Fraction(stated.forward_ns + stated.backward_ns), None
+    law = BatchLaw((Point(stated.batch, stated.step_ns * fitted.ratio),))
+    if gpu in table.rates:
+        own = _law(table, table.gpu, stated.batch)
+        law = own if fitted.timing == "flops" else _law(table, gpu, stated.batch)
+        own_ns = own.compute_ns(stated.batch, Fraction(stated.optimizer_ns))
+    if batch == stated.batch == law.nearest(batch):
+        return fitted, []
+    scale = fitted.ratio if law is own else Fraction(1)
+    optimizer_ns = stated.optimizer_ns * fitted.ratio / scale
+    ends = own_ns, law.compute_ns(batch, optimizer_ns) * scale
+    if min(ends) <= 0:
+        message = f"leaves no time for forward and backward beside an optimizer of {float(optimizer_ns) / 1e6:.3g} ms"
+        return fitted, [overlay.problem((*_AT, "rates", gpu), message)]
+    ratio = ends[1] / ends[0] / fitted.ratio
+    if ratio == 1:
+        return fitted, []
+    told = f"SCALED by {float(ratio):.4g} from batch {law.nearest(stated.batch)} to {batch} ({law.describe()})"
+    return replace(fitted, timing="batch", batch_ratio=ratio, batch_told=told), []
+
+
+def _fit_gpu(
+    table: WorkloadTable, device: Device | None, overlay: Overlay, stated: Stated
+) -> tuple[Fit, list[Problem]]:
+    """How times of the workload's GPU become those of ``device``: by both rates at a batch where both are known."""
     gpu, rates = table.gpu, table.rates
     if not gpu:
         if not rates:
@@ -73,16 +139,31 @@ def fit(table: WorkloadTable, device: Device | None, overlay: Overlay) -> tuple[
         return Fit("stated"), []
     if device.gpu == gpu:
         return Fit("native"), []
-    own = Fraction(rates[gpu], PPM)
+    batch = stated.batch or table.batch or 1
     if device.gpu in rates:
-        there = Fraction(rates[device.gpu], PPM)
-        told = f"{float(own):g} and {float(there):g} samples/s"
+        law = _law(table, device.gpu, batch)
+        known = law.nearest(batch)
+        own = _rate_at(table, gpu, batch, known, stated)
+        there = law.rate(known)
+        where = "" if known == batch else f" at batch {known}"
+        told = f"{float(own):g} and {float(there):g} samples/s{where}"
         return _scaled("rate", own / there, gpu, device.gpu, told), []
     if not table.flops_per_sample:
         return Fit("stated"), []
+    own = _rate_at(table, gpu, batch, batch, stated)
     flops = own * table.flops_per_sample
     told = f"{float(flops) / 1e12:.4g} and {device.device_flops / 1e12:.4g} TFLOP/s; no samples/s of the latter known"
     return _scaled("flops", flops / device.device_flops, gpu, device.gpu, told), []
+
+
+def _law(table: WorkloadTable, gpu: str, stated_batch: int) -> BatchLaw:
+    return law_of(table.rates[gpu], stated_batch, table.fixed.get(gpu, 0))
+
+
+def _rate_at(table: WorkloadTable, gpu: str, stated_batch: int, batch: int, stated: Stated) -> Fraction:
+    """Samples a second of ``gpu`` at ``batch``, by its law."""
+    step_ns = _law(table, gpu, stated_batch).step_ns(batch, Fraction(stated.optimizer_ns))
+    return Fraction(batch * 10**9) / step_ns
 
 
 def _scaled(timing: Timing, ratio: Fraction, gpu: str, there: str, told: str) -> Fit:
@@ -92,6 +173,11 @@ def _scaled(timing: Timing, ratio: Fraction, gpu: str, there: str, told: str) ->
 def stated_beside_rates(overlay: Overlay, key: str) -> bool:
     """Whether ``workload.key`` was stated where the rates were; what somebody sets later is for the cluster's GPU."""
     return overlay.origin((*_AT, key)) == overlay.origin((*_AT, "rates"))
+
+
+def stated_for_batch(overlay: Overlay, key: str) -> bool:
+    """Whether the layer that states ``workload.key`` states a batch, too; other times are for the batch asked for."""
+    return overlay.stated(BATCH, overlay.origin((*_AT, key))) is not None
 
 
 @dataclass(frozen=True, slots=True)

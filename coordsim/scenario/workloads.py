@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from coordsim.errors import InputError, Problem
+from coordsim.scenario.batch import BATCH, batch_of, stated_batch
 from coordsim.scenario.files import is_list
 from coordsim.scenario.generators import GENERATORS, Generated
 from coordsim.scenario.layers import Overlay
@@ -16,7 +18,19 @@ from coordsim.scenario.mistakes import shown, validate
 from coordsim.scenario.model import Tensor, Workload
 from coordsim.scenario.schema import PPM, WorkloadTable
 from coordsim.scenario.tensors import TensorList, check_all, read_csv, read_inline, spread, too_long_ns
-from coordsim.scenario.timing import LONGEST_FORWARD_NS, Assumed, Device, Fit, assume, fit, stated_beside_rates
+from coordsim.scenario.timing import (
+    LONGEST_FORWARD_NS,
+    Assumed,
+    Device,
+    Fit,
+    Stated,
+    assume,
+    fit,
+    scale_tensors,
+    scale_time,
+    stated_beside_rates,
+    stated_for_batch,
+)
 
 _AT = ("workload",)
 _TENSORS = ("workload", "tensors")
@@ -32,11 +46,12 @@ class _Parts:
 
 
 def build_workload(
-    overlay: Overlay, device: Device | None, sources: dict[str, str], *, partial: bool = False
+    overlay: Overlay, device: Device | None, sources: dict[str, str], *, ranks: int | None = None, partial: bool = False
 ) -> tuple[Workload | None, list[Problem]]:
     """The workload that ``overlay`` describes, or None and every mistake in it.
 
-    Times are those of ``device``, one GPU of the cluster; None where the cluster is not known.
+    Times are those of ``device``, one GPU of the cluster; None where the cluster is not known. ``ranks`` share a global
+    batch; None where their number is wrong.
     ``partial``: the base is unknown and reported, so what is missing is not.
     """
     values = overlay.get(*_AT)
@@ -61,6 +76,12 @@ def build_workload(
     problems += parts.found.problems
     if table is None or problems:
         return None, problems
+    times_at = _TENSORS if parts.found.timed else (*_AT, "backward")
+    batch, wrong = batch_of(table, ranks, times_at, overlay)
+    if wrong:
+        return None, wrong
+    if batch is not None:
+        table = table.model_copy(update={"batch": batch})
     return _assemble(table, parts, parameters, overlay, device, sources, partial=partial)
 
 
@@ -135,18 +156,6 @@ def _assemble(
         message = "has no tensors"
         return None, [] if partial else [overlay.problem(_TENSORS, message)]
     assumed, problems = _timed(table, parts, overlay, device, sources, partial=partial)
-    fitted = Fit("generated")
-    if parts.generated is None:
-        fitted, wrong = fit(table, device, overlay)
-        problems += wrong
-
-    def scaled(key: str, stated_ns: int) -> int:
-        """A time on the cluster's GPU."""
-        if not fitted.told or not stated_beside_rates(overlay, key):
-            return stated_ns
-        sources[key] = f"{fitted.told}: {sources[key]}" if key in sources else fitted.told
-        return fitted.time_ns(stated_ns)
-
     def number(key: str, field: str, default: int | None = None) -> int:
         """What the file says, else what the generator computed, else the default."""
         for value in (getattr(table, key), getattr(parts.generated, field, None), default):
@@ -159,13 +168,30 @@ def _assemble(
             problems.append(overlay.problem((*_AT, key), "is missing", value=""))
         return 0
 
+    tensors_key = "tensors" if parts.found.timed else "backward"
+    forward_ns, optimizer_ns = number("forward", "forward_ns"), number("optimizer", "optimizer_ns")
+    batch = number("batch", "batch")
+    fitted = Fit("generated")
+    if parts.generated is None and batch:
+        times_of = stated_batch((*_AT, tensors_key), overlay, None)
+        stated = Stated(forward_ns, parts.found.tensors[-1].ready_ns, optimizer_ns, times_of)
+        fitted, wrong = fit(table, device, overlay, stated, batch)
+        problems += wrong
+    elif parts.generated is not None:
+        problems += _refuse_rate(table, overlay)
+
+    def scaled(key: str, stated_ns: int) -> int:
+        """A time of the cluster's GPU, at the batch that is asked for."""
+        return scale_time(stated_ns, _ratio(fitted, key, overlay, sources))
+
+    tensors = scale_tensors(parts.found.tensors, _ratio(fitted, tensors_key, overlay, sources))
     sample_bytes = number("sample_bytes", "sample_bytes", 0)
     workload = Workload(
         name=table.name,
-        tensors=_enqueued(_scaled_tensors(parts.found, fitted, overlay, sources), table.enqueue),
-        forward_ns=scaled("forward", number("forward", "forward_ns")),
-        optimizer_ns=scaled("optimizer", number("optimizer", "optimizer_ns")),
-        batch=number("batch", "batch"),
+        tensors=_enqueued(_typed(tensors, table.dtype), table.enqueue),
+        forward_ns=scaled("forward", forward_ns),
+        optimizer_ns=scaled("optimizer", optimizer_ns),
+        batch=batch,
         flops_per_sample=number("flops_per_sample", "flops_per_sample", 0),
         sample_bytes=sample_bytes,
         dataset_bytes=_dataset_bytes(table, sample_bytes, overlay, problems),
@@ -213,21 +239,34 @@ def _timed(
     return assumed, []
 
 
-def _scaled_tensors(
-    found: TensorList, fitted: Fit, overlay: Overlay, sources: dict[str, str]
-) -> Sequence[Tensor]:
-    key = "tensors" if found.timed else "backward"
-    if not fitted.told or not stated_beside_rates(overlay, key):
-        return found.tensors
-    sources["tensors"] = f"{fitted.told}: {sources.get('tensors', '')}".removesuffix(": ")
-    return fitted.tensors(found.tensors)
+def _ratio(fitted: Fit, key: str, overlay: Overlay, sources: dict[str, str]) -> Fraction:
+    """What the stated time of ``key`` is multiplied by; what is done is put before its source."""
+    ratio, words = Fraction(1), []
+    if fitted.told and (fitted.whole or stated_beside_rates(overlay, key)):
+        ratio *= fitted.ratio
+        words.append(fitted.told)
+    if fitted.batch_told and key != "optimizer" and stated_for_batch(overlay, key):
+        ratio *= fitted.batch_ratio
+        words.append(fitted.batch_told)
+    if words:
+        name = "tensors" if key == "backward" else key
+        sources[name] = ": ".join([", then ".join(words), *([sources[name]] if name in sources else [])])
+    return ratio
+
+
+def _refuse_rate(table: WorkloadTable, overlay: Overlay) -> list[Problem]:
+    """A generator computes its times from FLOPs, so that a rate would be ignored."""
+    if table.rate is None:
+        return []
+    message = "is for a workload with a list of tensors; this one is computed: set cluster.machine.device_flops instead"
+    return [overlay.problem((*_AT, "rate"), message)]
 
 
 def _too_slow(
     workload: Workload, fitted: Fit, device: Device | None, overlay: Overlay
 ) -> list[Problem]:
     """Scaled times that noise could not be applied to."""
-    if not fitted.told or device is None:
+    if not (fitted.told or fitted.batch_told) or device is None:
         return []
     longest_ns = too_long_ns(workload.tensors)
     if longest_ns is not None:
@@ -236,8 +275,15 @@ def _too_slow(
         slow = f"forward would take {workload.forward_ns / 1e9:.3g} s, beyond 1 h, the longest"
     else:
         return []
+    if fitted.batch_told:
+        return [overlay.problem(BATCH, f"is too large for {workload.name}: {slow}")]
     key = "gpu" if fitted.timing == "rate" else "device_flops"
     return [overlay.problem(("cluster", "machine", key), f"is too slow for {workload.name}: {slow}")]
+
+
+def _typed(tensors: Sequence[Tensor], dtype: str | None) -> Sequence[Tensor]:
+    """The gradients, all of one type where one is asked for."""
+    return tensors if dtype is None else [replace(tensor, dtype=dtype) for tensor in tensors]
 
 
 def _enqueued(tensors: Sequence[Tensor], share_ppm: int | None) -> tuple[Tensor, ...]:

@@ -140,3 +140,12 @@ def test_a_list_of_tensors_is_a_workload_in_one_line(run, tmp_path):
     assert "mine says no backward time; assumed: 100 ms" in " ".join(result.stdout.split())
     command = shlex.split(result.stderr.splitlines()[-1].removeprefix("next: coordsim "))
     assert run(*command).exit_code == 0
+
+
+def test_a_global_batch_is_a_strong_scaling_question(run):
+    """The same 1,024 samples on four times the GPUs: a quarter of them each."""
+    arguments = ["simulate", "--workload", "resnet50", "--cluster", "dgx-1", "--steps", "2", "--json", "--global-batch",
+                 "1024", "--ranks"]  # fmt: skip
+    few, many = (json.loads(run(*arguments, ranks).stdout) for ranks in ("8", "32"))
+    assert (few["scenario"]["workload"]["batch"], many["scenario"]["workload"]["batch"]) == (128, 32)
+    assert many["step_time_s"]["mean"] < few["step_time_s"]["mean"]

@@ -21,6 +21,7 @@ OPTIONS = {
     "demo": {"--out", "--steps", "--json", "--quick"},
     "simulate": {
         "scenario", "--cluster", "--workload", "--ranks", "--control-plane", "--groups", "--steps", "--seed",
+        "--batch", "--global-batch", "--rate",
         "--engine", "--explain", "--set", "--json", "--out",
     },
     "calibrate": {"run", "--ranks", "--quick", "--from", "--base", "--out", "--json"},

@@ -46,6 +46,9 @@ def test_clusters_have_the_sizes_of_their_sources():
 
     assert gpus("pascal-25g") == ("P100-PCIe", 4, 512)
     assert gpus("dgx-v100-100g") == ("V100-SXM2", 8, 256)
+    assert gpus("dgx-1") == ("V100-DGX-1", 8, 1536)
+    assert gpus("dgx-2h") == ("V100-DGX-2H", 16, 1536)
+    assert gpus("dgx-a100") == ("A100-DGX", 8, 2048)
     assert gpus("dgx-h100") == ("H100-SXM5", 8, 1016)
     assert gpus("frontier") == ("MI250X-GCD", 8, 78_848)
     assert load_scenario(workload="resnet50", cluster="pascal-25g").ranks == 512
@@ -54,7 +57,7 @@ def test_clusters_have_the_sizes_of_their_sources():
 def test_no_ring_is_faster_than_the_ports_of_a_node():
     """Nominal injection of a node, B/s; inside a node links are faster, and NCCL counts the slowest."""
     ports = {"pascal-25g": 25e9 / 8, "dgx-v100-100g": 100e9 / 8, "dgx-h100": 8 * 400e9 / 8, "frontier": 4 * 200e9 / 8,
-             "summit": 25e9}  # fmt: skip
+             "summit": 25e9, "dgx-1": 4 * 100e9 / 8, "dgx-2h": 8 * 100e9 / 8, "dgx-a100": 8 * 200e9 / 8}  # fmt: skip
     for name, injection in ports.items():
         data = load_scenario(workload="resnet50", cluster=name).cluster.data
         assert 0.6 * injection < data.bus_bandwidth_Bps < injection

@@ -153,6 +153,12 @@ def test_a_generated_workload_says_so():
     assert not any("compute times of stemdl" in each for each in assumptions(scenario))
 
 
+def rate_of(entry, gpu):
+    """Samples a second at the entry's own batch."""
+    rate = entry["rates"][gpu]
+    return float(rate[str(entry["batch"])] if isinstance(rate, dict) else rate)
+
+
 @pytest.mark.parametrize("name", catalog.names("workload"))
 def test_the_rate_of_an_entrys_own_gpu_is_that_of_its_times(name):
     entry = catalog.read("workload", name)
@@ -165,7 +171,7 @@ def test_the_rate_of_an_entrys_own_gpu_is_that_of_its_times(name):
         workload = load_scenario(workload=name, cluster=cluster, ranks=1).workload
         assert workload.timing == "native"
         step_s = (workload.forward_ns + workload.backward_ns + workload.optimizer_ns) / 1e9
-        assert workload.batch / step_s == pytest.approx(float(entry["rates"][entry["gpu"]]), rel=0.001)
+        assert workload.batch / step_s == pytest.approx(rate_of(entry, entry["gpu"]), rel=0.001)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +180,7 @@ def test_the_rate_of_an_entrys_own_gpu_is_that_of_its_times(name):
 )
 def test_a_machines_device_rate_is_that_of_the_workload_its_source_names(cluster, workload):
     scenario = load_scenario(cluster=cluster, workload=workload, ranks=1)
-    rate = catalog.read("workload", workload)["rates"][scenario.cluster.machine.gpu]
+    rate = rate_of(catalog.read("workload", workload), scenario.cluster.machine.gpu)
     assert scenario.cluster.machine.device_flops == pytest.approx(
         float(rate) * scenario.workload.flops_per_sample, rel=0.005
     )

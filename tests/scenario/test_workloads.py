@@ -179,12 +179,17 @@ class TestCatalogEntries:
     @pytest.mark.parametrize("path", sorted(CATALOG.glob("*.toml")), ids=lambda path: path.stem)
     def test_every_number_has_a_source(self, path: Path) -> None:
         entry = tomllib.loads(path.read_text(encoding="utf-8"))
-        words = {"description", "generator", "parameters", "rates", "sources"}
-        rates = {f"rates.{gpu}" for gpu in entry.get("rates", {})}
-        numbers = {*entry, *entry.get("parameters", {}), *rates} - words
+        words = {"description", "generator", "parameters", "rates", "fixed", "sources"}
+        rates = {
+            key
+            for gpu, rate in entry.get("rates", {}).items()
+            for key in ([f"rates.{gpu}.{batch}" for batch in rate] if isinstance(rate, dict) else [f"rates.{gpu}"])
+        }
+        fixed = {f"fixed.{gpu}" for gpu in entry.get("fixed", {})}
+        numbers = {*entry, *entry.get("parameters", {}), *rates, *fixed} - words
         assert numbers
         assert numbers <= set(entry["sources"])
-        kinds = ("READ:", "RECORDED:", "DERIVED:", "ASSUMED:", "RECALL:")
+        kinds = ("READ:", "RECORDED:", "DERIVED:", "ASSUMED:", "RECALL:", "FITTED:")
         assert all(text.startswith(kinds) for text in entry["sources"].values())
 
     def test_what_is_unknown_of_production_says_so(self) -> None:

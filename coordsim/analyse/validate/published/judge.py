@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TypeAlias
 
-from coordsim.analyse.validate.published import closed, coordinator, horovod_chart, speedup, stemdl
+from coordsim.analyse.validate.published import closed, coordinator, horovod_chart, mlperf, speedup, stemdl
 from coordsim.analyse.validate.published.rows import Row
 
 Progress: TypeAlias = Callable[[int, int], None]
@@ -23,6 +23,7 @@ def published_rows(progress: Progress | None = None, *, quick: bool = False) -> 
         *(partial(horovod_chart.rows, workload, quick) for workload in horovod_chart.NAMES),
         closed.nccl_rows,
         *(partial(coordinator.point_to_point_rows, case, quick) for case in coordinator.CASES),
+        *(partial(mlperf.rows, case, quick) for case in mlperf.CASES),
         closed.not_modelled_rows,
     ]
     found: list[Row] = []
