@@ -22,7 +22,8 @@ _AUTO = "auto"
 
 def import_(
     source: Annotated[
-        Path, typer.Argument(metavar="FILE_OR_DIR", help="The source: a file, plain or gzip, or a folder of one job's.")
+        Path,
+        typer.Argument(metavar="FILE_OR_DIR", help="A file, plain or gzip; or one job's files: a folder, zip or tar."),
     ],
     form: Annotated[
         str,
@@ -50,7 +51,7 @@ def import_(
     made = _write(out, found) if out is not None else None
     facts = {
         "schema": SCHEMA, "format": found.format, "files": found.files, "found": found.summary,
-        "unknown": found.unknown, "gives": _gives(found), "out": str(out) if made else None,
+        "unknown": found.unknown, "not_read": found.not_read, "gives": _gives(found), "out": str(out) if made else None,
     }  # fmt: skip
     if as_json:
         console.data_json(facts)

@@ -10,10 +10,13 @@ from pathlib import Path
 
 from coordsim.errors import InputError
 from coordsim.formats.imported import Imported
+from coordsim.formats.shared.job_files import JobFiles, open_job_files
 from coordsim.formats.shared.small_files import first_bytes
+from coordsim.formats.shared.sources import SourcePath
 
-MOST_FILES = 100_000
+AUTO = "auto"
 _HEAD_BYTES = 1 << 16
+_START = 40
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,11 @@ class Head:
     raw: bytes
     text: str
     """``raw`` as UTF-8, without white space and a byte order mark before it."""
+
+    @property
+    def start(self) -> str:
+        """The beginning of the first line, for messages."""
+        return self.text[:_START].split("\n", 1)[0].rstrip()
 
     @property
     def is_object(self) -> bool:
@@ -42,10 +50,10 @@ class SourceFormat:
     reader: str
     """``module:function``; the function takes one job's files and returns what they give."""
 
-    def read(self, paths: list[Path]) -> Imported:
+    def read(self, paths: Sequence[SourcePath]) -> Imported:
         """Read one job's files. Raises InputError for files that are not of this format, or of several jobs."""
         module, function = self.reader.split(":")
-        result: Imported = getattr(import_module(module), function)(paths)
+        result: Imported = getattr(import_module(module), function)(list(paths))
         return result
 
 
@@ -66,7 +74,7 @@ def _array(head: Head) -> bool:
 _CHAKRA_OBJECT = _object_with(r'"schema"\s*:\s*"[^"]{0,40}chakra', r'"nodes"\s*:\s*\[')
 _FLIGHT_OBJECT = _object_with(r'"(?:entries|pg_config|pg_status|comm_lib_version|nccl_comm_state|nccl_version)"\s*:')
 _NCCL_JSON = _object_with(r'"args"\s*:\s*\[[^\]]{0,8192}\]\s*,\s*"env"\s*:', r'"(?:bus_bw|aggregated_iterations)"\s*:')
-_NCCL_TABLE = _text_with(r"\bbusbw\b|^#\s*nThread\b")
+_NCCL_TABLE = _text_with(r"#\s+(?:size|bytes)\s[^\n]{0,400}\balgbw\s+busbw\b|#\s*nThread\s+\d")
 
 SOURCES: tuple[SourceFormat, ...] = (
     SourceFormat(
@@ -79,7 +87,7 @@ SOURCES: tuple[SourceFormat, ...] = (
         "coordsim.formats.chakra:import_executions",
     ),
     SourceFormat(
-        "nccl-tests", 'a header with "busbw", or an object with "args" before "env"',
+        "nccl-tests", 'a header with "size" and "busbw", or an object with "args" before "env"',
         lambda head: _NCCL_JSON(head) or _NCCL_TABLE(head),
         "coordsim.formats.nccl_tests.reader:import_tables",
     ),
@@ -105,47 +113,132 @@ FORMATS = tuple(source.name for source in SOURCES)
 
 
 def import_source(path: Path, given: str) -> Imported:
-    """Read ``path``, a file or a folder of one job's files, as ``given`` says (one of FORMATS, or ``auto``).
+    """Read ``path``: a file, a folder or an archive of one job's files. ``given``: one of FORMATS, or ``auto``.
 
-    Raises InputError for what is none of them, with what was looked at, and for a folder of several kinds.
+    Files of no known format beside others are listed in :attr:`Imported.not_read`. Raises InputError for what holds no
+    file that can be read, with what was looked for and what stood there, and for files of two formats.
     """
-    paths = files_of(path)
-    source = next((source for source in SOURCES if source.name == given), None)
-    return (source or _common_format(paths)).read(paths)
+    with open_job_files(path) as job:
+        choice = choose_files(path, job, given)
+        result = choice.source.read(choice.paths) if given == AUTO else _read_as_told(choice)
+    result.not_read = _not_read(choice.others) | result.not_read
+    return result
 
 
-def _common_format(paths: Sequence[Path]) -> SourceFormat:
-    first = format_of(paths[0])
-    for path in paths[1:]:
-        if (other := format_of(path)) is not first:
-            message = (
-                f"a {other.name} file beside {paths[0].name}, a {first.name} file; a folder is one job's, of one kind"
-            )
-            raise InputError.one(str(path), "", other.name, message)
-    return first
+@dataclass(frozen=True)
+class _Sniffed:
+    """One file, and what its beginning looks like."""
+
+    path: SourcePath
+    source: SourceFormat | None
+    start: str
+    """How it begins, in words: ``begins with '# nThread'``."""
 
 
-def files_of(path: Path) -> list[Path]:
-    """The files of one job: ``path``, or what lies in it, by name; hidden ones and folders are passed over."""
-    if not path.is_dir():
-        if not path.exists():
-            raise InputError.one(str(path), "", str(path), "no such file or folder")
-        return [path]
-    paths = sorted(entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith("."))
-    if not paths:
-        raise InputError.one(str(path), "", str(path), "an empty folder")
-    if len(paths) > MOST_FILES:
-        raise InputError.one(str(path), "", len(paths), f"{len(paths):,} files; no job leaves more than {MOST_FILES:,}")
-    return paths
+@dataclass(frozen=True)
+class Choice:
+    """The files to read, all of one format, and (name, why) of the others."""
+
+    source: SourceFormat
+    paths: list[SourcePath]
+    others: list[tuple[str, str]]
+    first: _Sniffed
 
 
-def format_of(path: Path) -> SourceFormat:
+def choose_files(path: Path, job: JobFiles, given: str) -> Choice:
+    """Choose the files of one format. Raises InputError as :func:`import_source` does."""
+    alone = len(job.files) == 1 and not job.skipped
+    sniffed = [_sniff(file, alone) for file in job.files]
+    by_format: dict[str, list[_Sniffed]] = {}
+    for one in sniffed:
+        if one.source is not None:
+            by_format.setdefault(one.source.name, []).append(one)
+    if given != AUTO:
+        source = next(source for source in SOURCES if source.name == given)
+        # a format whose files cannot all be told by their beginning is read where nothing else is known of them
+        chosen = by_format.get(given) or [one for one in sniffed if one.source is None] or sniffed
+    elif len(by_format) > 1:
+        raise InputError.one(str(path), "", sorted(by_format), _several_formats(by_format))
+    elif by_format:
+        chosen = next(iter(by_format.values()))
+        assert chosen[0].source is not None
+        source = chosen[0].source
+    else:
+        raise InputError.one(str(path), "", None, _nothing_known(sniffed, job.skipped))
+    if not chosen:
+        raise InputError.one(str(path), "", None, _nothing_known(sniffed, job.skipped))
+    kept = {id(one) for one in chosen}
+    others = [(one.path.name, f"files of {_name_of(one)}") for one in sniffed if id(one) not in kept]
+    return Choice(source, [one.path for one in chosen], [*others, *job.skipped], chosen[0])
+
+
+def _name_of(one: _Sniffed) -> str:
+    return "no known format" if one.source is None else f"format {one.source.name}"
+
+
+def _several_formats(by_format: dict[str, list[_Sniffed]]) -> str:
+    listed = "; ".join(f"{name}: {_names([one.path.name for one in ones])}" for name, ones in by_format.items())
+    choices = " or ".join(f"--format {name}" for name in by_format)
+    return f"holds files of {len(by_format)} formats ({listed}); choose one with {choices}"
+
+
+def _nothing_known(sniffed: list[_Sniffed], skipped: list[tuple[str, str]]) -> str:
+    known = f"none of {', '.join(FORMATS)}"
+    if len(sniffed) == 1 and not skipped:
+        return f"{sniffed[0].start}, which is {known}; name it with --format if it is"
+    reasons = [f"{one.path.name} {one.start}" for one in sniffed] + [f"{name} is {why}" for name, why in skipped]
+    more = f"; {len(reasons) - 3:,} more" if len(reasons) > 3 else ""
+    return f"holds no recording of a known format ({known}): {'; '.join(reasons[:3])}{more}"
+
+
+def _not_read(others: list[tuple[str, str]]) -> dict[str, int | str]:
+    names: dict[str, list[str]] = {}
+    for name, why in others:
+        names.setdefault(why, []).append(name)
+    return {f"{why} ({_names(listed)})": len(listed) for why, listed in names.items()}
+
+
+def _names(names: list[str]) -> str:
+    more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+    return ", ".join(name[:80] for name in names[:3]) + more
+
+
+def _read_as_told(choice: Choice) -> Imported:
+    """Read files as ``--format`` says; an error also says what was looked for, and what stood there."""
+    try:
+        return choice.source.read(choice.paths)
+    except InputError as error:
+        first = choice.first
+        if first.source is choice.source:
+            raise
+        like = f", which looks like {first.source.name}" if first.source is not None else ""
+        message = f"expected {choice.source.signs}; the file {first.start}{like}"
+        if first.source is None:
+            message += f" ({error.problems[0].message})"
+        raise InputError.one(str(first.path), "", first.start, message) from error
+
+
+def _sniff(path: SourcePath, alone: bool) -> _Sniffed:
+    """What ``path`` looks like. Raises InputError for damaged data if ``alone``; beside others it is passed over."""
+    try:
+        head = read_head(path)
+    except InputError as error:
+        if alone:
+            raise
+        return _Sniffed(path, None, f"is not readable: {error.problems[0].message}")
+    source = next((source for source in SOURCES if source.recognises(head)), None)
+    return _Sniffed(path, source, f"begins with {head.start!r}" if head.text else "is empty")
+
+
+def format_of(path: SourcePath) -> SourceFormat:
     """The format of one file, by how it begins. Raises InputError, with what stood there, when it is none."""
+    one = _sniff(path, alone=True)
+    if one.source is None:
+        raise InputError.one(str(path), "", one.start, _nothing_known([one], []))
+    return one.source
+
+
+def read_head(path: SourcePath) -> Head:
+    """Read how ``path`` begins. Raises InputError for damaged data."""
     raw = first_bytes(path, _HEAD_BYTES)
-    head = Head(path.name, raw, raw.decode("utf-8", errors="replace").lstrip("\ufeff \t\r\n"))
-    for source in SOURCES:
-        if source.recognises(head):
-            return source
-    start = f"begins with {head.text[:12]!r}" if head.text else "is empty"
-    message = f"{start}, which is none of {', '.join(FORMATS)}; name it with --format if it is"
-    raise InputError.one(str(path), "", head.text[:12], message)
+    return Head(path.name, raw, raw.decode("utf-8", errors="replace").lstrip("\ufeff \t\r\n"))

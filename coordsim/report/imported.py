@@ -26,6 +26,11 @@ def import_report(facts: dict[str, Any], title: str, page: Page) -> str:
         lines += ["", page.dim("what this source cannot tell")]
         for sentence in tables.reasons(facts["unknown"]):
             lines += [page.dim(line) for line in page.wrap(sentence, "  - ")]
+    if facts["not_read"]:
+        lines += ["", page.dim("what was not read")]
+        for what, count in facts["not_read"].items():
+            sentence = f"{what}: {_told('', count)}"
+            lines += [page.dim(line) for line in page.wrap(sentence, "  - ")]
     return "\n".join(lines)
 
 

@@ -76,7 +76,8 @@ def test_a_measured_cluster_simulates(run: Run, table: Path, bus_Bps: int, tmp_p
 def test_a_folder_of_several_kinds_names_the_odd_one(run: Run, tmp_path: Path) -> None:
     result = run("import", folder(tmp_path / "job", REAL[0], KINETO[0]))
     assert result.exit_code == 2
-    assert "a horovod file beside kineto_rank0.json.gz, a kineto file" in result.stderr
+    assert "(kineto: kineto_rank0.json.gz; horovod: tl_gloo_n4_cache.timeline.json.gz)" in result.stderr
+    assert "choose one with --format kineto or --format horovod" in result.stderr
 
 
 def test_two_runs_timelines_in_one_folder(run: Run, tmp_path: Path) -> None:
@@ -155,7 +156,7 @@ def test_a_timeline_becomes_a_workload_that_simulate_reads(run: Run, tmp_path: P
 
 def test_json(run: Run) -> None:
     found = json.loads(run("import", REAL[0], "--json").stdout)
-    assert set(found) == {"schema", "format", "files", "found", "unknown", "gives", "out"}
+    assert set(found) == {"schema", "format", "files", "found", "unknown", "not_read", "gives", "out"}
     assert (found["schema"], found["format"], found["out"]) == ("coordsim.import/1", "horovod", None)
     assert found["gives"] == {"run": True, "workload": True, "cluster": False}
 
