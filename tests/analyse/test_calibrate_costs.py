@@ -42,6 +42,7 @@ def test_a_link_is_recovered(latency: float, overhead: float, gap: float, seed: 
     assert abs(found["control.local_latency"].value - latency) < 0.12 * (latency + 2 * overhead)
 
 
+@pytest.mark.long
 def test_intervals_hold_the_truth_nine_times_out_of_ten() -> None:
     truth = np.array([20_000.0, 4_000.0, 0.4])
     hits = np.zeros(3)

@@ -50,6 +50,7 @@ def test_the_nearest_distribution_is_taken(distribution: str) -> None:
     assert [each.sayable for each in found.candidates] == [True] * 4 + [False] * 3
 
 
+@pytest.mark.long
 def test_intervals_of_sigma_hold_the_truth() -> None:
     hits = 0
     for seed in range(12):
@@ -58,6 +59,7 @@ def test_intervals_of_sigma_hold_the_truth() -> None:
     assert hits >= 9
 
 
+@pytest.mark.long
 def test_what_stays_with_ranks_and_nodes_is_told_from_the_steps() -> None:
     hits = {"noise.rank": 0, "noise.node": 0}
     for seed in range(12):
@@ -86,6 +88,7 @@ def simulated(noise: Noise, ranks: int, steps: int, seed: int) -> list[Series]:
     return [Series("step", ranks, tuple(row.tolist()), rank=rank, node="n0") for rank, row in enumerate(times)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("distribution", ["normal", "exponential"])
 def test_what_goes_on_and_what_all_have_alike_come_back(distribution: Distribution) -> None:
     """The simulator's own noise, fitted over seeds: values near, intervals that hold them."""

@@ -28,6 +28,7 @@ def recorded(glob):
     return validate(read_folder(HOROVOD_RUNS), [glob])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("controller", ["mpi", "gloo"])
 def test_four_ranks_are_predicted_from_two(controller):
     """The promise: fitted on N = 2, predicting N = 4; median absolute error 10 % (step) and 20 % (tail)."""
@@ -90,6 +91,7 @@ def test_the_report_fits_a_terminal():
     assert "lottery" in text
 
 
+@pytest.mark.long
 def test_a_model_that_is_right_is_found():
     """Recordings made by the closed loop itself, with other costs than expected: N = 4 follows from N = 2."""
     runs = read_folder(HOROVOD_RUNS)

@@ -46,7 +46,9 @@ def assert_engines_agree(described: Scenario, debug: bool = False) -> Trace:
     return found
 
 
-@pytest.mark.parametrize("first", range(0, 320, PER_TEST))
+@pytest.mark.parametrize(
+    "first", [pytest.param(first, marks=[pytest.mark.long] if first >= 80 else []) for first in range(0, 320, PER_TEST)]
+)
 def test_random_scenarios(first: int) -> None:
     for seed in range(first, first + PER_TEST):
         assert_engines_agree(random_scenario(seed), debug=seed % 4 == 0)

@@ -23,6 +23,7 @@ def test_trace_is_as_written_down(name: str) -> None:
     assert facts(vector.run(Problem(scenarios()[name]))) == GOLDEN[name]
 
 
+@pytest.mark.long
 def test_event_engine_gives_the_golden_trace_too() -> None:
     """The cheapest of those with a background loop; the others are checked when the file is written."""
     described = scenarios()["coordinator-4096"]
@@ -38,6 +39,7 @@ VARIABLES = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variables", VARIABLES)
 def test_same_bytes_in_other_processes(variables: dict[str, str]) -> None:
     """Hash seeds and thread counts do not reach the trace."""

@@ -365,7 +365,7 @@ JOIN_FAULTS: list[tuple[Patch, str]] = [
     (keeps_its_own_hits, "instead of|is a hole|I[1-5] broken"),
     (never_forgets_a_join, "joined twice|after it had joined|instead of|I4 broken"),
     (does_not_scan_again, "instead of"),
-    (counts_as_horovod_does, "I4 broken|instead of|taken before every voter"),
+    pytest.param(counts_as_horovod_does, "I4 broken|instead of|taken before every voter", marks=pytest.mark.long),
     (learns_while_joined, "I1 broken"),
     (executes_hits_when_all_have_joined, "instead of"),
     (gathers_from_ranks_without_rows, "instead of|I4 broken"),

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from coordsim.record.horovod_runs import read_folder
 from real_backend.launches.network import unavailable
 from real_backend.launches.plan import WORKLOADS, plans
@@ -21,6 +23,7 @@ def test_plans_name_their_launches_apart() -> None:
         assert all(set(plan.specs()) <= set(WORKLOADS) for plan in made)
 
 
+@pytest.mark.long
 def test_here_from_the_first_launch_to_the_verdict(tmp_path: Path) -> None:
     command = [
         sys.executable, "-m", "coordsim", "validate", "here", "--ranks", "2", "--quick", "--json",
