@@ -7,10 +7,16 @@ from dataclasses import replace
 
 from coordsim.errors import Problem, nearest
 from coordsim.scenario.layers import Overlay
+from coordsim.scenario.mistakes import validate
 from coordsim.scenario.model import Cluster, ControlPlane, Noise, Workload
+from coordsim.scenario.schema import ClusterTable
 
 _GROUPS = ("control_plane", "groups")
 _FEW_NAMES = 20
+_NOISE_NUMBERS = (
+    *(f"{axis}.sigma" for axis in ("rank", "node", "step", "common", "tensor")), "step.correlation",
+    "common.correlation", "stall_probability", "stall_length", "screen", "detour_probability", "detour_length",
+)  # fmt: skip
 LONGEST_RUN_NS = 2**62
 NOISE_HEADROOM = 64
 """How much longer than its median a step may be drawn, for the bound on a run's length."""
@@ -97,6 +103,39 @@ def check_ranks(ranks: int, cluster: Cluster, overlay: Overlay) -> Iterator[Prob
             f" (nearest: {below} and {below + per_node})"
         )
         yield overlay.problem(("ranks",), message)
+
+
+def check_ranges(table: ClusterTable, overlay: Overlay) -> Iterator[Problem]:
+    """A range is that of a number of this cluster, under a name of its own, and both ends can be that number."""
+    names: dict[str, str] = {}
+    for key, each in table.ranges.items():
+        at = ("cluster", "ranges", key)
+        section, _, name = key.partition(".")
+        numbers = {
+            part: type(getattr(table, part)).model_fields for part in ("machine", "control", "host", "data")
+        }  # fmt: skip
+        if section != "noise" and name not in numbers.get(section, ()):
+            allowed = tuple(f"{part}.{field}" for part, fields in numbers.items() for field in fields)
+            yield overlay.problem(at, f"{key!r} is no number of a cluster", allowed, value=key)
+        elif section == "noise" and name not in _NOISE_NUMBERS:
+            allowed = tuple(f"noise.{number}" for number in _NOISE_NUMBERS)
+            yield overlay.problem(at, f"{key!r} is no number of noise", allowed, value=key)
+        elif section != "noise":
+            for end in (each.low, each.high):
+                yield from _wrong_end(table, section, name, end, overlay, at)
+        if each.name in names:
+            yield overlay.problem(at, f"name {each.name!r} is that of {names[each.name]}, too", value=each.name)
+        names.setdefault(each.name, key)
+
+
+def _wrong_end(
+    table: ClusterTable, section: str, name: str, end: str, overlay: Overlay, at: tuple[str, str, str]
+) -> Iterator[Problem]:
+    """An end of a range that the number itself could not be."""
+    values = {**overlay.get("cluster", section), name: end}
+    _, problems = validate(type(getattr(table, section)), values, overlay, ("cluster", section))
+    for problem in problems:
+        yield overlay.problem(at, f"{end!r} cannot be {section}.{name}: {problem.message}", problem.allowed, value=end)
 
 
 def check_noise(noise: Noise, overlay: Overlay) -> Iterator[Problem]:

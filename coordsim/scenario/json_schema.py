@@ -24,7 +24,7 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _BECOMES = {
     "RunTable": "Scenario", "TensorTable": "Tensor", "WorkloadTable": "Workload", "MachineTable": "Machine",
     "ControlTable": "ControlNetwork", "HostTable": "HostCosts", "DataTable": "DataNetwork", "ClusterTable": "Cluster",
-    "ControlPlaneTable": "ControlPlane", "SpreadTable": "Spread",
+    "ControlPlaneTable": "ControlPlane", "SpreadTable": "Spread", "RangeTable": "KeyRange",
     "PassingTable": "Spread", "NoiseTable": "Noise",
 }  # fmt: skip
 """Table -> the dataclass whose fields say what its keys mean."""

@@ -210,6 +210,26 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyRange:
+    """How far one number of a cluster may be off, as its file says beside the number."""
+
+    name: str
+    """Short and unique in the file, for tables: ``request_cost``."""
+    label: str
+    """For people: "request cost"."""
+    key: str
+    """Of the scenario, as for ``--set``: ``cluster.host.per_request``."""
+    low: str
+    """The value's low end (5th percentile), as a scenario writes it."""
+    high: str
+    """The high end (95th percentile)."""
+    costly: Literal["low", "high"]
+    """Which end slows training down."""
+    source: str
+    """Where the range comes from."""
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     name: str
     machine: Machine
@@ -217,6 +237,8 @@ class Cluster:
     host: HostCosts
     data: DataNetwork
     sources: dict[str, str] = field(default_factory=dict)
+    ranges: tuple[KeyRange, ...] = ()
+    """Of its uncertain numbers; no simulation depends on them, so they are in no scenario's hash."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from coordsim.scenario.checks import (
     check_length,
     check_noise,
     check_power,
+    check_ranges,
     check_ranks,
 )
 from coordsim.scenario.layers import Overlay, Tree
@@ -28,7 +29,7 @@ from coordsim.scenario.workloads import build_workload
 T = TypeVar("T", bound=BaseModel)
 
 _SECTIONS = ("workload", "cluster", "control_plane", "noise")
-_UNSOURCED = ("base", "name", "description", "sources")
+_UNSOURCED = ("base", "name", "description", "sources", "ranges")
 
 
 def resolve(overlay: Overlay, unknown: frozenset[str]) -> tuple[Scenario | None, list[Problem]]:
@@ -74,6 +75,9 @@ def resolve(overlay: Overlay, unknown: frozenset[str]) -> tuple[Scenario | None,
     noise = noise_table.build() if noise_table is not None else None
     cluster = None
     if cluster_table is not None:
+        problems += check_ranges(cluster_table, overlay)
+        kept = {key: each for key, each in cluster_table.ranges.items() if _still_holds(key, overlay)}
+        cluster_table = cluster_table.model_copy(update={"ranges": kept})
         sourced = cluster_table.model_copy(update={"sources": _sources(overlay, "cluster")})
         cluster = sourced.build()
         problems += check_control_network(cluster, overlay)
@@ -91,6 +95,13 @@ def resolve(overlay: Overlay, unknown: frozenset[str]) -> tuple[Scenario | None,
     problems += check_noise(noise, overlay)
     problems += check_length(run.steps, run.ranks, workload, cluster, plane, noise, overlay)
     return Scenario(workload, cluster, plane, noise, run.ranks, run.steps, run.seed), problems
+
+
+def _still_holds(key: str, overlay: Overlay) -> bool:
+    """Whether the number of a range is the one that was stated beside it; a later value has a range of its own."""
+    path = key.split(".")
+    at = tuple(path) if path[0] == "noise" else ("cluster", *path)
+    return overlay.origin(at) == overlay.origin(("cluster", "ranges", key, "low"))
 
 
 def _sources(overlay: Overlay, section: str) -> dict[str, str]:

@@ -384,6 +384,22 @@ class DataTable(Table):
         )
 
 
+class RangeTable(Table):
+    """One entry of ``[cluster.ranges]``: its key is a number's, without ``cluster.`` (``"host.per_request"``)."""
+
+    name: Annotated[str, Field(min_length=1)]
+    label: Annotated[str, Field(min_length=1)]
+    low: Annotated[str, Field(min_length=1)]
+    high: Annotated[str, Field(min_length=1)]
+    costly: Literal["low", "high"]
+    source: Annotated[str, Field(min_length=1)]
+
+    def build(self, key: str) -> model.KeyRange:
+        """The range of ``key``, a key of the cluster's file."""
+        full = key if key.startswith("noise.") else f"cluster.{key}"
+        return model.KeyRange(self.name, self.label, full, self.low, self.high, self.costly, self.source)
+
+
 class ClusterTable(Table):
     base: str | None = None
     name: Annotated[str, Field(min_length=1)] = "custom"
@@ -395,6 +411,8 @@ class ClusterTable(Table):
     host: HostTable
     data: DataTable
     sources: dict[str, str] = {}
+    ranges: dict[str, RangeTable] = {}
+    """How far numbers may be off, by their key in this table or below ``noise.``."""
 
     def build(self) -> model.Cluster:
         return model.Cluster(
@@ -404,6 +422,7 @@ class ClusterTable(Table):
             host=self.host.build(),
             data=self.data.build(),
             sources=dict(self.sources),
+            ranges=tuple(each.build(key) for key, each in self.ranges.items()),
         )
 
 

@@ -27,6 +27,8 @@ def test_every_entry_is_listed_with_a_description():
 @pytest.mark.parametrize("name", catalog.names("cluster"))
 def test_every_number_of_a_cluster_has_a_source_and_every_source_a_number(name):
     tree = catalog.read("cluster", name)
+    ranges = tree.pop("ranges", {})
+    assert all(each["source"] for each in ranges.values())
     assert set(tree.pop("sources")) == leaves(tree) - {"description"}
 
 

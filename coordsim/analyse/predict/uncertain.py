@@ -9,8 +9,7 @@ from math import sqrt
 from coordsim.analyse.jitter import Interval
 from coordsim.analyse.predict.measured import MeasuredWorkload
 from coordsim.analyse.predict.place import percent
-from coordsim.analyse.validate.published.ranges import SUMMIT, Range
-from coordsim.scenario.model import Distribution, Scenario
+from coordsim.scenario.model import Distribution, KeyRange, Scenario
 
 ASKING = ("point-to-point", "coordinator", "hierarchical")
 """Control planes that ask a coordinator in every step."""
@@ -72,11 +71,10 @@ def parameters(found: MeasuredWorkload, scenario: Scenario) -> Iterator[Paramete
     """Measured ones with their intervals, then the cluster's."""
     yield from measured(found)
     asks = scenario.control_plane.name in ASKING
-    if scenario.cluster.name == "summit":
-        for each in SUMMIT:
-            counts = asks or each.name not in ("request_cost", "list_cost")
-            if each.name not in ("jitter", "gather") and counts:
-                yield Parameter(each.label, _ends(each), f"{each.values[0]} to {each.values[2]}", each.source)
+    if scenario.cluster.ranges:
+        for each in scenario.cluster.ranges:
+            if _counts(each, asks):
+                yield Parameter(each.label, _ends(each), f"{each.low} to {each.high}", each.source)
         return
     assumed = "ASSUMED: nothing is known of this cluster's range"
     host, control, data = scenario.cluster.host, scenario.cluster.control, scenario.cluster.data
@@ -156,8 +154,19 @@ def _words(each: Interval, shares: bool) -> str:
     return f"{100 * each.low:.3g} to {100 * each.high:.3g} %" if shares else f"{each.low:.2f} to {each.high:.2f}"
 
 
-def _ends(each: Range) -> Callable[[float], Change]:
-    return lambda at: Change(() if abs(at) < _THIRD else each.at(2 if at > 0 else 0))
+_SLOW_CYCLES_ONLY = ("cluster.host.per_request", "cluster.host.per_message")
+"""Keys that matter only where a coordinator is asked."""
+_FORMS = ("cluster.control.gather", "cluster.control.and_reduce")
+"""Keys that choose an algorithm: :func:`forms` has them."""
+
+
+def _counts(each: KeyRange, asks: bool) -> bool:
+    """Whether the range is one of the prediction's parameters; jitter is the record's own."""
+    return not each.key.startswith("noise.") and each.key not in _FORMS and (asks or each.key not in _SLOW_CYCLES_ONLY)
+
+
+def _ends(each: KeyRange) -> Callable[[float], Change]:
+    return lambda at: Change(() if abs(at) < _THIRD else (f"{each.key}={each.high if at > 0 else each.low}",))
 
 
 def _factor(name: str, key: str, value: int, unit: str, factor: float, source: str) -> Parameter:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from coordsim.scenario import catalog
 
 _NUMBER = re.compile(r"([0-9.]+)(.*)")
 
@@ -39,40 +41,24 @@ class Range:
         low, high = float(found[0][1]), float(found[2][1])
         return f"{low + share * (high - low):.4g}{found[2][2]}"
 
+def ranges_of(cluster: str) -> tuple[Range, ...]:
+    """The uncertain numbers of a catalog's cluster, as its file states them beside the numbers."""
+    tree = catalog.read("cluster", cluster)
+    return tuple(_range(tree, key, stated) for key, stated in tree.get("ranges", {}).items())
 
-_REQUEST_SOURCE = (
-    "DERIVED: real Horovod on CPU, 0.28-1.02 us, median 0.56 us (coordsim/analyse/request_cost.py), rounded; POWER9, "
-    "MPI and other caches differ, so up to 3 us (docs/published.md 8)"
-)
-_JITTER_SOURCE = (
-    "DERIVED from Sinha et al. (SC'22): 8 % as the range of 27,648 GPUs (8.2 sigma), 8 % as a whisker range (5.4 "
-    "sigma), 22 % as a whisker range"
-)
-_REQUEST = Range(
-    "request_cost", "request cost", "cluster.host.per_request", ("0.3us", "0.56us", "3us"), "high", _REQUEST_SOURCE
-)
-_JITTER = Range("jitter", "jitter sigma", "noise.rank.sigma", ("1.0%", "1.5%", "4.1%"), "high", _JITTER_SOURCE)
 
-SUMMIT = (
-    _REQUEST,
-    Range("list_cost", "per-message cost (host)", "cluster.host.per_message", ("0.05us", "0.5us", "5us"), "high",
-          "ASSUMED: the catalog calls it uncertain by 10x, either way"),
-    Range("message_overhead", "per-message cost (network)", "cluster.control.overhead", ("0.3us", "0.5us", "1us"),
-          "high", "DERIVED: MPI_Gatherv at 0.3-1 us a message (docs/published.md 4)"),
-    Range("gather", "gather algorithm", "cluster.control.gather", ("node-leaders", "linear", "linear"), "high",
-          "READ: Gatherv is probably linear at the root; node leaders are what a good MPI might do "
-          "(docs/published.md 4)"),
-    _JITTER,
-    Range("bandwidth", "bus bandwidth", "cluster.data.bus_bandwidth", ("15GB/s", "20GB/s", "23GB/s"), "low",
-          "ASSUMED: the catalog's sweep; 23 GB/s is the injection of a node (READ)"),
-    Range("device_list", "device list entry", "cluster.host.device_entry", ("0ns", "4.28ns", "8.56ns"), "high",
-          "DERIVED median (docs/published.md 8: about 19 ms a step); 0 is a wire form without device lists; the other "
-          "end ASSUMED twice"),
-    Range("control_latency", "control latency", "cluster.control.latency", ("1.3us", "1.5us", "3us"), "high",
-          "RECALL: ping-pong 1.3-1.6 us; 3 us makes an 8 B allreduce over 4,600 nodes take about 60 us "
-          "(RECALL: 20-60 us)"),
-)  # fmt: skip
+def _range(tree: dict[str, Any], key: str, stated: dict[str, Any]) -> Range:
+    median: Any = tree
+    for part in key.split("."):
+        median = median[part]
+    full = key if key.startswith("noise.") else f"cluster.{key}"
+    values = stated["low"], str(median), stated["high"]
+    return Range(stated["name"], stated["label"], full, values, stated["costly"], stated["source"])
+
+
+SUMMIT = ranges_of("summit")
 """Of the catalog's ``summit``."""
+_JITTER = next(each for each in SUMMIT if each.name == "jitter")
 
 _SLOW_CYCLES_ONLY = ("request_cost", "list_cost", "gather")
 UNASKED = tuple(each for each in SUMMIT if each.name not in _SLOW_CYCLES_ONLY)
