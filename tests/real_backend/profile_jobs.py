@@ -122,6 +122,10 @@ def script(*parts: str, backend: str = "gloo", steps: int = 8, late: float = 0.0
     return text
 
 
+START_RANKS = str(Path(__file__).with_name("start_ranks.py"))
+"""A launcher that does not import torch."""
+
+
 @dataclass
 class Profiled:
     """What became of it."""
@@ -142,9 +146,7 @@ def launched(folder: Path, text: str, ranks: int = 2) -> list[str]:
     """The command that runs ``text`` on ``ranks`` ranks."""
     path = folder / "train.py"
     path.write_text(text, encoding="utf-8")
-    return [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), str(path)
-    ]  # fmt: skip
+    return [sys.executable, START_RANKS, str(ranks), str(path)]
 
 
 def call(command: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
