@@ -11,6 +11,16 @@ from typing import Any
 from coordsim.record.trace import Trace
 
 
+@dataclass(frozen=True)
+class ClusterFigures:
+    """Figures of a cluster that one table of a benchmark gives."""
+
+    name: str
+    """Which table it is, for people."""
+    toml: str
+    """A scenario file with ``[cluster.data]``."""
+
+
 @dataclass
 class Imported:
     """The outcome of reading one source. What is None was not in it, and :attr:`unknown` says why."""
@@ -27,10 +37,15 @@ class Imported:
     """For the manifest of a run directory."""
     workload_csv: str | None = None
     """Gradients as ``simulate --workload`` reads them."""
-    cluster_toml: str | None = None
-    """A scenario file with ``[cluster.data]``."""
+    clusters: dict[int, ClusterFigures] = field(default_factory=dict)
+    """Number of a table in the source, from 1 -> the figures that it gives."""
     not_read: dict[str, int | str] = field(default_factory=dict)
     """What stands in the source and was passed over, in words -> how often, or why where it cannot be counted."""
+
+    @property
+    def cluster_toml(self) -> str | None:
+        """The figures of the cluster, where there is one choice only."""
+        return next(iter(self.clusters.values())).toml if len(self.clusters) == 1 else None
 
 
 @dataclass(frozen=True, slots=True)

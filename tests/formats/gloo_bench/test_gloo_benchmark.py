@@ -108,7 +108,6 @@ def test_wrong_results_and_a_cut_are_told(tmp_path: Path) -> None:
     [
         ("", "no header"),
         (TEXT[: TEXT.index("        400 ")], "no row below the header"),
-        (TEXT + TEXT, "a second table"),
         (TEXT.replace(" 263 ", " -63 "), "line 11: '-63' is no p50"),
         (TEXT.replace(" 263 ", " 163 "), "line 11: its times do not grow"),
         (TEXT.replace(" 263 ", " 9" + 17 * "9" + " "), "is no p50"),
