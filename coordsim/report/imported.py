@@ -40,8 +40,12 @@ def import_report(facts: dict[str, Any], title: str, page: Page) -> str:
 
 def _table_lines(found: list[dict[str, Any]], page: Page) -> list[str]:
     """One paragraph for each of a benchmark's tables."""
-    lines = [f"{text.plural(len(found), 'table')}"]
+    lines = [text.plural(len(found), "table")]
+    file = None
     for table in found[:_MOST_TABLES]:
+        if table["file"] != file and len({other["file"] for other in found}) > 1:
+            file = table["file"]
+            lines += page.wrap(file, rest="  ")
         what = " ".join(filter(None, (table["collective"] or table["algorithm"] or "unknown collective", table["of"])))
         ranks = "unknown ranks" if table["ranks"] is None else text.plural(table["ranks"], "rank")
         sizes = " to ".join(dict.fromkeys(text.size(table[end]["bytes"]) for end in ("smallest", "largest")))
@@ -49,8 +53,7 @@ def _table_lines(found: list[dict[str, Any]], page: Page) -> list[str]:
         bus = "bus bandwidth not known" if rate is None else f"bus {format_rate(round(rate))}"
         wrong = ", RESULTS ARE WRONG" if table["rows_with_wrong_results"] or table["values_out_of_bounds"] else ""
         by = f", printed by {table['printed_by']}" if table["printed_by"] else ""
-        place = f"{table['file']}, line {table['line']}{by}"
-        sentence = f"{table['number']:>3}  {what}, {ranks}, {sizes}, {bus}{wrong} ({place})"
+        sentence = f"{table['number']:>3}  {what}, {ranks}, {sizes}, {bus}{wrong} (line {table['line']}{by})"
         lines += page.wrap(sentence, rest="     ")
     if len(found) > _MOST_TABLES:
         lines.append(f"     {len(found) - _MOST_TABLES:,} more; --json lists them all")

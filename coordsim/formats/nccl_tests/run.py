@@ -184,6 +184,8 @@ class Run:
                 "the output names no program; at 2 ranks an allreduce's bus and algorithm bandwidth are equal, as are "
                 "those of a broadcast, a reduce and a send-receive"
             )
+        if ranks is None:
+            return None, "the output names no program, and no ranks by which the ratio of its bandwidths would show it"
         return None, "the output names no program, and the ratio of its bandwidths is of no allreduce"
 
 

@@ -21,7 +21,9 @@ _RANK = re.compile(
     r"#?\s*Rank\s+(?P<rank>\d{1,9})\s+(?:Group\s+(?P<group>\d{1,9})\s+)?Pid\s+(?P<pid>\d{1,12})\s+on\s+(?P<host>\S+)\s+"
     r"device\s+\d+\s+\[[^\]]*\]\s*(?P<gpu>.*)"
 )
-_SETTINGS = re.compile(r"#?\s*nThread\s+(\d{1,6})\s+nGpus\s+(\d{1,6})\b")
+_SETTINGS = re.compile(
+    r"#?\s*nThread\s+(\d{1,6})\s+nGpus\s+(\d{1,6})\b(?:\s+minBytes\s+(\d{1,18})\s+maxBytes\s+(\d{1,18})\b)?"
+)
 _VERSION = re.compile(r"#?\s*(nccl-tests version (\d{1,4})\.(\d{1,4})\S{0,40}|rccl-tests: Version \S{1,80})(.{0,120})")
 _STARTING = re.compile(r"#?\s*Collective test (starting|concluded): (.{1,200})")
 _CYCLE = re.compile(r"#?\s*Testing (\d{1,9}) cycle")
@@ -65,9 +67,13 @@ class _Stream:
     """Whether the run's first line stood here."""
     doubled: bool = False
     """Whether a second run began before the first had rows: it failed, or both print at once."""
+    one_size: bool = False
+    """Whether the run's first line says that every row is of the same size."""
     header: list[str] | None = None
     in_place_first: bool = False
     incomplete: int = 0
+    interrupted: str | None = None
+    """What stands in the first row that other output interrupted."""
     problem: InputError | None = None
     """Why the rest of this run is passed over."""
     ended_at: int = 0
@@ -115,8 +121,9 @@ class _Reader:
         if not self._tables:
             if self._problems:
                 raise self._problems[0]
+            why = next((stream.interrupted for stream in self._streams.values() if stream.interrupted), None)
             what = "no row below the header" if self._header_seen else "no header"
-            Table(self._path).wrong_at("", None, f"{what}; {EXPECTED}")
+            Table(self._path).wrong_at("", None, f"{what if why is None else f'no row is whole: {why}'}; {EXPECTED}")
         return sorted(self._tables, key=lambda table: table.line)
 
     def not_read(self) -> dict[str, int | str]:
@@ -139,14 +146,15 @@ class _Reader:
         """A new run of this writer begins."""
         self._close(stream)
         stream.run = Run(self._path, stream.run.writer)
-        stream.settings = stream.doubled = stream.in_place_first = False
-        stream.header, stream.incomplete, stream.problem = None, 0, None
+        stream.settings = stream.doubled = stream.in_place_first = stream.one_size = False
+        stream.header, stream.incomplete, stream.interrupted, stream.problem = None, 0, None, None
 
     def _close(self, stream: _Stream) -> None:
         if stream.problem is not None:
             return
         if stream.incomplete:
-            why = f"{stream.incomplete} rows have fewer columns than the header, and are left out"
+            first = f" ({stream.interrupted})" if stream.interrupted is not None else ""
+            why = f"{stream.incomplete} rows are not whole or interrupted by other output{first}, and are left out"
             stream.run.unknown["rows"] = why
         self._tables += stream.run.finish()
         if len(self._tables) > MOST_TABLES:
@@ -174,7 +182,7 @@ class _Reader:
             elif stream.settings:
                 stream.doubled = True
                 stream.run.devices, stream.run.ranks_lost, stream.header = [], None, None
-            stream.settings = True
+            stream.settings, stream.one_size = True, settings[3] is not None and settings[3] == settings[4]
             stream.run.per_process = max(int(settings[1]) * int(settings[2]), 1)
         elif (rank := _RANK.match(body)) is not None:
             self._rank(stream, rank)
@@ -229,20 +237,28 @@ class _Reader:
         header, run = stream.header, stream.run
         assert header is not None
         columns = _columns(header, words, stream.in_place_first)
+        where = f"line {number}"
         if columns is None:
             stream.incomplete += _looks_like_row(words)
+            return
+        if (strange := columns.strange()) is not None:
+            stream.incomplete += 1
+            stream.interrupted = stream.interrupted or f"{where}: {strange}"
             return
         if not run.begun:
             run.programs = [name for line, name in self._mentions if line > stream.ended_at]
         stream.ended_at = number
-        where = f"line {number}"
         row = _printed(Table(self._path), where, columns, max(len(run.devices) - 1, 1))
         lead = columns.lead
         kind = Kind(lead.get("type", ""), lead.get("redop", ""), lead.get("root", ""), run.cycle)
-        if run.begun and kind == run.kinds[-1] and row.nbytes <= run.tables[-1].rows[-1].nbytes:
-            if stream.doubled:
+        if run.begun and kind == run.kinds[-1]:
+            before = run.tables[-1].rows
+            again = row.nbytes < before[-1].nbytes or (row.nbytes == before[-1].nbytes > 0)
+            if again and stream.doubled:
                 Table(self._path).wrong_at(where, None, _MIXED)
-            if row.nbytes == run.tables[-1].rows[0].nbytes:  # -N, which newer versions do not announce
+            # small sizes of a gather are rounded to equal ones; a cycle (-N) begins with the first size again, and
+            # newer versions do not announce it
+            if again and row.nbytes == before[0].nbytes and (stream.one_size or row.nbytes < before[-1].nbytes):
                 run.cycle += 1
                 kind = Kind(kind.dtype, kind.redop, kind.root, run.cycle)
         run.add(where, run.line, kind, row)
@@ -263,8 +279,23 @@ class _Columns:
     """What stands before the first time: size, count, type, redop, root."""
     taken: dict[str, str]
     """The variant that is taken: in place, where it was printed."""
+    variants: Sequence[dict[str, str]]
+    """All that were printed."""
+    more: Sequence[str]
+    """Words behind the last column."""
     checks: Sequence[tuple[str, str]] = ()
     """(``#wrong`` or ``error``, its word) of each variant."""
+
+    def strange(self) -> str | None:
+        """What shows that other output interrupted the row, in words; None where nothing does."""
+        names = ("time", "algbw", "busbw", "i_min", "i_max", "i_p99")
+        for variant in self.variants:
+            for name in names:
+                if not _is_number(word := variant.get(name, "0")):
+                    return f"{word[:40]!r} is no {name}"
+        if self.more and _is_number(self.more[0]):
+            return f"{self.more[0][:40]!r} stands behind the last column"
+        return None
 
 
 def _columns(header: list[str], words: list[str], in_place_first: bool) -> _Columns | None:
@@ -281,7 +312,8 @@ def _columns(header: list[str], words: list[str], in_place_first: bool) -> _Colu
     groups = [dict(zip(header[lead : lead + width], words[start : start + width], strict=False)) for start in starts]
     taken = groups[0] if in_place_first else groups[-1]
     checks = [(name, group[name]) for group in groups for name in ("#wrong", "error") if name in group]
-    return _Columns(dict(zip(header[:lead], words[:lead], strict=True)), taken, checks)
+    more = words[max(last, len(header)) :] if starts[-1] != lead else words[last:]
+    return _Columns(dict(zip(header[:lead], words[:lead], strict=True)), taken, groups, more, checks)
 
 
 def _looks_like_row(words: list[str], typed: bool = False) -> bool:
@@ -312,6 +344,10 @@ def _printed(table: Table, where: str, columns: _Columns, additions: int) -> Pri
     return Printed(
         int(columns.lead["size"]), time_us, value("algbw"), value("busbw"), any(checked) if checked else None, spread
     )
+
+
+def _is_number(word: str) -> bool:
+    return _NUMBER.fullmatch(word) is not None or _NO_NUMBER.fullmatch(word) is not None
 
 
 def _is_wrong(name: str, word: str, limit: float) -> bool | None:

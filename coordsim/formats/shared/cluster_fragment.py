@@ -114,7 +114,7 @@ def _name(table: Table, several: bool) -> str:
     what = " ".join(filter(None, (table.collective or "unknown", table.kind)))
     ranks = "unknown ranks" if table.ranks is None else f"{table.ranks} ranks"
     sizes = " to ".join(dict.fromkeys(format_bytes(row.nbytes) for row in (table.rows[0], table.rows[-1])))
-    return f"{what}, {ranks}, {sizes}" + (f" ({table.path.name[:80]}, line {table.line})" if several else "")
+    return f"{what}, {ranks}, {sizes}" + (f" ({table.path.name[-60:]}, line {table.line})" if several else "")
 
 
 def _spread(row: Row) -> list[float | None]:
