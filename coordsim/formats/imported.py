@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from coordsim.fragments import csv_names
 from coordsim.record.trace import Trace
 
 
@@ -64,9 +65,8 @@ def workload_csv(gradients: Iterable[Gradient]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     rows = list(gradients)[::-1]
-    counted = all(each.dtype in _DTYPES and each.numel > 0 for each in rows)
+    counted = all(row.dtype in _DTYPES and row.numel > 0 for row in rows)
     writer.writerow(["name", "numel", "dtype"] if counted else ["name", "bytes"])
-    for each in rows:
-        name = " ".join(each.name.split()) or "unnamed"
-        writer.writerow([name, each.numel, each.dtype] if counted else [name, each.nbytes])
+    for cell, row in zip(csv_names(row.name for row in rows), rows, strict=True):
+        writer.writerow([cell, row.numel, row.dtype] if counted else [cell, row.nbytes])
     return text.getvalue()
