@@ -37,6 +37,10 @@ def import_(
         Path | None,
         typer.Option(metavar="OUT", help="A run directory, or a .csv or .toml for a scenario.", show_default=False),
     ] = None,
+    table: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Which of a benchmark's tables --out writes.", show_default=False),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Recordings of Horovod, PyTorch, NCCL, gloo: a run or more."""
@@ -48,7 +52,9 @@ def import_(
         _check(out)
     with Bar(title("reading")):
         found = import_source(source, form)
-    made = _write(out, found) if out is not None else None
+    if table is not None and (out is None or out.suffix != ".toml"):
+        raise InputError.one("--table", "", table, "chooses what --out NAME.toml writes; give that, too")
+    made = _write(out, found, table) if out is not None else None
     facts = {
         "schema": SCHEMA, "format": found.format, "files": found.files, "found": found.summary,
         "unknown": found.unknown, "not_read": found.not_read, "gives": _gives(found), "out": str(out) if made else None,
@@ -76,19 +82,35 @@ def _check(out: Path) -> None:
 def _gives(found: Imported) -> dict[str, bool]:
     return {
         "run": found.trace is not None, "workload": found.workload_csv is not None,
-        "cluster": found.cluster_toml is not None,
+        "cluster": bool(found.clusters),
     }  # fmt: skip
 
 
-def _write(out: Path, found: Imported) -> str:
+def _chosen_cluster(found: Imported, table: int | None) -> str:
+    """The figures that ``--table`` names, or the only ones there are. Raises InputError with the choices."""
+    choices = [f"{number}: {figures.name}" for number, figures in found.clusters.items()]
+    more = f"; {len(choices) - _MOST_CHOICES:,} more" if len(choices) > _MOST_CHOICES else ""
+    listed = "; ".join(choices[:_MOST_CHOICES]) + more
+    if table is None and len(choices) > 1:
+        message = f"{len(choices)} tables give figures of a cluster; choose one with --table N ({listed})"
+        raise InputError.one("--out", "", None, message)
+    number = table if table is not None else next(iter(found.clusters))
+    if number not in found.clusters:
+        message = f"table {number} gives no figures of a cluster; these do ({listed})"
+        raise InputError.one("--table", "", number, message)
+    return found.clusters[number].toml
+
+
+def _write(out: Path, found: Imported, table: int | None) -> str:
     """Write what the name asks for; returns what that is."""
-    text = {".csv": found.workload_csv, ".toml": found.cluster_toml}.get(out.suffix)
     kind = {".csv": "workload", ".toml": "cluster"}.get(out.suffix, "run")
     if not _gives(found)[kind]:
         able = [f"a {each} ({_NAMES[each]})" for each, given in _gives(found).items() if given]
         can = f"; it gives {' and '.join(able)}" if able else ""
         raise InputError.one("--out", "", str(out), f"a {found.format} recording of this kind gives no {kind}{can}")
-    if text is not None:
+    if kind != "run":
+        text = found.workload_csv if kind == "workload" else _chosen_cluster(found, table)
+        assert text is not None
         from coordsim.record.files import whole_file
 
         with whole_file(out) as fresh:
@@ -102,6 +124,7 @@ def _write(out: Path, found: Imported) -> str:
     return kind
 
 
+_MOST_CHOICES = 8
 _NAMES = {"run": "--out FOLDER", "workload": "--out NAME.csv", "cluster": "--out NAME.toml"}
 
 
@@ -115,5 +138,6 @@ def _next(source: Path, found: Imported, out: Path | None, made: str | None) -> 
     gives: dict[str, Any] = _gives(found)
     for kind, target in (("run", "run"), ("workload", "workload.csv"), ("cluster", "cluster.toml")):
         if gives[kind]:
-            return f"coordsim import {quote(str(source))} --out {target}"
+            choice = f" --table {next(iter(found.clusters))}" if kind == "cluster" and len(found.clusters) > 1 else ""
+            return f"coordsim import {quote(str(source))} --out {target}{choice}"
     return "coordsim simulate --explain"

@@ -8,7 +8,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from coordsim.fragments import csv_names
 from coordsim.record.trace import Trace
+
+
+@dataclass(frozen=True)
+class ClusterFigures:
+    """Figures of a cluster that one table of a benchmark gives."""
+
+    name: str
+    """Which table it is, for people."""
+    toml: str
+    """A scenario file with ``[cluster.data]``."""
 
 
 @dataclass
@@ -27,10 +38,15 @@ class Imported:
     """For the manifest of a run directory."""
     workload_csv: str | None = None
     """Gradients as ``simulate --workload`` reads them."""
-    cluster_toml: str | None = None
-    """A scenario file with ``[cluster.data]``."""
+    clusters: dict[int, ClusterFigures] = field(default_factory=dict)
+    """Number of a table in the source, from 1 -> the figures that it gives."""
     not_read: dict[str, int | str] = field(default_factory=dict)
     """What stands in the source and was passed over, in words -> how often, or why where it cannot be counted."""
+
+    @property
+    def cluster_toml(self) -> str | None:
+        """The figures of the cluster, where there is one choice only."""
+        return next(iter(self.clusters.values())).toml if len(self.clusters) == 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +65,8 @@ def workload_csv(gradients: Iterable[Gradient]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     rows = list(gradients)[::-1]
-    counted = all(each.dtype in _DTYPES and each.numel > 0 for each in rows)
+    counted = all(row.dtype in _DTYPES and row.numel > 0 for row in rows)
     writer.writerow(["name", "numel", "dtype"] if counted else ["name", "bytes"])
-    for each in rows:
-        name = " ".join(each.name.split()) or "unnamed"
-        writer.writerow([name, each.numel, each.dtype] if counted else [name, each.nbytes])
+    for cell, row in zip(csv_names(row.name for row in rows), rows, strict=True):
+        writer.writerow([cell, row.numel, row.dtype] if counted else [cell, row.nbytes])
     return text.getvalue()

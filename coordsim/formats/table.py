@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 
@@ -12,14 +15,32 @@ from coordsim.errors import InputError
 from coordsim.formats.imported import Imported
 from coordsim.formats.shared.job_files import JobFiles, open_job_files
 from coordsim.formats.shared.small_files import first_bytes
-from coordsim.formats.shared.sources import SourcePath
+from coordsim.formats.shared.sources import SourcePath, open_source
+from coordsim.formats.shared.wrapped_lines import unwrap_lines
 
 AUTO = "auto"
 _HEAD_BYTES = 1 << 16
 _START = 40
+_LOG_BYTES = 1 << 24
+"""How far a log is searched for something that is read."""
+_LONGEST_SIGN = 1024
+_FOREIGN: tuple[tuple[re.Pattern[bytes], str], ...] = (
+    (re.compile(rb"^\x28\xb5\x2f\xfd"), "compressed by zstd; unpack it first"),
+    (re.compile(rb"^\xfd7zXZ\0"), "compressed by xz; unpack it first"),
+    (re.compile(rb"^BZh[1-9]"), "compressed by bzip2; unpack it first"),
+    (re.compile(rb"^7z\xbc\xaf\x27\x1c"), "a 7-zip archive; unpack it first"),
+    (re.compile(rb"^PK\x03\x04"), "an archive in an archive; unpack the outer one first"),
+    (re.compile(rb"^SQLite format 3\0"), "an SQLite database, such as Nsight Systems exports"),
+    (re.compile(rb"^#\s*OSU [\w+ -]+", re.MULTILINE), "a table of the OSU micro-benchmarks"),
+    (re.compile(rb"Intel\(R\) MPI Benchmarks"), "a table of the Intel MPI benchmarks"),
+    (re.compile(rb"#bytes\s+#?(?:elem_count|repetitions)\b"), "a table of oneCCL's or Intel's MPI benchmark"),
+    (re.compile(rb"#bytes\s+#iterations\s+BW peak"), "a table of perftest (ib_write_bw)"),
+    (re.compile(rb"^nvbandwidth Version"), "output of nvbandwidth"),
+)
+"""Formats that users have beside those that are read -> what they are, in words."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Head:
     """How a file begins, unpacked: what its format is recognised by."""
 
@@ -27,6 +48,11 @@ class Head:
     raw: bytes
     text: str
     """``raw`` as UTF-8, without white space and a byte order mark before it."""
+
+    @cached_property
+    def plain(self) -> str:
+        """:attr:`text` without what launchers put around each line."""
+        return "\n".join(line.text for line in unwrap_lines(self.text.split("\n")))
 
     @property
     def start(self) -> str:
@@ -49,6 +75,8 @@ class SourceFormat:
     recognises: Callable[[Head], bool]
     reader: str
     """``module:function``; the function takes one job's files and returns what they give."""
+    anywhere: bool = False
+    """Whether its sign may stand anywhere in a log, far behind what other programs printed."""
 
     def read(self, paths: Sequence[SourcePath]) -> Imported:
         """Read one job's files. Raises InputError for files that are not of this format, or of several jobs."""
@@ -64,7 +92,7 @@ def _object_with(*patterns: str) -> Callable[[Head], bool]:
 
 def _text_with(pattern: str) -> Callable[[Head], bool]:
     sign = re.compile(pattern, re.MULTILINE)
-    return lambda head: not head.is_object and sign.search(head.text) is not None
+    return lambda head: not head.is_object and sign.search(head.plain) is not None
 
 
 def _array(head: Head) -> bool:
@@ -74,7 +102,9 @@ def _array(head: Head) -> bool:
 _CHAKRA_OBJECT = _object_with(r'"schema"\s*:\s*"[^"]{0,40}chakra', r'"nodes"\s*:\s*\[')
 _FLIGHT_OBJECT = _object_with(r'"(?:entries|pg_config|pg_status|comm_lib_version|nccl_comm_state|nccl_version)"\s*:')
 _NCCL_JSON = _object_with(r'"args"\s*:\s*\[[^\]]{0,8192}\]\s*,\s*"env"\s*:', r'"(?:bus_bw|aggregated_iterations)"\s*:')
-_NCCL_TABLE = _text_with(r"#\s+(?:size|bytes)\s[^\n]{0,400}\balgbw\s+busbw\b|#\s*nThread\s+\d")
+_NCCL_TABLE = _text_with(
+    r"\b(?:size|bytes)\s+(?:count|N)\s[^\n]{0,400}\balgbw\s+busbw\b|\bnThread\s+\d{1,6}\s+nGpus\s+\d"
+)
 
 SOURCES: tuple[SourceFormat, ...] = (
     SourceFormat(
@@ -89,7 +119,7 @@ SOURCES: tuple[SourceFormat, ...] = (
     SourceFormat(
         "nccl-tests", 'a header with "size" and "busbw", or an object with "args" before "env"',
         lambda head: _NCCL_JSON(head) or _NCCL_TABLE(head),
-        "coordsim.formats.nccl_tests.reader:import_tables",
+        "coordsim.formats.nccl_tests.reader:import_tables", anywhere=True,
     ),
     SourceFormat(
         "kineto", 'an object with "traceEvents"',
@@ -104,7 +134,7 @@ SOURCES: tuple[SourceFormat, ...] = (
     SourceFormat(
         "gloo-benchmark", 'a header with "elements", "min" and "p50"',
         _text_with(r"\belements\s+min \((?:us|ns)\)\s+p50 \("),
-        "coordsim.formats.gloo_bench.reader:import_tables",
+        "coordsim.formats.gloo_bench.reader:import_tables", anywhere=True,
     ),
 )  # fmt: skip
 """In the order in which they are tried."""
@@ -133,6 +163,13 @@ class _Sniffed:
     source: SourceFormat | None
     start: str
     """How it begins, in words: ``begins with '# nThread'``."""
+    foreign: str | None = None
+    """What it is, where it is a known format that is not read."""
+
+    @property
+    def looks(self) -> str:
+        """What it looks like, in words."""
+        return self.start if self.foreign is None else f"is {self.foreign}"
 
 
 @dataclass(frozen=True)
@@ -168,12 +205,14 @@ def choose_files(path: Path, job: JobFiles, given: str) -> Choice:
     if not chosen:
         raise InputError.one(str(path), "", None, _nothing_known(sniffed, job.skipped))
     kept = {id(one) for one in chosen}
-    others = [(one.path.name, f"files of {_name_of(one)}") for one in sniffed if id(one) not in kept]
+    others = [(one.path.name, _name_of(one)) for one in sniffed if id(one) not in kept]
     return Choice(source, [one.path for one in chosen], [*others, *job.skipped], chosen[0])
 
 
 def _name_of(one: _Sniffed) -> str:
-    return "no known format" if one.source is None else f"format {one.source.name}"
+    if one.source is not None:
+        return f"files of format {one.source.name}"
+    return "files of no known format" if one.foreign is None else one.foreign
 
 
 def _several_formats(by_format: dict[str, list[_Sniffed]]) -> str:
@@ -185,8 +224,10 @@ def _several_formats(by_format: dict[str, list[_Sniffed]]) -> str:
 def _nothing_known(sniffed: list[_Sniffed], skipped: list[tuple[str, str]]) -> str:
     known = f"none of {', '.join(FORMATS)}"
     if len(sniffed) == 1 and not skipped:
+        if sniffed[0].foreign is not None:
+            return f"{sniffed[0].looks}; read are {', '.join(FORMATS)}"
         return f"{sniffed[0].start}, which is {known}; name it with --format if it is"
-    reasons = [f"{one.path.name} {one.start}" for one in sniffed] + [f"{name} is {why}" for name, why in skipped]
+    reasons = [f"{one.path.name} {one.looks}" for one in sniffed] + [f"{name} is {why}" for name, why in skipped]
     more = f"; {len(reasons) - 3:,} more" if len(reasons) > 3 else ""
     return f"holds no recording of a known format ({known}): {'; '.join(reasons[:3])}{more}"
 
@@ -227,7 +268,34 @@ def _sniff(path: SourcePath, alone: bool) -> _Sniffed:
             raise
         return _Sniffed(path, None, f"is not readable: {error.problems[0].message}")
     source = next((source for source in SOURCES if source.recognises(head)), None)
-    return _Sniffed(path, source, f"begins with {head.start!r}" if head.text else "is empty")
+    foreign = None
+    if source is None and head.text:
+        foreign = next((name for sign, name in _FOREIGN if sign.search(head.raw)), None)
+        source = _source_further_on(path) if foreign is None and _is_log(head) else None
+    return _Sniffed(path, source, f"begins with {head.start!r}" if head.text else "is empty", foreign)
+
+
+def _is_log(head: Head) -> bool:
+    """Whether a text goes on behind what was looked at, in which something may stand that is read."""
+    return len(head.raw) >= _HEAD_BYTES and b"\0" not in head.raw[2:] and not head.is_object
+
+
+def _source_further_on(path: SourcePath) -> SourceFormat | None:
+    """The format of what stands somewhere in a log."""
+    sources = [source for source in SOURCES if source.anywhere]
+    before, passed = b"", 0
+    with suppress(InputError), open_source(path) as opened:
+        while passed < _LOG_BYTES and (piece := opened.read(_HEAD_BYTES)):
+            passed += len(piece)
+            text = (before + piece).decode("utf-8", errors="replace")
+            before = piece[-_LONGEST_SIGN:]
+            if not any(word in text for word in ("busbw", "nThread", "elements")):
+                continue
+            head = Head(path.name, b"", f"\n{text}")
+            for source in sources:
+                if source.recognises(head):
+                    return source
+    return None
 
 
 def format_of(path: SourcePath) -> SourceFormat:
@@ -241,4 +309,5 @@ def format_of(path: SourcePath) -> SourceFormat:
 def read_head(path: SourcePath) -> Head:
     """Read how ``path`` begins. Raises InputError for damaged data."""
     raw = first_bytes(path, _HEAD_BYTES)
-    return Head(path.name, raw, raw.decode("utf-8", errors="replace").lstrip("\ufeff \t\r\n"))
+    encoding = "utf-16" if raw[:2] in (BOM_UTF16_LE, BOM_UTF16_BE) else "utf-8"
+    return Head(path.name, raw, raw.decode(encoding, errors="replace").lstrip("\ufeff \t\r\n"))

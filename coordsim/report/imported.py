@@ -9,6 +9,7 @@ from coordsim.report.tables import Page
 from coordsim.units import format_rate
 
 _LABEL = 26
+_MOST_TABLES = 40
 _UNITS = ("_s", "bytes", "_Bps")
 
 
@@ -17,8 +18,11 @@ def import_report(facts: dict[str, Any], title: str, page: Page) -> str:
     files = len(facts["files"])
     many = f", {text.plural(files, 'file')}" if files != 1 else ""
     lines = [page.bold(line) for line in page.wrap(f"{title}: {facts['format']}{many}", rest="  ")]
-    rows = [(_words(key), _told(key, value)) for key, value in facts["found"].items()]
-    lines += ["", *tables.facts([row for row in rows if row[1]], page, label=_LABEL)]
+    if "tables" in facts["found"]:
+        lines += ["", *_table_lines(facts["found"]["tables"], page)]
+    else:
+        rows = [(_words(key), _told(key, value)) for key, value in facts["found"].items()]
+        lines += ["", *tables.facts([row for row in rows if row[1]], page, label=_LABEL)]
     gives = [name for name, given in facts["gives"].items() if given]
     lines += ["", *tables.facts([("gives", ", ".join(f"a {name}" for name in gives) or "nothing to write")], page,
                                 label=_LABEL)]  # fmt: skip
@@ -32,6 +36,28 @@ def import_report(facts: dict[str, Any], title: str, page: Page) -> str:
             sentence = f"{what}: {_told('', count)}"
             lines += [page.dim(line) for line in page.wrap(sentence, "  - ")]
     return "\n".join(lines)
+
+
+def _table_lines(found: list[dict[str, Any]], page: Page) -> list[str]:
+    """One paragraph for each of a benchmark's tables."""
+    lines = [text.plural(len(found), "table")]
+    file = None
+    for table in found[:_MOST_TABLES]:
+        if table["file"] != file and len({other["file"] for other in found}) > 1:
+            file = table["file"]
+            lines += page.wrap(file, rest="  ")
+        what = " ".join(filter(None, (table["collective"] or table["algorithm"] or "unknown collective", table["of"])))
+        ranks = "unknown ranks" if table["ranks"] is None else text.plural(table["ranks"], "rank")
+        sizes = " to ".join(dict.fromkeys(text.size(table[end]["bytes"]) for end in ("smallest", "largest")))
+        rate = table["bus_bandwidth_Bps"]
+        bus = "bus bandwidth not known" if rate is None else f"bus {format_rate(round(rate))}"
+        wrong = ", RESULTS ARE WRONG" if table["rows_with_wrong_results"] or table["values_out_of_bounds"] else ""
+        by = f", printed by {table['printed_by']}" if table["printed_by"] else ""
+        sentence = f"{table['number']:>3}  {what}, {ranks}, {sizes}, {bus}{wrong} (line {table['line']}{by})"
+        lines += page.wrap(sentence, rest="     ")
+    if len(found) > _MOST_TABLES:
+        lines.append(f"     {len(found) - _MOST_TABLES:,} more; --json lists them all")
+    return lines
 
 
 def _words(key: str) -> str:

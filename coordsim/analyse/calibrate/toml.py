@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from coordsim.analyse.calibrate.result import Calibration, Estimate
 from coordsim.errors import InputError
+from coordsim.fragments import toml_comment, toml_key, toml_value
 from coordsim.record.files import whole_file
 from coordsim.units import format_rate, format_time
 
@@ -37,8 +36,8 @@ def cluster_toml(calibration: Calibration, base: dict[str, Any]) -> str:
     """The text. ``base``: the tree of the base cluster's TOML."""
     found, choices = calibration.by_key, {each.key: each for each in calibration.choices}
     own = base.get("sources", {})
-    lines = [*_head(calibration), f"description = {json.dumps(_description(calibration))}"]
-    lines.append(f"default_ranks = {base['default_ranks']}  # from base {calibration.base}")
+    lines = [*_head(calibration), f"description = {toml_value(_description(calibration))}"]
+    lines.append(f"default_ranks = {base['default_ranks']}  {toml_comment(f'from base {calibration.base}')}")
     sources = {"default_ranks": f"from base {calibration.base}"}
     for table in _TABLES:
         lines += ["", f"[{table}]"]
@@ -47,13 +46,13 @@ def cluster_toml(calibration: Calibration, base: dict[str, Any]) -> str:
             if key in found:
                 text, source = value_of(found[key]), provenance(calibration, found[key])
             elif key in choices:
-                text, source = json.dumps(choices[key].value), f"{calibration.source}: {choices[key].why}"
+                text, source = toml_value(choices[key].value), f"{calibration.source}: {choices[key].why}"
             else:
-                text, source = _plain(value), f"from base {calibration.base}: {own.get(key, 'no source')}"
+                text, source = toml_value(value), f"from base {calibration.base}: {own.get(key, 'no source')}"
             sources[key] = source
-            lines += [f"# {source}", f"{name} = {text}"]
+            lines += [toml_comment(source), f"{toml_key(name)} = {text}"]
     lines += ["", "[noise]", *_noise(calibration, base.get("noise", {}))]
-    lines += ["", "[sources]", *(f"{json.dumps(key)} = {json.dumps(text)}" for key, text in sources.items())]
+    lines += ["", "[sources]", *(f"{toml_key(key)} = {toml_value(text)}" for key, text in sources.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -61,12 +60,12 @@ def value_of(estimate: Estimate) -> str:
     """As a scenario writes it."""
     if estimate.unit == "ns":
         least = 1 if estimate.key.endswith("latency") else 0
-        return json.dumps(format_time(max(round(estimate.value), least)).replace(" ", ""))
+        return toml_value(format_time(max(round(estimate.value), least)).replace(" ", ""))
     if estimate.unit == "B/s":
-        return json.dumps(format_rate(max(round(estimate.value), 1)).replace(" ", ""))
+        return toml_value(format_rate(max(round(estimate.value), 1)).replace(" ", ""))
     if estimate.unit == "number":
         return f"{estimate.value:.4f}"
-    return json.dumps(f"{min(round(estimate.value * 1e6), 1_000_000)}ppm")
+    return toml_value(f"{min(round(estimate.value * 1e6), 1_000_000)}ppm")
 
 
 def provenance(calibration: Calibration, estimate: Estimate) -> str:
@@ -97,13 +96,15 @@ def _head(calibration: Calibration) -> list[str]:
     facts = [f"cores {host['cores']}"] if host.get("cores") else []
     told = ("cpu", "load_before", "system", "python")
     facts += [f"{key.replace('_', ' ')} {host[key]}" for key in told if key in host]
+    date = calibration.taken.get("date") or "an unknown date"
     return [
-        f"{HEADER} {calibration.source} on {calibration.taken.get('date') or 'an unknown date'}, "
-        f"host {host.get('name') or 'unknown'}.",
-        *([f"# {', '.join(facts)}."] if facts else []),
+        toml_comment(
+            f"{HEADER.removeprefix('# ')} {calibration.source} on {date}, host {host.get('name') or 'unknown'}."
+        ),
+        *([toml_comment(f"{', '.join(facts)}.")] if facts else []),
         "# Intervals hold 95 % of what other repeats would give; they do not know what the model leaves out.",
-        *(f"# {note}." for note in calibration.notes),
-        *(f"# Not fitted: {what}: {why}." for what, why in calibration.not_fitted),
+        *(toml_comment(f"{note}.") for note in calibration.notes),
+        *(toml_comment(f"Not fitted: {what}: {why}.") for what, why in calibration.not_fitted),
     ]
 
 
@@ -120,27 +121,20 @@ def _noise(calibration: Calibration, base: dict[str, Any]) -> list[str]:
         estimate = found.get(f"noise.{name}")
         if estimate is not None:
             law = distribution if name == "step" else "normal"
-            value = f"distribution = {json.dumps(law)}, sigma = {value_of(estimate)}"
+            value = f"distribution = {toml_value(law)}, sigma = {value_of(estimate)}"
             goes_on = found.get(f"noise.{name}.correlation")
             if goes_on is not None:
                 value += f", correlation = {value_of(goes_on)}"
-                lines.append(f"# correlation: {provenance(calibration, goes_on)}")
-            lines += [f"# {provenance(calibration, estimate)}", f"{name} = {{ {value} }}"]
+                lines.append(toml_comment(f"correlation: {provenance(calibration, goes_on)}"))
+            lines += [toml_comment(provenance(calibration, estimate)), f"{name} = {{ {value} }}"]
         elif name in base:
-            inside = ", ".join(f"{key} = {_plain(value)}" for key, value in base[name].items())
-            lines += [f"# from base {calibration.base}", f"{name} = {{ {inside} }}"]
+            lines += [toml_comment(f"from base {calibration.base}"), f"{name} = {toml_value(base[name])}"]
         else:
-            lines.append(f"# {name}: from base {calibration.base}, which has none")
+            lines.append(toml_comment(f"{name}: from base {calibration.base}, which has none"))
     for name in ("stall_probability", "stall_length", "detour_probability", "detour_length"):
         estimate = found.get(f"noise.{name}")
         if estimate is not None:
-            lines += [f"# {provenance(calibration, estimate)}", f"{name} = {value_of(estimate)}"]
+            lines += [toml_comment(provenance(calibration, estimate)), f"{name} = {value_of(estimate)}"]
         elif name in base:
-            lines += [f"# from base {calibration.base}", f"{name} = {_plain(base[name])}"]
+            lines += [toml_comment(f"from base {calibration.base}"), f"{name} = {toml_value(base[name])}"]
     return lines
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, Decimal):
-        return str(value)
-    return json.dumps(value)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 
 from coordsim.analyse.jitter import Interval
 from coordsim.analyse.predict.measured import MeasuredWorkload
+from coordsim.fragments import csv_names, one_line, toml_comment, toml_value
 from coordsim.record.files import whole_file
 
 TENSORS = "tensors.csv"
@@ -19,8 +19,8 @@ def write_scenario(folder: Path, found: MeasuredWorkload, name: str, source: str
     with whole_file(folder / TENSORS) as path, path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("name", "shape", "dtype", "ready"))
-        for each in found.gradients:
-            rows.writerow((each.name, "x".join(map(str, each.shape)), each.dtype, each.ready_ns))
+        for cell, gradient in zip(csv_names(one.name for one in found.gradients), found.gradients, strict=True):
+            rows.writerow((cell, "x".join(map(str, gradient.shape)), gradient.dtype, gradient.ready_ns))
     with whole_file(folder / SCENARIO) as path:
         path.write_text(_toml(found, name, source), encoding="utf-8")
     return folder / SCENARIO
@@ -31,11 +31,11 @@ def _toml(found: MeasuredWorkload, name: str, source: str) -> str:
     forward = "nobody marked it: it is in the gradients' ready times" if found.forward_ns is None else "median"
     optimizer = "nobody marked the end of a step" if found.optimizer_ns is None else "median"
     return "\n".join((
-        f"# Measured: {source}; {ranks} after the first.",
+        toml_comment(f"Measured: {source}; {ranks} after the first."),
         "[workload]",
-        f"name = {json.dumps(name)}",
-        f"description = {json.dumps(f'measured on {ranks}')}",
-        f"tensors = {json.dumps(TENSORS)}",
+        f"name = {toml_value(one_line(name))}",
+        f"description = {toml_value(f'measured on {ranks}')}",
+        f"tensors = {toml_value(TENSORS)}",
         f'forward = "{max(found.forward_ns or 0, 1)}ns"  # {forward}',
         f'optimizer = "{max(found.optimizer_ns or 0, 1)}ns"  # {optimizer}',
         "batch = 1  # not known to a record; changes no time",

@@ -7,22 +7,26 @@ mean time in GiB/s, since 2017-08; the size in bytes since 2021. Earlier bandwid
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from coordsim.formats.imported import Imported
 from coordsim.formats.shared.benchmark_table import (
     ALLREDUCE,
     LARGEST,
-    LARGEST_FILE,
     MOST_RANKS,
+    MOST_ROWS,
+    MOST_TABLES,
     Row,
     Spread,
     Table,
+    TableFile,
     bus_factor,
 )
-from coordsim.formats.shared.cluster_fragment import import_table
-from coordsim.formats.shared.small_files import small_text
+from coordsim.formats.shared.cluster_fragment import import_files
+from coordsim.formats.shared.sources import SourcePath
+from coordsim.formats.shared.wrapped_lines import Line, WrappedLines
 
 EXPECTED = "expected the table that gloo's benchmark prints (a header with elements, min, p50, p99 and max)"
 _HEADER = re.compile(r"\s*(?:size \(B\)\s+)?elements\s+min \((?:us|ns)\)\s+p50 \((?:us|ns)\)\s")
@@ -31,8 +35,11 @@ _WHOLE = re.compile(r"[0-9]{1,18}")
 _NUMBER = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,9})?|inf|nan")
 _ALGORITHM = re.compile(r"\s*Algorithm:\s+(\w{1,80})\s*")
 _TITLE = re.compile(r"\s*([A-Z0-9_]{1,80})\s*")
+_KNOWN = re.compile(r"REDUCE|GATHER|BARRIER|BROADCAST|EXCHANGE|ALLTOALL|ALL_TO_ALL|SCATTER|SEND|RECV")
 """Of a newer output: the algorithm, alone on its line, between the first rule and the device."""
-_OPTIONS = re.compile(r"\s*Options:\s+processes=(\d{1,9}), inputs=(\d{1,9})(?:, threads=(\d{1,9}))?")
+_OPTIONS = re.compile(
+    r"\s*Options:\s+processes=(\d{1,9}), inputs=(\d{1,9})(?:, threads=(\d{1,9}))?(?:.*\bverify=(\w+))?"
+)
 _TIMES = ("min", "p50", "p99", "max")
 _MEANS = ("avg", "bw", "bandwidth")
 _GIB = 1 << 30
@@ -50,38 +57,77 @@ class _Line(NamedTuple):
     mean_GiB: float | None
 
 
-def import_tables(paths: list[Path]) -> Imported:
-    """The table in ``paths``, one file. Raises InputError for several, and as :func:`read_gloo` does."""
-    return import_table(paths, "gloo-benchmark", read_gloo)
+def import_tables(paths: Sequence[SourcePath]) -> Imported:
+    """The tables in ``paths``. Raises InputError as :func:`read_gloo` does, where no file holds a table."""
+    return import_files(paths, "gloo-benchmark", read_gloo)
 
 
-def read_gloo(path: Path) -> Table:
-    """The table in ``path``. Raises InputError, with file and line, where there is none or a row makes no sense."""
-    table, threads, header = Table(path), 1, None
-    found: list[tuple[str, _Line]] = []
-    text, lost = small_text(path, LARGEST_FILE, EXPECTED)
-    for number, line in enumerate(text.splitlines(), 1):
-        where = f"line {number}"
-        words = line.split()
-        if _HEADER.match(line):
-            if found:
-                table.wrong_at(where, "", "a second table; give each run its own file")
-            header = [(name, unit) for name, unit in _COLUMN.findall(line)]
-        elif header is not None and words and _WHOLE.fullmatch(words[0]) and len(words) == len(header):
-            found.append((where, _line(table, where, dict(zip(header, words, strict=True)))))
-        elif header is not None and line.strip() == "VERIFY ERRORS":
-            table.wrong = 1  # the benchmark ends with the first size that is wrong
-        elif header is None and (name := _ALGORITHM.fullmatch(line) or _TITLE.fullmatch(line)):
-            table.algorithm = table.algorithm or name[1].lower()
-        elif header is None and (options := _OPTIONS.match(line)):
-            table.ranks, threads = int(options[1]), int(options[3] or 1)
-            if not 0 < table.ranks <= MOST_RANKS or threads < 1:
+def read_gloo(path: SourcePath) -> TableFile:
+    """The tables in a log. Raises InputError, with file and line, where there is none or a row makes no sense."""
+    lines = WrappedLines(path)
+    runs: list[_Run] = []
+    latest: dict[str, _Run] = {}
+    last = ""
+    for line in lines:
+        last = line.text
+        run = latest.get(line.writer)
+        if run is None or (run.rows and _begins(line.text)):
+            run = latest[line.writer] = _Run(Table(path, line.number, line.writer))
+            runs.append(run)
+            if len(runs) > MOST_TABLES:
+                run.table.wrong_at(f"line {line.number}", None, f"more than {MOST_TABLES:,} tables and writers")
+        run.feed(line)
+    whole = [run for run in runs if run.rows]
+    if not whole:
+        header = any(run.header is not None for run in runs)
+        Table(path).wrong_at("", None, f"{'no row below the header' if header else 'no header'}; {EXPECTED}")
+    for run in whole:
+        _finish(run.table, run.threads, run.rows)
+    whole[-1].table.note_cut(last, lines.ended, lines.lost)
+    return TableFile([run.table for run in whole])
+
+
+def _begins(text: str) -> bool:
+    """Whether another run begins behind the rows of one."""
+    return bool(_HEADER.match(text) or _ALGORITHM.fullmatch(text) or _OPTIONS.match(text) or _is_title(text))
+
+
+def _is_title(text: str) -> bool:
+    title = _TITLE.fullmatch(text)
+    return title is not None and _KNOWN.search(title[1]) is not None
+
+
+@dataclass
+class _Run:
+    """One run of the benchmark while it is read."""
+
+    table: Table
+    threads: int = 1
+    header: list[tuple[str, str]] | None = None
+    rows: list[tuple[str, _Line]] = field(default_factory=list)
+
+    def feed(self, line: Line) -> None:
+        """Read one line. Raises InputError for a row that makes no sense."""
+        where, text, table = f"line {line.number}", line.text, self.table
+        words = text.split()
+        if _HEADER.match(text):
+            self.header, table.line = _COLUMN.findall(text), line.number
+        elif self.header is not None:
+            if words and _WHOLE.fullmatch(words[0]) and len(words) == len(self.header):
+                self.rows.append((where, _line(table, where, dict(zip(self.header, words, strict=True)))))
+                if len(self.rows) > MOST_ROWS:
+                    table.wrong_at(where, None, f"more than {MOST_ROWS:,} rows")
+            elif text.strip() == "VERIFY ERRORS":
+                table.wrong = 1  # the benchmark ends with the first size that is wrong
+        elif name := _ALGORITHM.fullmatch(text) or (_TITLE.fullmatch(text) if _is_title(text) else None):
+            table.algorithm = name[1].lower()
+        elif options := _OPTIONS.match(text):
+            table.ranks, self.threads = int(options[1]), int(options[3] or 1)
+            if options[4] == "false":
+                table.wrong = None
+                table.unknown["rows with wrong results"] = "results were not checked (verify=false)"
+            if not 0 < table.ranks <= MOST_RANKS or self.threads < 1:
                 table.wrong_at(where, options[0][:80], "is no number of processes or threads")
-    if not found:
-        table.wrong_at("", None, f"{'no row below the header' if header else 'no header'}; {EXPECTED}")
-    _finish(table, threads, found)
-    table.cut(text, lost)
-    return table
 
 
 def _line(table: Table, where: str, columns: dict[tuple[str, str], str]) -> _Line:

@@ -1,61 +1,120 @@
-"""A benchmark's table as figures of a cluster."""
+"""Tables of benchmarks as figures of a cluster."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import tomlkit
+
 from coordsim.errors import InputError
-from coordsim.formats.imported import Imported
-from coordsim.formats.shared.benchmark_table import ALLREDUCE, Row, Table
+from coordsim.formats.imported import ClusterFigures, Imported
+from coordsim.formats.shared.benchmark_table import Row, Table, TableFile
+from coordsim.formats.shared.sources import SourcePath
+from coordsim.units import format_bytes
 
 _UNKNOWN = {
     "run": "a table of sizes has no steps and no gradients",
     "cost of a hop": "small messages are timed as a whole; cluster.data.hop_latency stays as the base says",
     "control plane": "nothing of it was measured: latency, overhead and host costs stay as the base says",
 }
+_NO_SPREAD = "nccl-tests prints means over its iterations"
+_MOST_TABLES = 10_000
 
 
-def import_table(paths: list[Path], form: str, read: Callable[[Path], Table]) -> Imported:
-    """The figures in ``paths``, which must be one table; that of an allreduce gives a cluster.
+def import_files(paths: Sequence[SourcePath], form: str, read: Callable[[SourcePath], TableFile]) -> Imported:
+    """The tables in ``paths``; each that is of an allreduce gives figures of a cluster.
 
-    Raises InputError for several files, and what ``read`` raises.
+    A file without a table beside others is listed as not read. Raises InputError, as ``read`` does, where none has one.
     """
-    if len(paths) > 1:
-        names = ", ".join(path.name for path in paths[:4])
-        raise InputError.one(str(paths[0].parent), "", names, f"{len(paths)} tables ({names}); import one at a time")
-    return imported(read(paths[0]), form)
+    tables: list[Table] = []
+    not_read: dict[str, int | str] = {}
+    problems: list[InputError] = []
+    for path in paths:
+        try:
+            file = read(path)
+        except InputError as error:
+            problems.append(error)
+            not_read[path.name] = error.problems[0].message
+            continue
+        tables += file.tables
+        not_read |= {f"{path.name}: {what}" if len(paths) > 1 else what: why for what, why in file.not_read.items()}
+        if len(tables) > _MOST_TABLES:
+            raise InputError.one(str(path), "", len(tables), f"more than {_MOST_TABLES:,} tables; import fewer files")
+    if not tables:
+        raise problems[0]
+    found = imported(tables, form)
+    found.not_read = not_read
+    return found
 
 
-def imported(table: Table, form: str) -> Imported:
-    """As :func:`import_table`, of a table that was read before."""
+def imported(tables: Sequence[Table], form: str) -> Imported:
+    """Some tables, at least one; a single one's figures are the summary, several are listed in it by number."""
+    clusters = {
+        number: ClusterFigures(_name(table, len(tables) > 1), _toml(table, form))
+        for number, table in enumerate(tables, 1) if table.gives_cluster
+    }  # fmt: skip
+    if len(tables) == 1:
+        summary = _figures(tables[0])
+    else:
+        summary = {"tables": [
+            {"number": number, "file": table.path.name, "line": table.line, "printed_by": table.writer or None,
+             "of": table.kind or None, **_figures(table)}
+            for number, table in enumerate(tables, 1)
+        ]}  # fmt: skip
+    files = list(dict.fromkeys(table.path.name for table in tables))
+    return Imported(form, files, summary, _UNKNOWN | _unknown_of(tables), clusters=clusters)
+
+
+def _unknown_of(tables: Sequence[Table]) -> dict[str, str]:
+    """What tables do not tell -> why; which of several tables that is of stands with it."""
+    numbers: dict[tuple[str, str], list[int]] = {}
+    for number, table in enumerate(tables, 1):
+        missing = dict(table.unknown)
+        if all(row.spread is None for row in table.rows):
+            missing.setdefault("spread", _NO_SPREAD)
+        for what, why in missing.items():
+            numbers.setdefault((what, why), []).append(number)
+    unknown: dict[str, str] = {}
+    for (what, why), of in numbers.items():
+        if len(of) < len(tables):
+            more = f" and {len(of) - 4:,} more" if len(of) > 4 else ""
+            what = f"{what} (table{'s' if len(of) > 1 else ''} {', '.join(map(str, of[:4]))}{more})"
+        unknown[what] = why
+    return unknown
+
+
+def _figures(table: Table) -> dict[str, Any]:
     smallest, largest = table.rows[0], table.rows[-1]
-    unknown = _UNKNOWN | table.unknown
     spread = [row for row in table.rows if row.spread is not None]
-    if not spread:
-        unknown["spread"] = "nccl-tests prints means over its iterations"
     bus = [row.bus_Bps for row in table.rows if row.bus_Bps is not None]
-    summary: dict[str, Any] = {
+    return {
         "collective": table.collective,
         "algorithm": table.algorithm,
         "ranks": table.ranks,
         "nodes": table.nodes,
         "gpus": table.gpus or None,
+        "version": table.version,
         "rows": len(table.rows),
         "rows_with_wrong_results": table.wrong,
+        "values_out_of_bounds": table.out_of_bounds,
         "smallest": {"bytes": smallest.nbytes, "time_s": smallest.time_ns / 1e9},
         "largest": {"bytes": largest.nbytes, "time_s": largest.time_ns / 1e9},
         "bus_bandwidth_Bps": largest.bus_Bps,
         "bus_bandwidth_p99_to_best_Bps": _interval(largest),
         "best_bus_bandwidth_Bps": max(bus, default=None),
+        "average_bus_bandwidth_Bps": table.average_bus_Bps,
         "table": [[row.nbytes, row.time_ns / 1e9] for row in table.rows],
         "spread": [_spread(row) for row in spread] or None,
-    }  # fmt: skip
-    toml = None
-    if table.collective == ALLREDUCE and largest.bus_Bps is not None and largest.bus_Bps >= 1:
-        toml = _toml(table, form, round(largest.bus_Bps))
-    return Imported(form, [table.path.name], summary, unknown, cluster_toml=toml)
+    }
+
+
+def _name(table: Table, several: bool) -> str:
+    """``all_reduce float sum, 8 ranks, 8 B to 128 MiB (log.txt, line 12)``."""
+    what = " ".join(filter(None, (table.collective or "unknown", table.kind)))
+    ranks = "unknown ranks" if table.ranks is None else f"{table.ranks} ranks"
+    sizes = " to ".join(dict.fromkeys(format_bytes(row.nbytes) for row in (table.rows[0], table.rows[-1])))
+    return f"{what}, {ranks}, {sizes}" + (f" ({table.path.name[-60:]}, line {table.line})" if several else "")
 
 
 def _spread(row: Row) -> list[float | None]:
@@ -72,13 +131,20 @@ def _interval(row: Row) -> list[float] | None:
     return [row.bus_Bps * row.time_ns / row.spread.p99_ns, row.bus_Bps * row.time_ns / row.spread.least_ns]
 
 
-def _toml(table: Table, form: str, bus_Bps: int) -> str:
-    lines = [
-        f"# Measured by {form}: bus bandwidth of the largest allreduce. Everything else comes from a base:",
-        "# coordsim simulate THIS_FILE --cluster NAME --workload NAME",
-    ]
+def _toml(table: Table, form: str) -> str:
+    bus = table.rows[-1].bus_Bps
+    assert bus is not None
+    document = tomlkit.document()
+    document.add(tomlkit.comment(f"Measured by {form}: bus bandwidth of the largest allreduce. The rest is a base's:"))
+    document.add(tomlkit.comment("coordsim simulate THIS_FILE --cluster NAME --workload NAME"))
     if (interval := _interval(table.rows[-1])) is not None:
-        lines.append(f"# Spread: {interval[0]:.4g} B/s at the 99th percentile of times, {interval[1]:.4g} at best.")
+        spread = f"Spread: {interval[0]:.4g} B/s at the 99th percentile of times, {interval[1]:.4g} at best."
+        document.add(tomlkit.comment(spread))
     if table.ranks is not None:
-        lines.append(f"ranks = {table.ranks}")
-    return "\n".join([*lines, "", "[cluster.data]", f'bus_bandwidth = "{bus_Bps}B/s"', ""])
+        document["ranks"] = table.ranks
+    data = tomlkit.table()
+    data["bus_bandwidth"] = f"{round(bus)}B/s"
+    cluster = tomlkit.table(is_super_table=True)
+    cluster["data"] = data
+    document["cluster"] = cluster
+    return tomlkit.dumps(document)

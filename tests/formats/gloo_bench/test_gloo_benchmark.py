@@ -108,7 +108,6 @@ def test_wrong_results_and_a_cut_are_told(tmp_path: Path) -> None:
     [
         ("", "no header"),
         (TEXT[: TEXT.index("        400 ")], "no row below the header"),
-        (TEXT + TEXT, "a second table"),
         (TEXT.replace(" 263 ", " -63 "), "line 11: '-63' is no p50"),
         (TEXT.replace(" 263 ", " 163 "), "line 11: its times do not grow"),
         (TEXT.replace(" 263 ", " 9" + 17 * "9" + " "), "is no p50"),
@@ -135,3 +134,26 @@ def test_damage_is_refused_or_read(tmp_path: Path, form: str, at: int, length: i
     (tmp_path / "t.txt").write_text(text[:at] + put + text[at + length :], encoding="utf-8")
     with suppress(InputError):
         import_tables([tmp_path / "t.txt"])
+
+
+WRAPS = ["[1,0]<stdout>:", "0: ", "2026-11-29T13:08:59.1Z ", "worker-1  | ", "\x1b[1m", "[rank0]: "]
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+def test_a_wrapped_log_says_what_the_plain_one_says(wrap: str, tmp_path: Path) -> None:
+    plain = import_tables([TABLE])
+    wrapped = read(tmp_path / "t.txt", "".join(f"{wrap}{line}\r\n" for line in TEXT.splitlines()))
+    assert (wrapped.summary, wrapped.cluster_toml) == (plain.summary, plain.cluster_toml)
+
+
+def test_several_tables_of_one_log(tmp_path: Path) -> None:
+    second = TEXT.replace("ALLREDUCE_RING_CHUNKED", "BARRIER_ALL_TO_ALL")
+    found = read(tmp_path / "t.txt", "+ ./benchmark\n" + TEXT + second)
+    assert [table["collective"] for table in found.summary["tables"]] == ["all_reduce", "barrier_all_to_all"]
+    assert list(found.clusters) == [1]
+
+
+def test_results_that_were_not_verified_are_not_known_to_be_right(tmp_path: Path) -> None:
+    found = read(tmp_path / "t.txt", TEXT.replace("verify=true", "verify=false"))
+    assert found.summary["rows_with_wrong_results"] is None
+    assert "rows with wrong results" in found.unknown

@@ -98,7 +98,7 @@ def test_two_formats_in_a_folder_are_chosen_between(tmp_path: Path) -> None:
 def test_an_archive_in_an_archive_is_not_opened(tmp_path: Path) -> None:
     inner = zipped(tmp_path / "inner.zip", {"t.txt": TABLE.read_bytes()}).read_bytes()
     read = import_source(zipped(tmp_path / "outer.zip", {"inner.zip": inner, "t.txt": TABLE.read_bytes()}), "auto")
-    assert read.not_read == {"files of no known format (inner.zip)": 1}
+    assert read.not_read == {"an archive in an archive; unpack the outer one first (inner.zip)": 1}
 
 
 def test_archives_in_a_folder_are_opened_and_a_damaged_one_is_listed(tmp_path: Path) -> None:

@@ -1,0 +1,105 @@
+"""``coordsim import``: archives, folders of several kinds, ``--format`` and ``--table``."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from coordsim.formats.table import FORMATS, SOURCES
+
+DATA = Path(__file__).parents[1] / "data"
+TABLE = DATA / "nccl_tests" / "all_reduce_2nodes.txt"
+OF = {
+    "horovod": DATA / "horovod_runs" / "tl_gloo_n4_cache.timeline.json.gz",
+    "kineto": DATA / "torch_traces" / "kineto_rank0.json.gz",
+    "chakra": DATA / "torch_traces" / "chakra_rank0.json.gz",
+    "flight-recorder": DATA / "torch_traces" / "flight_rank0.pickle",
+    "nccl-tests": TABLE,
+    "gloo-benchmark": DATA / "gloo_benchmark" / "allreduce_ring_chunked_4.txt",
+}
+
+
+@pytest.mark.parametrize("form", OF)
+@pytest.mark.parametrize("other", OF)
+def test_a_format_that_is_not_the_files_says_what_was_looked_for_and_what_stood_there(form, other, run):
+    result = run("import", str(OF[other]), "--format", form)
+    if form == other:
+        assert result.exit_code == 0
+        return
+    assert result.exit_code == 2
+    signs = next(source.signs for source in SOURCES if source.name == form)
+    assert f"expected {signs}; the file begins with " in result.stderr
+    assert f", which looks like {other}" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("form", sorted(set(FORMATS) & set(OF)))
+def test_a_format_for_a_file_of_no_known_kind_says_what_stood_there(form, run, tmp_path):
+    (tmp_path / "t").write_text("hello, world\n")
+    result = run("import", str(tmp_path / "t"), "--format", form)
+    assert result.exit_code == 2
+    assert "the file begins with 'hello, world'" in result.stderr
+    (tmp_path / "t").write_text("")
+    assert "the file is empty" in run("import", str(tmp_path / "t"), "--format", form).stderr
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"# OSU MPI Allreduce Latency Test v7.3\n# Size\n8  1.2\n", "a table of the OSU micro-benchmarks"),
+        (b"#  Intel(R) MPI Benchmarks 2021.3, MPI-1 part\n", "a table of the Intel MPI benchmarks"),
+        (b"#bytes #repetitions t_min[usec]\n", "oneCCL's or Intel's MPI benchmark"),
+        (b"\x28\xb5\x2f\xfdxxxx", "compressed by zstd; unpack it first"),
+        (b"\xfd7zXZ\0xxxx", "compressed by xz; unpack it first"),
+        (b"SQLite format 3\0xxxx", "an SQLite database"),
+    ],
+)
+def test_formats_that_are_not_read_are_named(data, said, run, tmp_path):
+    (tmp_path / "t").write_bytes(data)
+    result = run("import", str(tmp_path / "t"))
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_what_was_not_read_is_on_the_screen_and_in_the_json(run, tmp_path):
+    with zipfile.ZipFile(tmp_path / "job.zip", "w") as archive:
+        archive.writestr("logs/all_reduce.txt", TABLE.read_text())
+        archive.writestr("job.sh", "#!/bin/sh\n")
+    assert "files of no known format (job.sh): 1" in run("import", str(tmp_path / "job.zip")).stdout
+    found = json.loads(run("import", str(tmp_path / "job.zip"), "--json").stdout)
+    assert found["not_read"] == {"files of no known format (job.sh)": 1}
+    assert found["files"] == ["all_reduce.txt"]
+
+
+def test_one_of_several_tables_is_chosen_by_its_number(run, tmp_path):
+    text = TABLE.read_text()
+    faster = text.replace("13.60   20.40", "26.66   39.99")
+    (tmp_path / "t.txt").write_text(text + text.replace("float     sum", "float    none") + faster)
+    result = run("import", str(tmp_path / "t.txt"))
+    assert "3 tables" in result.stdout
+    assert "  2  unknown collective, 4 ranks, 8 B to 128 MiB" in result.stdout
+    assert "--out cluster.toml --table 1" in result.stderr
+    out = tmp_path / "c.toml"
+    refused = run("import", str(tmp_path / "t.txt"), "--out", str(out))
+    assert refused.exit_code == 2
+    assert "2 tables give figures of a cluster; choose one with --table N (1: all_reduce, 4 ranks" in refused.stderr
+    refused = run("import", str(tmp_path / "t.txt"), "--out", str(out), "--table", "2")
+    assert "table 2 gives no figures" in refused.stderr
+    assert run("import", str(tmp_path / "t.txt"), "--out", str(out), "--table", "3").exit_code == 0
+    assert tomllib.loads(out.read_text()) == {"ranks": 4, "cluster": {"data": {"bus_bandwidth": "39990000000B/s"}}}
+    assert run("simulate", str(out), "--cluster", "summit", "--workload", "resnet50", "--steps", "2").exit_code == 0
+    assert run("import", str(tmp_path / "t.txt"), "--table", "3").exit_code == 2
+
+
+def test_a_folder_of_hundreds_of_logs_is_read(run, tmp_path):
+    for number in range(300):
+        folder = tmp_path / f"node{number % 10}"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{number}.log").write_text(TABLE.read_text() if number % 3 else "Job failed: no GPU\n")
+    found = json.loads(run("import", str(tmp_path), "--json").stdout)
+    assert len(found["found"]["tables"]) == 200
+    assert found["not_read"] == {"files of no known format (0.log, 120.log, 150.log and 97 more)": 100}
