@@ -9,6 +9,7 @@ from coordsim.report.tables import Page
 from coordsim.units import format_rate
 
 _LABEL = 26
+_MOST_SENTENCES = 24
 _UNITS = ("_s", "bytes", "_Bps")
 
 
@@ -17,8 +18,13 @@ def import_report(facts: dict[str, Any], title: str, page: Page) -> str:
     files = len(facts["files"])
     many = f", {text.plural(files, 'file')}" if files != 1 else ""
     lines = [page.bold(line) for line in page.wrap(f"{title}: {facts['format']}{many}", rest="  ")]
-    rows = [(_words(key), _told(key, value)) for key, value in facts["found"].items()]
+    texts = {text for entries in facts["found"].values() for text in _texts(entries)}
+    rows = [
+        (_words(key), _told(key, value)) for key, value in facts["found"].items()
+        if not (isinstance(value, list) and texts.intersection(map(str, value))) and not _texts(value)
+    ]  # fmt: skip
     lines += ["", *tables.facts([row for row in rows if row[1]], page, label=_LABEL)]
+    lines += _sections(facts["found"], page)
     gives = [name for name, given in facts["gives"].items() if given]
     lines += ["", *tables.facts([("gives", ", ".join(f"a {name}" for name in gives) or "nothing to write")], page,
                                 label=_LABEL)]  # fmt: skip
@@ -27,6 +33,25 @@ def import_report(facts: dict[str, Any], title: str, page: Page) -> str:
         for sentence in tables.reasons(facts["unknown"]):
             lines += [page.dim(line) for line in page.wrap(sentence, "  - ")]
     return "\n".join(lines)
+
+
+def _texts(value: Any) -> list[str]:
+    """The sentences of entries that say themselves in words (``text``), for a section of their own."""
+    entries = value if isinstance(value, list) else []
+    return [entry["text"] for entry in entries if isinstance(entry, dict) and "text" in entry]
+
+
+def _sections(found: dict[str, Any], page: Page) -> list[str]:
+    """Entries with sentences, one below the other under their key."""
+    lines: list[str] = []
+    for key, value in found.items():
+        if texts := _texts(value):
+            lines += ["", page.bold(_words(key))]
+            for sentence in texts[:_MOST_SENTENCES]:
+                lines += page.wrap(sentence, "  - ")
+            if len(texts) > _MOST_SENTENCES:
+                lines.append(f"  {len(texts) - _MOST_SENTENCES:,} more in --json")
+    return lines
 
 
 def _words(key: str) -> str:
