@@ -29,7 +29,7 @@ class Call(NamedTuple):
 
     operations: tuple[Operation, ...]
     closed: bool
-    """Whether it is whole: one record, or a batch with the record that closes it."""
+    """Whether nothing can follow: a batch with the record that closes it, or one record that has begun."""
 
 
 class Key(NamedTuple):
@@ -220,7 +220,7 @@ class Job:
             operation = Operation(record.name, record.operation, record.tensors)
             operations.append(self._operations.setdefault(operation, operation))
         state = _state(closing) if closing is not None else min(map(_state, records))
-        return Call(tuple(operations), closing is not None or len(records) == 1), state
+        return Call(tuple(operations), closing is not None or (len(records) == 1 and state != SCHEDULED)), state
 
     def _place(self, call: Call) -> int:
         place = self._places.setdefault(call, len(self.calls))

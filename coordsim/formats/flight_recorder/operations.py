@@ -72,18 +72,17 @@ def disagreement(calls: Sequence[Call], size: int | None) -> Disagreement | None
     distinct = set(calls)
     if len(distinct) < 2:
         return None
-    whole = [call for call in distinct if call.closed]
-    longest = max(distinct, key=lambda call: (call.closed, len(call.operations)))
+    longest = max(distinct, key=lambda call: len(call.operations))
     names = [family(operation) for operation in longest.operations]
     for call in distinct:
         own = [family(operation) for operation in call.operations]
-        begun = not call.closed and own == names[: len(own)]
-        if own != names and not begun:
+        if own != names and (call.closed or own != names[: len(own)]):
             return Disagreement("operation", "the operation differs")
-    if len(whole) < len(distinct):
-        return None  # batches that were still being called
+    whole = [call for call in calls if len(call.operations) == len(names)]
+    if len(whole) < len(calls):
+        size = None  # a batch was still being called
     for place, name in enumerate(names):
-        parts = [call.operations[place] for call in calls]
+        parts = [call.operations[place] for call in whole]
         problem = _values(name, parts, size) or _types(name, parts)
         if problem is not None:
             return problem

@@ -2,8 +2,8 @@
 
     python -m tests.data.flight_recorder.make [JOB ...]
 
-Each job leaves one folder with a dump for each rank. Jobs that hang are ended by a timer: every rank dumps its buffer two
-seconds after its last call and exits. What each job does stands at its function.
+Each job leaves one folder with a dump for each rank. A timer ends the jobs: every rank dumps its buffer after two seconds
+and exits some time later. What each job does stands at its function.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STUCK_AFTER_S = 2.0
 
 
 def mesh(rank: int) -> None:
-    """A healthy job on a 2 x 2 mesh: reductions of both dimensions, a ring of sends, uneven exchanges, coalesced calls."""
+    """A healthy job on a 2 x 2 mesh: reductions of both dimensions, sends, uneven exchanges, coalesced calls."""
     sides = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
     for _ in range(3):
         dist.all_reduce(torch.ones(10), group=sides["tp"].get_group())

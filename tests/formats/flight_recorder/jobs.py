@@ -1,4 +1,4 @@
-"""Makes dumps as NCCL's process group records them: groups with their numbers, coalesced calls, sends, a ring buffer."""
+"""Makes dumps as NCCL's process group records them: groups and their numbers, coalesced calls, sends, a ring."""
 
 from __future__ import annotations
 
@@ -40,27 +40,27 @@ class Rank:
         """A collective on one tensor for each number of values."""
         counters = self._of(group)
         counters.collective += 1
-        self._record(group, f"nccl:{name}", inputs, inputs if outputs is None else outputs, state, dtype)
+        self.record(group, f"nccl:{name}", inputs, inputs if outputs is None else outputs, state, dtype)
 
     def coalesced(self, group: str, name: str, sizes: Sequence[int], state: str = DONE) -> None:
         """Several collectives under one number; the record that closes them has the state."""
         counters = self._of(group)
         counters.collective += 1
         for size in sizes:
-            self._record(group, f"nccl:{name}", [size], [size], SCHEDULED)
-        self._record(group, "nccl:coalesced", [], [], state)
+            self.record(group, f"nccl:{name}", [size], [size], SCHEDULED)
+        self.record(group, "nccl:coalesced", [], [], state)
 
     def message(self, group: str, sent: bool, peer: int, size: int, state: str = DONE) -> None:
         """A send to, or a receive from, a rank of the group."""
         self._of(group).p2p += 1
-        self._record(group, self._channel(group, sent, peer), [size], [size], state, p2p=True)
+        self.record(group, self.channel(group, sent, peer), [size], [size], state, p2p=True)
 
     def batch(self, group: str, messages: Sequence[tuple[bool, int, int]], state: str = DONE) -> None:
         """Sends and receives (sent, peer, size) as ``batch_isend_irecv`` records them."""
         self._of(group).p2p += 1
         for sent, peer, size in messages:
-            self._record(group, self._channel(group, sent, peer), [size], [size], SCHEDULED, p2p=True)
-        self._record(group, "nccl:coalesced", [], [], state, p2p=True)
+            self.record(group, self.channel(group, sent, peer), [size], [size], SCHEDULED, p2p=True)
+        self.record(group, "nccl:coalesced", [], [], state, p2p=True)
 
     def write(self, path: Path, ring: int = 10**9, as_json: bool = False) -> Path:
         """The last ``ring`` records, with the groups that the rank is in."""
@@ -78,11 +78,11 @@ class Rank:
     def _of(self, group: str) -> Counters:
         return self.counters.setdefault(group, Counters())
 
-    def _channel(self, group: str, sent: bool, peer: int) -> str:
+    def channel(self, group: str, sent: bool, peer: int) -> str:
         own = list(self.groups[group][1]).index(self.rank)
         return f"nccl:send {own}->{peer}" if sent else f"nccl:recv {own}<-{peer}"
 
-    def _record(
+    def record(
         self, group: str, name: str, inputs: Sequence[int], outputs: Sequence[int], state: str, dtype: str = "Float",
         p2p: bool = False,
     ) -> None:  # fmt: skip

@@ -68,7 +68,10 @@ def test_who_is_behind_and_what_differs(tmp_path: Path) -> None:
 
     found = import_dumps([dump(tmp_path / "dump_0", waits), dump(tmp_path / "dump_1", stuck)])
     assert found.summary["behind"] == [1]
-    assert [(each["kind"], each["number"]) for each in found.summary["findings"]] == [("operation", 18), ("missing", 19)]
+    assert [(each["kind"], each["number"]) for each in found.summary["findings"]] == [
+        ("operation", 18),
+        ("missing", 19),
+    ]
     assert found.summary["findings"][0]["calls"] == {
         "rank 0": "gloo:all_reduce of 16,640 Float (66,560 B)", "rank 1": "gloo:broadcast of 16,640 Float (66,560 B)",
     }  # fmt: skip
