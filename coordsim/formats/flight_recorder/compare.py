@@ -207,6 +207,7 @@ class _Group:
         ]  # fmt: skip
         if not begun:
             self._note_short(proven)
+            self._note_open(proven)
             return []
         number = min(begun)
         here: dict[int, int] = {}
@@ -223,6 +224,17 @@ class _Group:
         name = call.operations[0].name
         if lacking and waiting:
             return [self._missing(number, name, what, lacking, waiting)]
+        unclear = tuple(
+            rank
+            for rank in self.members
+            if rank in self.job.ranks and rank not in here and not self._has_passed(rank, number)
+        )
+        if unclear:
+            text = (
+                f"{what}: open on {self._names(waiting)}; the buffers of {self._names(unclear)} hold no call of this "
+                "group and do not go back to the first, so nothing says whether they made it."
+            )
+            return [Finding("unclear", self.label, number, name, text, waiting=waiting)]
         begun_on = tuple(rank for rank in waiting if here[rank] == STARTED)
         idle = tuple(rank for rank in waiting if here[rank] == SCHEDULED)
         if self.absent:
@@ -256,6 +268,10 @@ class _Group:
     def _lacks(self, rank: int, calls: RankCalls, number: int) -> bool:
         """Whether this rank has certainly not made the call: its buffer goes on, or is whole, and ends before it."""
         return calls.last < number and (bool(calls.numbers) or calls.from_start)
+
+    def _has_passed(self, rank: int, number: int) -> bool:
+        """Whether the rank has later calls: then this one was only not recorded, or is overwritten."""
+        return rank in self.ranks and self.ranks[rank].last > number
 
     def _missing(
         self, number: int, name: str, what: str, lacking: tuple[int, ...], waiting: tuple[int, ...]
@@ -302,11 +318,23 @@ class _Group:
                 "without all ranks: it was taken earlier"
             )
 
+    def _note_open(self, proven: int) -> None:
+        """Calls that ended on one rank, so that all have made them, and are open on another."""
+        slow = [
+            rank for rank, calls in self.ranks.items()
+            if (place := calls.place(proven)) is not None and calls.states[place] != DONE
+        ]  # fmt: skip
+        if slow:
+            self.notes.append(f"call {proven} has ended on other ranks and was still open on {self._names(slow)}")
+
     def _seen(self) -> str:
         """Which calls are in each rank's buffer, ranks that are alike together."""
         spans: dict[str, list[int]] = {}
         for rank, calls in self.ranks.items():
-            span = f"calls {calls.numbers[0]} to {calls.last}" if calls.numbers else "no collective"
+            span = "no collective"
+            if calls.numbers:
+                first = calls.numbers[0]
+                span = f"call {first}" if first == calls.last else f"calls {first} to {calls.last}"
             sends = len(calls.messages)
             more = f" and {plural(sends, 'send or receive', 'sends and receives')}" if sends else ""
             spans.setdefault(span + more, []).append(rank)

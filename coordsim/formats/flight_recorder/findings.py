@@ -13,7 +13,7 @@ class Finding:
     - "operation", "size", "type": calls of one number contradict each other;
     - "missing": a rank has not called what others wait in;
     - "not-started": all called, some devices have not begun;
-    - "no-dump", "members-unknown": a call is open, and the dumps do not say who is missing;
+    - "no-dump", "members-unknown", "unclear": a call is open, and the dumps do not say who is missing;
     - "send", "receive": no peer has the other half;
     - "cycle": ranks wait for each other in several groups.
     """

@@ -116,7 +116,7 @@ class Job:
     descriptions: dict[Key, str] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
     names: Counter[str] = field(default_factory=Counter)
-    """Records of all ranks, by name."""
+    """Records of all ranks, by name; sends and receives without their ranks."""
     shared_numbers: bool = False
     early: bool = False
     """Whether a dump is of a version in which batches of sends may take numbers of collectives (up to torch 2.6)."""
@@ -138,7 +138,7 @@ class Job:
                 self.strangers.add(key)
             self.groups.setdefault(key, {})[rank] = self._fold(entries, dump.whole)
         for entry in dump.entries:
-            self.names[entry.name if entry.peers is None else entry.name.partition(" ")[0]] += 1
+            self.names[entry.name if entry.peers is None else f"{entry.name.partition(' ')[0]} a->b"] += 1
         return rank
 
     def label(self, key: Key) -> str:
@@ -149,7 +149,8 @@ class Job:
 
     def is_default(self, key: Key) -> bool:
         """Whether the group is that of all ranks."""
-        return self.descriptions.get(key) == "default_pg"
+        description = self.descriptions.get(key, "")
+        return description == "default_pg" or (key.name == "0" and not description)
 
     def join_unknown(self) -> None:
         """Put calls of ranks that do not know a group's members to those of ranks that do, where one group fits."""
@@ -167,7 +168,7 @@ class Job:
         open_batch: list[Entry] = []
         numbered: dict[int, list[Entry]] = {}
         for entry in entries:
-            if entry.p2p or entry.peers is not None:
+            if entry.p2p:
                 if entry.closes_batch:
                     self._close(rank, open_batch, entry)
                     open_batch = []
@@ -241,7 +242,8 @@ def _by_group(dump: Dump) -> dict[tuple[Key, str], list[Entry]]:
         pair = (entry.group, entry.description)
         known = keys.get(pair)
         if known is None:
-            known = keys[pair] = (Key(entry.group, members_of(dump, entry.group, entry.status)), entry.description)
+            members = entry.members or members_of(dump, entry.group, entry.status)
+            known = keys[pair] = (Key(entry.group, members), entry.description)
         groups.setdefault(known, []).append(entry)
     called = {name for name, _ in keys}
     for name, group in dump.groups.items():

@@ -55,8 +55,8 @@ def family(operation: Operation) -> str:
 
 def is_known(name: str) -> bool:
     """Whether the operation of a record (``nccl:all_reduce``) has rules for its sizes; sends and receives have."""
-    operation = name.rpartition(":")[2].partition(" ")[0]
-    return operation in _FAMILY_OF or operation in ("send", "recv")
+    operation, _, peers = name.rpartition(":")[2].partition(" ")
+    return operation in _FAMILY_OF or (operation in ("send", "recv") and bool(peers))
 
 
 def needs_all(call: Call) -> bool:

@@ -32,6 +32,8 @@ _RANK_END = re.compile(r"(?:^|[_.-])([0-9]{1,7})(?:\.(?:pickle|pkl|json|bin|gz|d
 _EMPTY = re.compile(rb'"entries"\s*:\s*\[\s*\]')
 _RANKS = re.compile(r"\[\s*(?:[0-9]{1,7}(?:\s*,\s*[0-9]{1,7})*)?\s*\]")
 _PEERS = re.compile(r"(send|recv)\s+([0-9]{1,7})\s*(->|<-)\s*([0-9]{1,7})")
+_CLOSING = re.compile(r"coalesced|[A-Z_]+_coalesced")
+"""NCCL closes a batch with the name of its kind in capitals; all_gather_into_tensor_coalesced is a call of its own."""
 _HEAD = 4096
 _MOST = 1 << 62
 
@@ -75,6 +77,9 @@ class Entry:
     completed_ns: int | None
     timeout_ns: int | None
     p2p: bool
+    """Whether it is a send or receive, or closes a batch of them."""
+    members: tuple[int, ...] | None
+    """The group's ranks, where the record itself has them."""
 
     @property
     def done(self) -> bool:
@@ -90,9 +95,7 @@ class Entry:
     @property
     def closes_batch(self) -> bool:
         """Whether the record stands for a whole coalesced call and has no tensors of its own."""
-        return (self.operation == "coalesced" or self.operation.endswith("_coalesced")) and not (
-            self.tensors.inputs or self.tensors.outputs
-        )
+        return _CLOSING.fullmatch(self.operation) is not None
 
 
 class Group(NamedTuple):
@@ -108,7 +111,7 @@ class Dump:
     path: Path
     version: str = ""
     rank: int | None = None
-    """From the file's name: the dump itself does not say."""
+    """From the file's name: PyTorch's dumps do not say, those of other tools may."""
     entries: list[Entry] = field(default_factory=list)
     groups: dict[str, Group] = field(default_factory=dict)
     """By name."""
@@ -144,6 +147,8 @@ def read_dump(path: Path, room: int = MOST_ENTRIES) -> Dump:
     dump.rank = rank_of(path.name)
     values = _unpickled(dump, room) if first_bytes(path, _HEAD)[:1] == b"\x80" else _json(dump, room)
     dump.version = _short(values.get("version", ""))[:20]
+    own = values.get("rank")
+    dump.rank = own if type(own) is int and 0 <= own < 10**7 else dump.rank
     _groups(dump, values)
     return dump
 
@@ -200,7 +205,7 @@ def _json(dump: Dump, room: int) -> dict[str, Any]:
     text = JsonText(dump.path, EXPECTED, "entry")
     values: dict[str, Any] = {}
     for key, value in members(text, frozenset({"entries"})):
-        if key in ("version", "pg_config", "pg_status"):
+        if key in ("version", "pg_config", "pg_status", "rank"):
             values[key] = value
         elif key == "entries":
             values[key] = None
@@ -247,7 +252,8 @@ def _entry(dump: Dump, index: int, entry: Any) -> Entry:
         _time(path, where, entry, "time_discovered_started_ns"),
         _time(path, where, entry, "time_discovered_completed_ns"),
         timeout * 1_000_000 if timeout else None,
-        entry["is_p2p"] is True if "is_p2p" in entry else match is not None,
+        entry.get("is_p2p") is True or operation.partition(" ")[0] in ("send", "recv"),
+        _ranks(entry.get("process_group_ranks")),
     )  # fmt: skip
 
 
@@ -331,7 +337,8 @@ def _groups(dump: Dump, values: dict[str, Any]) -> None:
     for name, group in config.items():
         described = isinstance(group, dict)
         text = group.get("ranks") if described else group  # torch 2.3 lists the ranks themselves
-        dump.groups[_short(name)] = Group(_short(group.get("desc", "")) if described else "", _ranks(text))
+        known = Group(_short(group.get("desc", "")) if described else "", _ranks(text))
+        dump.groups[_short(group.get("name", name)) if described else _short(name)] = known
     for name, group in status.items():
         numbers = {}
         for key, value in group.items():

@@ -2,8 +2,8 @@
 
     python -m tests.data.flight_recorder.make [JOB ...]
 
-Each job leaves one folder with a dump for each rank. A timer ends the jobs: every rank dumps its buffer after two seconds
-and exits some time later. What each job does stands at its function.
+Each job leaves one folder with a dump for each rank. A timer ends the jobs: every rank dumps its buffer after two
+seconds and exits some time later. What each job does stands at its function.
 """
 
 from __future__ import annotations
