@@ -120,7 +120,8 @@ class _Group:
             if len(by_call) < 2:
                 continue
             calls = [self.job.calls[call] for call, ranks in by_call.items() for _ in ranks]
-            size = len(self.members) if self.all_here and len(calls) == len(self.members) else None
+            complete = self.all_here and not self.job.sizes_in_part and len(calls) == len(self.members)
+            size = len(self.members) if complete else None
             problem = disagreement(calls, size)
             if problem is None:
                 continue

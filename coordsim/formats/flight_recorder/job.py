@@ -120,6 +120,8 @@ class Job:
     shared_numbers: bool = False
     early: bool = False
     """Whether a dump is of a version in which batches of sends may take numbers of collectives (up to torch 2.6)."""
+    sizes_in_part: bool = False
+    """Whether a dump is of a version that does not record all sizes of exchanges (before torch 2.5)."""
     strangers: set[Key] = field(default_factory=set)
     """Groups that were called by a rank which is not among their recorded members."""
     _places: dict[Call, int] = field(default_factory=dict)
@@ -132,6 +134,7 @@ class Job:
         self.ranks[rank] = Rank(label, dump.whole, dump.version, len(dump.entries), dump.status)
         self.shared_numbers |= dump.shared_numbers
         self.early |= dump.version_number <= (2, 4)
+        self.sizes_in_part |= dump.version_number < (2, 4)
         for (key, description), entries in _by_group(dump).items():
             self.descriptions[key] = self.descriptions.get(key) or description
             if key.members is not None and rank >= 0 and entries and rank not in key.members:

@@ -6,7 +6,9 @@ import pickletools
 import re
 
 MOST_BYTES = 1 << 25
-"""Of operations without text: each byte may make an object, so this bounds memory at about 2 GB for hostile files."""
+"""Of operations without text; some hundred thousand entries have that many."""
+MOST_CONTAINERS = 1 << 22
+"""Lists, dicts and tuples of a pickle, some 60 bytes each: a file of nothing else would fill the memory."""
 LONGEST_NUMBER = 128
 """Bytes of an integer: no counter or time is longer."""
 MOST_REMEMBERED = 1 << 23
@@ -62,19 +64,26 @@ def _tables() -> tuple[re.Pattern[bytes], dict[int, int], frozenset[int]]:
     return re.compile(b"(?:" + b"|".join(fixed) + b")*+", re.DOTALL), counted, frozenset(lines)
 
 
+_CONTAINERS = b"]}ldt\x85\x86\x87"
 _RUN, _LENGTHS, _LINE_CODES = _tables()
 
 
 def check_operations(data: bytes) -> None:
     """Raises NotPlainError for the first operation that is not allowed, is cut off, or is one too many."""
-    at = spent = 0
+    at = spent = containers = 0
     while True:
         match = _RUN.match(data, at)
         assert match is not None
-        spent += match.end() - at + 1
+        run = match[0]
+        spent += len(run) + 1
         at = match.end()
-        if spent > MOST_BYTES:
-            raise NotPlainError(f"has more than {MOST_BYTES:,} bytes of operations")
+        # an argument's byte can look like one of these, which only makes the count too high
+        containers += len(run) - len(run.translate(None, _CONTAINERS))
+        if spent > MOST_BYTES or containers > MOST_CONTAINERS:
+            raise NotPlainError(
+                f"has more than {MOST_BYTES:,} bytes of operations" if spent > MOST_BYTES
+                else f"has more than {MOST_CONTAINERS:,} lists, dicts and tuples"
+            )  # fmt: skip
         if at >= len(data):
             raise NotPlainError("no whole pickle: it ends without STOP")
         code = data[at]

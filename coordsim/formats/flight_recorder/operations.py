@@ -7,7 +7,9 @@ over all ranks.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from coordsim.formats.flight_recorder.job import Call, Operation
@@ -35,7 +37,15 @@ _FAMILIES = {
     "coalesced": ("coalesced", "ALLGATHER_coalesced", "REDUCE_SCATTER_coalesced", "ALLTOALL_coalesced"),
 }  # fmt: skip
 """Names under which backends record the same collective."""
-_FAMILY_OF = {name: family for family, names in _FAMILIES.items() for name in names}
+_LIBRARY = re.compile(r"^(?:nccl|hccl|xccl|rccl|mccl|ucc)(?=[A-Za-z])")
+
+
+def _plain(name: str) -> str:
+    """A name without the library in front (HcclAllReduce), capitals and underscores."""
+    return _LIBRARY.sub("", name.lower()).replace("_", "")
+
+
+_FAMILY_OF = {_plain(name): family for family, names in _FAMILIES.items() for name in names}
 _NEEDS_ALL = frozenset({"all_reduce", "all_gather", "reduce_scatter", "all_to_all", "barrier", "coalesced"})
 _SAME_VALUES = frozenset({"all_reduce", "broadcast", "reduce"})
 
@@ -50,13 +60,18 @@ class Disagreement(NamedTuple):
 
 def family(operation: Operation) -> str:
     """The collective in common words; the operation's own name where it is not known."""
-    return _FAMILY_OF.get(operation.operation, operation.operation)
+    return _family(operation.operation)
+
+
+@lru_cache(maxsize=4096)
+def _family(name: str) -> str:
+    return _FAMILY_OF.get(_plain(name), name)
 
 
 def is_known(name: str) -> bool:
     """Whether the operation of a record (``nccl:all_reduce``) has rules for its sizes; sends and receives have."""
     operation, _, peers = name.rpartition(":")[2].partition(" ")
-    return operation in _FAMILY_OF or (operation in ("send", "recv") and bool(peers))
+    return _plain(operation) in _FAMILY_OF or (operation in ("send", "recv") and bool(peers))
 
 
 def needs_all(call: Call) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 from coordsim.formats.flight_recorder.job import Job
 
@@ -19,9 +20,12 @@ def names_of(job: Job, ranks: Iterable[int]) -> str:
 
 
 def ranks_in_words(ranks: Iterable[int]) -> str:
-    """Ranks as spans, at most eight of them: rank 3; ranks 0 to 5, 9."""
+    """Ranks as spans, at most eight of them: rank 3; ranks 0 to 5, 9; ranks 1, 9, ..., 505."""
     spans: list[list[int]] = []
     ordered = sorted({rank for rank in ranks if rank >= 0})
+    steps = {after - before for before, after in pairwise(ordered)}
+    if len(ordered) > 4 and len(steps) == 1 and (step := steps.pop()) > 1:
+        return f"ranks {ordered[0]}, {ordered[1]}, ..., {ordered[-1]} ({len(ordered):,}, in steps of {step})"
     for rank in ordered:
         if spans and rank == spans[-1][1] + 1:
             spans[-1][1] = rank
