@@ -185,7 +185,8 @@ def test_json_and_pickle_are_one(tmp_path: Path) -> None:
     ("name", "rank"),
     [
         ("nccl_trace_rank_0", 0), ("nccl_trace_rank_container-node02_5", 5), ("flight_rank12.pickle", 12),
-        ("3.json", 3), ("rank_7_dump.json", 7), ("comm_lib_trace_rank_511", 511), ("dump_1.json.gz", 1), ("trace.json", None),
+        ("3.json", 3), ("rank_7_dump.json", 7),
+        ("comm_lib_trace_rank_511", 511), ("dump_1.json.gz", 1), ("trace.json", None),
         ("host7.json", None),
     ],
 )  # fmt: skip
