@@ -81,7 +81,10 @@ class _Group:
         if self._number_alike():
             findings += self._differing()
             findings += self._waiting()
+        self._note_gaps()
         key_members = self.key.members if self.recorded else None
+        if key_members is None and not self.job.is_default(self.key) and any(r.messages for r in self.ranks.values()):
+            self.notes.append("sends and receives not compared, for they name members by their place in the group")
         findings += open_messages(self.job, self.key, self.ranks, key_members)
         calls = max((len(rank.numbers) for rank in self.ranks.values()), default=0)
         return GroupReport(
@@ -223,33 +226,13 @@ class _Group:
         call = self.job.calls[first.calls[place]]
         what = f"{self.label}, call {number}, {in_words(call)}"
         name = call.operations[0].name
-        if lacking and waiting:
+        if lacking:
             return [self._missing(number, name, what, lacking, waiting)]
-        unclear = tuple(
-            rank
-            for rank in self.members
-            if rank in self.job.ranks and rank not in here and not self._has_passed(rank, number)
-        )
-        if unclear:
-            text = (
-                f"{what}: open on {self._names(waiting)}; the buffers of {self._names(unclear)} hold no call of this "
-                "group and do not go back to the first, so nothing says whether they made it."
-            )
-            return [Finding("unclear", self.label, number, name, text, waiting=waiting)]
+        problem = self._not_known(what, here, waiting, number)
         begun_on = tuple(rank for rank in waiting if here[rank] == STARTED)
         idle = tuple(rank for rank in waiting if here[rank] == SCHEDULED)
-        if self.absent:
-            text = (
-                f"{what}: open on all {len(waiting)} ranks that left a dump and made it ({self._names(waiting)}); "
-                f"{self._names(self.absent)} left no dump, so nothing says whether they made it."
-            )
-            return [Finding("no-dump", self.label, number, name, text, waiting=waiting)]
-        if not self.recorded and len(self.ranks) < max(len(self.job.ranks), 2):
-            text = (
-                f"{what}: open on {self._names(waiting)}; the dumps do not list this group's members, and no other "
-                "dump has the call, so whether a rank is missing, and which, is not known."
-            )
-            return [Finding("members-unknown", self.label, number, name, text, waiting=waiting)]
+        if problem is not None:
+            return [Finding(problem[0], self.label, number, name, problem[1], waiting=waiting)]
         if begun_on and idle and len(here) == len(waiting):
             text = (
                 f"{what}: all have called it; {self._names(begun_on)} {verb(begun_on, 'has', 'have')} started it and "
@@ -258,6 +241,31 @@ class _Group:
             return [Finding("not-started", self.label, number, name, text, waited_for=idle, waiting=begun_on)]
         self.notes.append(f"call {number} ({name}) was open, and called by all, when the dumps were taken")
         return []
+
+    def _not_known(
+        self, what: str, here: dict[int, int], waiting: tuple[int, ...], number: int
+    ) -> tuple[str, str] | None:
+        """Kind and sentence where the dumps leave open whether all ranks have made an open call."""
+        unclear = tuple(
+            rank for rank in self.members
+            if rank in self.job.ranks and rank not in here and not self._has_passed(rank, number)
+        )  # fmt: skip
+        if unclear:
+            return "unclear", (
+                f"{what}: open on {self._names(waiting)}; the dumps of {self._names(unclear)} are cut off, or hold no "
+                "call of this group and do not go back to the first, so nothing says whether they made it."
+            )
+        if self.absent:
+            return "no-dump", (
+                f"{what}: open on all {len(waiting)} ranks that left a dump and made it ({self._names(waiting)}); "
+                f"{self._names(self.absent)} left no dump, so nothing says whether they made it."
+            )
+        if not self.recorded and len(self.ranks) < max(len(self.job.ranks), 2):
+            return "members-unknown", (
+                f"{what}: open on {self._names(waiting)}; the dumps do not list this group's members, and no other "
+                "dump has the call, so whether a rank is missing, and which, is not known."
+            )
+        return None
 
     def _proven(self, rank: RankCalls) -> int:
         """The highest number that ended on this rank and can end nowhere before all ranks have called it."""
@@ -268,7 +276,7 @@ class _Group:
 
     def _lacks(self, rank: int, calls: RankCalls, number: int) -> bool:
         """Whether this rank has certainly not made the call: its buffer goes on, or is whole, and ends before it."""
-        return calls.last < number and (bool(calls.numbers) or calls.from_start)
+        return calls.last < number and not calls.cut and (bool(calls.numbers) or calls.from_start)
 
     def _has_passed(self, rank: int, number: int) -> bool:
         """Whether the rank has later calls: then this one was only not recorded, or is overwritten."""
@@ -311,13 +319,24 @@ class _Group:
     def _note_short(self, proven: int) -> None:
         short = [
             rank for rank, calls in self.ranks.items()
-            if calls.last < proven and (calls.numbers or calls.from_start)
+            if calls.last < proven and not calls.cut and (calls.numbers or calls.from_start)
         ]  # fmt: skip
         if short:
             self.notes.append(
                 f"the dump of {self._names(short)} ends before call {proven}, which has ended elsewhere and cannot end "
                 "without all ranks: it was taken earlier"
             )
+
+    def _note_gaps(self) -> None:
+        """Numbers that a rank passed without a record: captured in a CUDA graph, or a batch without calls."""
+        gaps = [
+            rank for rank, calls in self.ranks.items()
+            if calls.numbers and calls.last - calls.numbers[0] + 1 > len(calls.numbers)
+        ]  # fmt: skip
+        if gaps:
+            first = self.ranks[gaps[0]]
+            number = next(n for n in range(first.numbers[0], first.last) if first.place(n) is None)
+            self.notes.append(f"some calls are not recorded on {self._names(gaps)}, the first of them call {number}")
 
     def _note_open(self, proven: int) -> None:
         """Calls that ended on one rank, so that all have made them, and are open on another."""

@@ -67,9 +67,9 @@ class _Seen:
     def check(self, dump: Dump) -> None:
         """Raises InputError for a dump that is of another job than those before it."""
         path, name = str(dump.path), dump.path.name
-        if self.version is None:
+        if self.version is None and not dump.lost:
             self.version = (dump.version, name)
-        elif self.version[0] != dump.version:
+        elif self.version is not None and self.version[0] != dump.version and (dump.version or not dump.lost):
             message = f"version {dump.version!r}, where {self.version[1]} has {self.version[0]!r}: of another job?"
             raise InputError.one(path, "version", dump.version, message)
         world = _world(dump)
@@ -215,7 +215,7 @@ def _where(finding: Finding) -> str:
 def _group(report: GroupReport) -> dict[str, Any]:
     return {
         "name": report.key.name, "description": report.description,
-        "members": list(report.members) if len(report.members) <= 64 else ranks_in_words(report.members),
+        "size": len(report.members) if report.members_recorded else None, "members": list(report.members[:4096]),
         "members_recorded": report.members_recorded, "calls": report.calls, "seen": report.seen,
         "findings": len(report.findings), "notes": list(report.notes), "text": report.text,
     }  # fmt: skip

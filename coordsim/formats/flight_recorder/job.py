@@ -65,6 +65,8 @@ class RankCalls:
     """Whether the first call of the group is still in the buffer."""
     whole: bool = False
     """Whether the buffer goes back to the rank's first call of any group."""
+    cut: bool = False
+    """Whether the file is cut off, so that the rank may have made further calls."""
     burnt: bool = False
     """Whether batches of sends took numbers of collectives (torch 2.4 to 2.6)."""
 
@@ -139,7 +141,7 @@ class Job:
             self.descriptions[key] = self.descriptions.get(key) or description
             if key.members is not None and rank >= 0 and entries and rank not in key.members:
                 self.strangers.add(key)
-            self.groups.setdefault(key, {})[rank] = self._fold(entries, dump.whole)
+            self.groups.setdefault(key, {})[rank] = self._fold(entries, dump.whole, dump.lost is not None)
         for entry in dump.entries:
             self.names[entry.name if entry.peers is None else f"{entry.name.partition(' ')[0]} a->b"] += 1
         return rank
@@ -166,8 +168,8 @@ class Job:
             if not self.groups[key]:
                 del self.groups[key]
 
-    def _fold(self, entries: list[Entry], whole: bool) -> RankCalls:
-        rank = RankCalls(whole=whole)
+    def _fold(self, entries: list[Entry], whole: bool, cut: bool) -> RankCalls:
+        rank = RankCalls(whole=whole, cut=cut)
         open_batch: list[Entry] = []
         numbered: dict[int, list[Entry]] = {}
         for entry in entries:

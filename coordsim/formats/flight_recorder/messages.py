@@ -32,6 +32,8 @@ def open_messages(job: Job, key: Key, ranks: dict[int, RankCalls], members: Sequ
             (sends if message.sent else receives).append(message)
     findings = []
     for (source, destination), (sends, receives) in sorted(channels.items()):
+        if any(end in ranks and ranks[end].cut for end in (source, destination)):
+            continue  # the other half may be in the part that is lost
         if source in ranks and destination in ranks:
             whole = ranks[source].whole and ranks[destination].whole
             finding = _channel(job, key, (source, destination), (sends, receives), whole)

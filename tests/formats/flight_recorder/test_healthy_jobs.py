@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
@@ -134,6 +135,38 @@ def test_batches_of_sends_took_numbers_of_collectives_before_torch_2_7(tmp_path:
     result = import_dumps(written(tmp_path / "cut", ranks, rings=[2, 9, 9]))
     accuses_nobody(result)
     assert "numbers count sends too" in result.summary["groups"][0]["text"]
+
+
+def test_a_file_that_is_cut_off_accuses_nobody(tmp_path: Path) -> None:
+    """PyTorch writes the version and the groups behind the entries: a cut takes them too."""
+    ranks = ranks_of(2)
+    paths = []
+    for rank in ranks:
+        for place in range(6):
+            rank.call("0", "all_reduce", [10], state="completed" if place < 5 else "started")
+        rank.message("0", rank.rank == 0, 1 - rank.rank, 9, state="started")
+        dump = json.loads(rank.write(tmp_path / f"nccl_trace_rank_{rank.rank}", as_json=True).read_bytes())
+        paths.append(tmp_path / f"nccl_trace_rank_{rank.rank}")
+        paths[-1].write_text(json.dumps(dict(sorted(dump.items()))))
+    text = paths[1].read_text()
+    paths[1].write_text(text[: text.index('"record_id": 4')])
+    for order in (paths, paths[::-1]):
+        result = import_dumps(order)
+        assert result.summary["behind"] == []
+        assert {finding["kind"] for finding in result.summary["findings"]} <= {"unclear"}
+        assert "nccl_trace_rank_1 is cut off" in result.unknown["cut"]
+
+
+def test_numbers_without_a_record_accuse_nobody(tmp_path: Path) -> None:
+    """Calls captured in a CUDA graph are counted and not recorded."""
+    ranks = ranks_of(2)
+    for rank in ranks:
+        for _ in range(6):
+            rank.call("0", "all_reduce", [10])
+    del ranks[1].entries[2]
+    result = import_dumps(written(tmp_path, ranks))
+    accuses_nobody(result)
+    assert "some calls are not recorded on rank 1, the first of them call 3" in result.summary["groups"][0]["text"]
 
 
 @st.composite

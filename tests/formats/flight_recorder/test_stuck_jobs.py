@@ -200,3 +200,37 @@ def test_a_planted_fault_at_the_end_of_a_random_job(
         assert result.summary["behind"] == [victim.rank]
     else:
         assert f"rank {victim.rank}" in finding["calls"] or len(finding["calls"]) == 2
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(job=healthy_jobs(), data=st.data())
+def test_a_planted_send_that_nobody_receives(
+    job: tuple[list[Rank], list[int]], data: st.DataObject, tmp_path: Path
+) -> None:
+    ranks, _ = job
+    if len(ranks) < 2:
+        return
+    source, destination = data.draw(st.permutations(range(len(ranks))))[:2]
+    sent = data.draw(st.booleans())
+    ranks[source].message("0", sent, destination, 41, state=STARTED)
+    rings = [data.draw(st.one_of(st.just(10**6), st.integers(1, 30))) for _ in ranks]
+    rings[destination] = 10**6
+    result = import_dumps(written(tmp_path / str(next(_NUMBERS)), ranks, rings))
+    (finding,) = result.summary["findings"]
+    assert (finding["kind"], finding["waiting"]) == ("send" if sent else "receive", [source])
+    assert result.summary["behind"] == [destination]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sizes=st.lists(st.integers(1, 10**6), min_size=6, max_size=30, unique=True), data=st.data())
+def test_a_planted_skip_anywhere(sizes: list[int], data: st.DataObject, tmp_path: Path) -> None:
+    """The first number that differs is the skipped one, and what follows says so."""
+    skipped = data.draw(st.integers(0, len(sizes) - 4))
+    ranks = ranks_of(3)
+    for rank in ranks:
+        for place, size in enumerate(sizes):
+            if not (rank.rank == 1 and place == skipped):
+                rank.call("0", "all_reduce", [size])
+    (finding,) = findings(written(tmp_path / str(next(_NUMBERS)), ranks))
+    assert (finding["kind"], finding["number"]) == ("size", skipped + 1)
+    assert f"it looks as if rank 1 left out one call at or before {skipped + 1}" in finding["text"]
