@@ -19,13 +19,17 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 HERE = Path(__file__).parent
 RANKS = 4
 PORT = 29653
 STUCK_AFTER_S = 2.0
-"""Seconds that a rank waits in its last call before its buffer is dumped."""
+"""Seconds after its begin at which a job's buffers are dumped: it has ended by then, or hangs."""
+SLOW = {"sharded": 20.0}
 
 
 def mesh(rank: int) -> None:
@@ -47,6 +51,21 @@ def mesh(rank: int) -> None:
         dist.all_reduce(torch.ones(7))
         dist.all_reduce(torch.ones(8))
     dist.all_gather_object([None] * RANKS, {"rank": rank})
+    dist.barrier()
+
+
+def sharded(rank: int) -> None:
+    """A healthy training of two steps: parameters sharded over one side of the mesh, layers split over the other."""
+    sides = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 16))
+    parallelize_module(model, sides["tp"], {"0": ColwiseParallel(), "2": RowwiseParallel()})
+    fully_shard(model, mesh=sides["dp"])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(2):
+        model(torch.randn(8, 16)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
     dist.barrier()
 
 
@@ -103,7 +122,7 @@ def ring(rank: int) -> None:
 
 
 JOBS: dict[str, Callable[[int], None]] = {
-    job.__name__: job for job in (mesh, skipped, never_arrived, shapes, dtypes, crossed, ring)
+    job.__name__: job for job in (mesh, sharded, skipped, never_arrived, shapes, dtypes, crossed, ring)
 }
 
 
@@ -120,7 +139,7 @@ def _run(rank: int, name: str) -> None:
     dist.init_process_group("gloo", rank=rank, world_size=RANKS)
 
     def end() -> None:
-        time.sleep(STUCK_AFTER_S)
+        time.sleep(SLOW.get(name, STUCK_AFTER_S))
         _dump(rank, folder)
         time.sleep(STUCK_AFTER_S)
         os._exit(0)
@@ -128,7 +147,7 @@ def _run(rank: int, name: str) -> None:
     threading.Thread(target=end, daemon=True).start()
     with suppress(RuntimeError):  # a rank whose peer has gone
         JOBS[name](rank)
-    time.sleep(4 * STUCK_AFTER_S)
+    time.sleep(SLOW.get(name, STUCK_AFTER_S) + 2 * STUCK_AFTER_S)
 
 
 def main() -> None:

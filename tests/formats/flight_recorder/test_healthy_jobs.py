@@ -32,7 +32,9 @@ def accuses_nobody(result: Imported) -> None:
     assert all("no difference" in group["text"] for group in result.summary["groups"])
 
 
-@pytest.mark.parametrize("job", ["cases/F_2d_mesh", "cases/F_all_to_all", "cases/F_coalesced", "mesh", "ring"])
+@pytest.mark.parametrize(
+    "job", ["cases/F_2d_mesh", "cases/F_all_to_all", "cases/F_coalesced", "mesh", "sharded", "ring"]
+)
 def test_recorded_and_made_jobs_that_ended_well(job: str) -> None:
     accuses_nobody(import_dumps(dumps(DATA / job)))
 
