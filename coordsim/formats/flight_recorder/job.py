@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from coordsim.formats.flight_recorder.reader import Dump, Entry, Tensors
+from coordsim.formats.flight_recorder.reader import Dump, Entry, Tensors, printable
 
 SCHEDULED, STARTED, DONE = range(3)
 STATES = ("scheduled", "started", "completed")
@@ -132,7 +132,7 @@ class Job:
     def add(self, dump: Dump) -> int:
         """Fold one dump; returns the number that its rank has here."""
         rank = dump.rank if dump.rank is not None else -1 - len(self.ranks)
-        label = f"rank {rank}" if rank >= 0 else dump.path.name[:60]
+        label = f"rank {rank}" if rank >= 0 else printable(dump.path.name[:60])
         self.ranks[rank] = Rank(label, dump.whole, dump.version, len(dump.entries), dump.status)
         self.shared_numbers |= dump.shared_numbers
         self.early |= dump.version_number <= (2, 4)

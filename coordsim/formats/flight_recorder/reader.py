@@ -238,7 +238,8 @@ def _entry(dump: Dump, index: int, entry: Any) -> Entry:
     sequence = _number(entry.get(key))
     if sequence is None:
         _wrong(path, f"{where}.{key}", entry.get(key), "is no number of a collective")
-    name, operation = intern(name[:80]), intern(name[:80].rpartition(":")[2])
+    name = intern(printable(name[:80]))
+    operation = intern(name.rpartition(":")[2])
     match = _PEERS.fullmatch(operation)
     tensors, nbytes = _tensors(entry)
     micros = _time(path, where, entry, "time_created_us")
@@ -246,7 +247,7 @@ def _entry(dump: Dump, index: int, entry: Any) -> Entry:
     return Entry(
         intern(pair[0]), intern(pair[1] if len(pair) > 1 else ""), sequence,
         _number(entry.get("p2p_seq_id")), _number(entry.get("record_id")), intern(status),
-        name, intern(match[1]) if match else operation, _peers(match), intern(state[:40]),
+        name, intern(match[1]) if match else operation, _peers(match), intern(printable(state[:40])),
         entry.get("retired") is True, tensors, nbytes,
         _time(path, where, entry, "time_created_ns") if micros is None else micros * 1000,
         _time(path, where, entry, "time_discovered_started_ns"),
@@ -303,7 +304,7 @@ def bytes_of(numels: tuple[int, ...] | None, types: tuple[str, ...]) -> int | No
 
 def _types(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
-        return (intern(value[:40]),) if value else ()
+        return (intern(printable(value[:40])),) if value else ()
     if not isinstance(value, list | tuple) or len(value) > MOST_TENSORS:
         return ()
     return tuple(intern(_short(kind)[:40]) for kind in value)
@@ -358,7 +359,14 @@ def _ranks(value: Any) -> tuple[int, ...] | None:
 def _short(value: Any) -> str:
     """A plain value as text. Not a container: a small pickle can hold one that is endless when written out."""
     plain = isinstance(value, str | int | float) or value is None
-    return str(value)[:80] if plain else type(value).__name__
+    return printable(str(value)[:80]) if plain else type(value).__name__
+
+
+def printable(text: str) -> str:
+    """Text that cannot steer a terminal: anything unprintable as its escape."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
 def _wrong(path: Path, key: str, value: Any, message: str) -> NoReturn:
