@@ -10,6 +10,7 @@ from coordsim.units import format_rate
 
 _LABEL = 26
 _MOST_TABLES = 40
+_MOST_SENTENCES = 24
 _UNITS = ("_s", "bytes", "_Bps")
 
 
@@ -18,11 +19,17 @@ def import_report(facts: dict[str, Any], title: str, page: Page) -> str:
     files = len(facts["files"])
     many = f", {text.plural(files, 'file')}" if files != 1 else ""
     lines = [page.bold(line) for line in page.wrap(f"{title}: {facts['format']}{many}", rest="  ")]
-    if "tables" in facts["found"]:
-        lines += ["", *_table_lines(facts["found"]["tables"], page)]
+    found = facts["found"]
+    if "tables" in found:
+        lines += ["", *_table_lines(found["tables"], page)]
     else:
-        rows = [(_words(key), _told(key, value)) for key, value in facts["found"].items()]
+        texts = {text for entries in found.values() for text in _texts(entries)}
+        rows = [
+            (_words(key), _told(key, value)) for key, value in found.items()
+            if not (isinstance(value, list) and texts.intersection(map(str, value))) and not _texts(value)
+        ]  # fmt: skip
         lines += ["", *tables.facts([row for row in rows if row[1]], page, label=_LABEL)]
+        lines += _sections(found, page)
     gives = [name for name, given in facts["gives"].items() if given]
     lines += ["", *tables.facts([("gives", ", ".join(f"a {name}" for name in gives) or "nothing to write")], page,
                                 label=_LABEL)]  # fmt: skip
@@ -57,6 +64,25 @@ def _table_lines(found: list[dict[str, Any]], page: Page) -> list[str]:
         lines += page.wrap(sentence, rest="     ")
     if len(found) > _MOST_TABLES:
         lines.append(f"     {len(found) - _MOST_TABLES:,} more; --json lists them all")
+    return lines
+
+
+def _texts(value: Any) -> list[str]:
+    """The sentences of entries that say themselves in words (``text``), for a section of their own."""
+    entries = value if isinstance(value, list) else []
+    return [entry["text"] for entry in entries if isinstance(entry, dict) and "text" in entry]
+
+
+def _sections(found: dict[str, Any], page: Page) -> list[str]:
+    """Entries with sentences, one below the other under their key."""
+    lines: list[str] = []
+    for key, value in found.items():
+        if texts := _texts(value):
+            lines += ["", page.bold(_words(key))]
+            for sentence in texts[:_MOST_SENTENCES]:
+                lines += page.wrap(sentence, "  - ")
+            if len(texts) > _MOST_SENTENCES:
+                lines.append(f"  {len(texts) - _MOST_SENTENCES:,} more in --json")
     return lines
 
 

@@ -36,7 +36,7 @@ def test_a_pickle_says_what_python_reads() -> None:
         (each["collective_seq_id"], each["profiling_name"], each["time_created_ns"]) for each in said["entries"]
     ]
     assert found.entries[-1].nbytes == 66_560
-    assert found.groups == {"": [0, 1]}
+    assert found.groups[""].ranks == (0, 1)
     assert found.status["0"]["last_completed_collective"] == 20
 
 
@@ -58,15 +58,23 @@ def test_two_ranks_side_by_side() -> None:
 
 
 def test_who_is_behind_and_what_differs(tmp_path: Path) -> None:
+    def waits(found: dict[str, Any]) -> None:
+        for entry in found["entries"][-2:]:
+            entry["retired"] = False
+
     def stuck(found: dict[str, Any]) -> None:
         del found["entries"][-2:]
         found["entries"][-1]["profiling_name"] = "gloo:broadcast"
 
-    found = import_dumps([FLIGHT[0], dump(tmp_path / "dump_1", stuck)])
+    found = import_dumps([dump(tmp_path / "dump_0", waits), dump(tmp_path / "dump_1", stuck)])
     assert found.summary["behind"] == [1]
-    assert found.summary["differ"] == [
-        "number 18: gloo:all_reduce of 66560 B on rank 0, gloo:broadcast of 66560 B on rank 1"
+    assert [(each["kind"], each["number"]) for each in found.summary["findings"]] == [
+        ("operation", 18),
+        ("missing", 19),
     ]
+    assert found.summary["findings"][0]["calls"] == {
+        "rank 0": "gloo:all_reduce of 16,640 Float (66,560 B)", "rank 1": "gloo:broadcast of 16,640 Float (66,560 B)",
+    }  # fmt: skip
 
 
 def test_recorded_times_give_a_duration(tmp_path: Path) -> None:
@@ -74,6 +82,7 @@ def test_recorded_times_give_a_duration(tmp_path: Path) -> None:
         for each in found["entries"]:
             each["time_discovered_started_ns"] = each["time_created_ns"] + 1000
             each["time_discovered_completed_ns"] = each["time_created_ns"] + 251_000
+            each["state"] = "completed"
 
     found = import_dumps([dump(tmp_path / "dump_0", timed)])
     assert found.summary["duration_s"] == 250e-6
@@ -147,7 +156,7 @@ def test_what_is_no_dump_is_one_error(data: bytes, said: str, tmp_path: Path) ->
     ("change", "said"),
     [
         (lambda found: found.update(version="1.0"), "version: version '1.0', where"),
-        (lambda found: found["pg_config"][""].update(ranks="[0, 1, 2]"), "its largest group has 3 ranks"),
+        (lambda found: found["pg_config"][""].update(ranks="[0, 1, 2]"), "its group of all ranks has 3 ranks"),
     ],
 )
 def test_dumps_of_two_jobs(change: Any, said: str, tmp_path: Path) -> None:

@@ -1,0 +1,269 @@
+"""Folds the dumps of a job's ranks into one table for each process group: what each rank called, by number.
+
+A table takes some 30 bytes for a call, so the dumps of hundreds of ranks are folded one after the other.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from coordsim.formats.flight_recorder.reader import Dump, Entry, Tensors, printable
+
+SCHEDULED, STARTED, DONE = range(3)
+STATES = ("scheduled", "started", "completed")
+
+
+class Operation(NamedTuple):
+    """One record of a call, without its times."""
+
+    name: str
+    operation: str
+    tensors: Tensors
+
+
+class Call(NamedTuple):
+    """Everything a rank called under one number: one operation, or those of a coalesced call in their order."""
+
+    operations: tuple[Operation, ...]
+    closed: bool
+    """Whether nothing can follow: a batch with the record that closes it, or one record that has begun."""
+
+
+class Key(NamedTuple):
+    """What one group is known by: on a mesh several groups of one name have different members."""
+
+    name: str
+    members: tuple[int, ...] | None
+
+
+class Message(NamedTuple):
+    """One send or receive."""
+
+    sent: bool
+    source: int
+    destination: int
+    """Ranks within the group."""
+    tensors: Tensors
+    state: int
+    created_ns: int
+
+
+@dataclass
+class RankCalls:
+    """What one rank called in one group, in its order; the columns have one value for each number."""
+
+    numbers: array[int] = field(default_factory=lambda: array("q"))
+    calls: array[int] = field(default_factory=lambda: array("l"))
+    """Places in :attr:`Job.calls`."""
+    states: bytearray = field(default_factory=bytearray)
+    created_ns: array[int] = field(default_factory=lambda: array("q"))
+    messages: list[Message] = field(default_factory=list)
+    from_start: bool = False
+    """Whether the first call of the group is still in the buffer."""
+    whole: bool = False
+    """Whether the buffer goes back to the rank's first call of any group."""
+    cut: bool = False
+    """Whether the file is cut off, so that the rank may have made further calls."""
+    burnt: bool = False
+    """Whether batches of sends took numbers of collectives (torch 2.4 to 2.6)."""
+
+    @property
+    def last(self) -> int:
+        """The highest number; 0 where there was no call."""
+        return self.numbers[-1] if self.numbers else 0
+
+    def place(self, number: int) -> int | None:
+        """Where ``number`` stands, or None."""
+        if not self.numbers:
+            return None
+        guess = number - self.numbers[0]  # numbers rarely have gaps
+        if 0 <= guess < len(self.numbers) and self.numbers[guess] == number:
+            return guess
+        return self.numbers.index(number) if number in self.numbers else None
+
+    @property
+    def last_done(self) -> int:
+        """The highest number that ended; 0 where none did."""
+        place = self.states.rfind(DONE)
+        return self.numbers[place] if place >= 0 else 0
+
+    @property
+    def first_open(self) -> int | None:
+        """Place of the first call behind the last one that ended."""
+        place = self.states.rfind(DONE) + 1
+        return place if place < len(self.states) else None
+
+
+@dataclass
+class Rank:
+    """What is kept of one dump besides its calls."""
+
+    label: str
+    """Its number in words, or the file's name where that does not end in one."""
+    whole: bool
+    version: str
+    records: int
+    status: dict[str, dict[str, int]]
+
+
+@dataclass
+class Job:
+    """The dumps of all ranks. A dump without a rank has a negative number."""
+
+    ranks: dict[int, Rank] = field(default_factory=dict)
+    groups: dict[Key, dict[int, RankCalls]] = field(default_factory=dict)
+    descriptions: dict[Key, str] = field(default_factory=dict)
+    calls: list[Call] = field(default_factory=list)
+    names: Counter[str] = field(default_factory=Counter)
+    """Records of all ranks, by name; sends and receives without their ranks."""
+    shared_numbers: bool = False
+    early: bool = False
+    """Whether a dump is of a version in which batches of sends may take numbers of collectives (up to torch 2.6)."""
+    sizes_in_part: bool = False
+    """Whether a dump is of a version that does not record all sizes of exchanges (before torch 2.5)."""
+    strangers: set[Key] = field(default_factory=set)
+    """Groups that were called by a rank which is not among their recorded members."""
+    _places: dict[Call, int] = field(default_factory=dict)
+    _operations: dict[Operation, Operation] = field(default_factory=dict)
+
+    def add(self, dump: Dump) -> int:
+        """Fold one dump; returns the number that its rank has here."""
+        rank = dump.rank if dump.rank is not None else -1 - len(self.ranks)
+        label = f"rank {rank}" if rank >= 0 else printable(dump.path.name[:60])
+        self.ranks[rank] = Rank(label, dump.whole, dump.version, len(dump.entries), dump.status)
+        self.shared_numbers |= dump.shared_numbers
+        self.early |= dump.version_number <= (2, 4)
+        self.sizes_in_part |= dump.version_number < (2, 4)
+        for (key, description), entries in _by_group(dump).items():
+            self.descriptions[key] = self.descriptions.get(key) or description
+            if key.members is not None and rank >= 0 and entries and rank not in key.members:
+                self.strangers.add(key)
+            self.groups.setdefault(key, {})[rank] = self._fold(entries, dump.whole, dump.lost is not None)
+        for entry in dump.entries:
+            self.names[entry.name if entry.peers is None else f"{entry.name.partition(' ')[0]} a->b"] += 1
+        return rank
+
+    def label(self, key: Key) -> str:
+        """The group in words: group 3 (mesh_tp)."""
+        description = self.descriptions.get(key, "")
+        more = f" ({description})" if description not in ("", "undefined") else ""
+        return f"group {key.name}{more}" if key.name else f"the group without a name{more}"
+
+    def is_default(self, key: Key) -> bool:
+        """Whether the group is that of all ranks."""
+        description = self.descriptions.get(key, "")
+        return description == "default_pg" or (key.name == "0" and not description)
+
+    def join_unknown(self) -> None:
+        """Put calls of ranks that do not know a group's members to those of ranks that do, where one group fits."""
+        for key in [key for key in self.groups if key.members is None]:
+            others = [other for other in self.groups if other.name == key.name and other.members is not None]
+            for rank in list(self.groups[key]):
+                fits = [other for other in others if other.members is not None and rank in other.members]
+                if len(fits) == 1 and rank not in self.groups[fits[0]]:
+                    self.groups[fits[0]][rank] = self.groups[key].pop(rank)
+            if not self.groups[key]:
+                del self.groups[key]
+
+    def _fold(self, entries: list[Entry], whole: bool, cut: bool) -> RankCalls:
+        rank = RankCalls(whole=whole, cut=cut)
+        open_batch: list[Entry] = []
+        numbered: dict[int, list[Entry]] = {}
+        for entry in entries:
+            if entry.p2p:
+                if entry.closes_batch:
+                    self._close(rank, open_batch, entry)
+                    open_batch = []
+                elif entry.peers is not None:
+                    open_batch.append(entry)
+                continue
+            if entry.closes_batch and open_batch and entry.sequence not in numbered:
+                rank.burnt = True
+                self._close(rank, open_batch, entry)
+                open_batch = []
+                continue
+            numbered.setdefault(entry.sequence, []).append(entry)
+        self._close(rank, open_batch, None)
+        first = min(numbered, default=0)
+        rank.from_start = whole and first <= 1
+        for number in sorted(numbered):
+            records = numbered[number]
+            if number == first and not whole and (len(records) > 1 or records[-1].closes_batch):
+                continue  # the buffer may have lost the beginning of a coalesced call
+            call, state = self._call(records)
+            rank.numbers.append(number)
+            rank.calls.append(self._place(call))
+            rank.states.append(state)
+            rank.created_ns.append(records[0].created_ns or 0)
+        return rank
+
+    @staticmethod
+    def _close(rank: RankCalls, batch: list[Entry], closing: Entry | None) -> None:
+        """Take sends and receives over. In a batch only the record that closes it has a state.
+
+        A batch that nothing closes says nothing of its state: its sends count as ended, so that they accuse nobody.
+        """
+        alone = Counter(entry.p2p_sequence for entry in batch)
+        for entry in batch:
+            assert entry.peers is not None
+            state = _state(entry)
+            if closing is not None and (entry.p2p_sequence, entry.sequence) == (closing.p2p_sequence, closing.sequence):
+                state = max(state, _state(closing))
+            elif entry.p2p_sequence is not None and alone[entry.p2p_sequence] > 1 and state == SCHEDULED:
+                state = DONE
+            rank.messages.append(
+                Message(entry.operation == "send", *entry.peers, entry.tensors, state, entry.created_ns or 0)
+            )
+
+    def _call(self, records: list[Entry]) -> tuple[Call, int]:
+        closing = records[-1] if records[-1].closes_batch else None
+        parts = [record for record in records if not record.closes_batch] or records
+        operations = []
+        for record in parts:
+            operation = Operation(record.name, record.operation, record.tensors)
+            operations.append(self._operations.setdefault(operation, operation))
+        state = _state(closing) if closing is not None else min(map(_state, records))
+        return Call(tuple(operations), closing is not None or (len(records) == 1 and state != SCHEDULED)), state
+
+    def _place(self, call: Call) -> int:
+        place = self._places.setdefault(call, len(self.calls))
+        if place == len(self.calls):
+            self.calls.append(call)
+        return place
+
+
+def _state(entry: Entry) -> int:
+    return DONE if entry.done else STARTED if entry.state == "started" else SCHEDULED
+
+
+def _by_group(dump: Dump) -> dict[tuple[Key, str], list[Entry]]:
+    """The dump's entries by group and description; groups that it lists and did not call have none."""
+    keys: dict[tuple[str, str], tuple[Key, str]] = {}
+    groups: dict[tuple[Key, str], list[Entry]] = {}
+    for entry in dump.entries:
+        pair = (entry.group, entry.description)
+        known = keys.get(pair)
+        if known is None:
+            members = entry.members or members_of(dump, entry.group, entry.status)
+            known = keys[pair] = (Key(entry.group, members), entry.description)
+        groups.setdefault(known, []).append(entry)
+    called = {name for name, _ in keys}
+    for name, group in dump.groups.items():
+        if name and group.ranks is not None and name not in called:
+            groups[Key(name, group.ranks), group.description] = []
+    return groups
+
+
+def members_of(dump: Dump, name: str, status: str) -> tuple[int, ...] | None:
+    """The ranks of a group as its dump lists them, or None.
+
+    Gloo lists one group without a name, the one that was made last; where a rank has no other, it is the whole job.
+    """
+    if name in dump.groups:
+        return dump.groups[name].ranks
+    if set(dump.groups) == {""} and all(entry.group == name for entry in dump.entries) and set(dump.status) <= {status}:
+        return dump.groups[""].ranks
+    return None
