@@ -1,22 +1,30 @@
-"""Execution traces as a workload: gradients in the order of backward, else messages as they repeat."""
+"""Execution traces as a workload: the gradients of one iteration, else its messages."""
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
-from math import prod
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from coordsim.errors import InputError
+from coordsim.formats.chakra.collectives import Call
+from coordsim.formats.chakra.gradients import Accumulation, last_of_each, parameters_of, passes_of, union
+from coordsim.formats.chakra.iterations import Iterations, Window
 from coordsim.formats.chakra.protobuf import read_protobuf
-from coordsim.formats.chakra.reader import Execution, read_json
+from coordsim.formats.chakra.reader import SCHEMAS, Execution, read_json
 from coordsim.formats.imported import Gradient, Imported, workload_csv
 from coordsim.formats.shared.repeated_messages import buckets, repeated
-from coordsim.formats.shared.torch_types import TYPES
+from coordsim.formats.shared.small_files import first_bytes
 
 FORMAT = "chakra"
-_SIZES = dict(TYPES.values())
+_MOST_NAMED = 20
+_RANK_IN_NAME = re.compile(r"[.](\d{1,7})[.]et(?:[.]gz)?$")
+_KEY = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{\s*"[A-Za-z_ ]{1,40}"\s*:')
+_NO_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _UNKNOWN = {
     "run": "an execution trace is the graph of what ran, with no times of steps",
     "ready": "when gradients are ready is not recorded; simulate spreads backward over them by their bytes",
@@ -24,55 +32,238 @@ _UNKNOWN = {
 }
 
 
+@dataclass(frozen=True)
+class Iteration:
+    """What is in one iteration of one trace."""
+
+    parameters: list[Accumulation]
+    passes: int
+    calls: list[Call]
+
+    @property
+    def allreduces(self) -> list[int | None]:
+        return [call.nbytes for call in self.calls if call.kind == "all_reduce"]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One file, without its nodes: what is kept while others are read."""
+
+    path: Path
+    schema: str | None
+    nodes: int
+    ranks: int | None
+    backend: str | None
+    lost: str | None
+    told_by: str | None
+    iterations: list[Iteration]
+    collectives: Counter[str]
+    unread: Counter[str]
+    accumulations: int
+    unsized: int
+
+    @property
+    def parameters(self) -> list[Accumulation]:
+        """Those of the model: of the iterations' parameters the most of each kind, in the order of the last one."""
+        most: Counter[object] = Counter()
+        for iteration in self.iterations:
+            most |= _kinds(iteration)
+        everything = [parameter for iteration in self.iterations for parameter in iteration.parameters]
+        return last_of_each(everything, most)
+
+
 def import_executions(paths: list[Path]) -> Imported:
-    """The traces of one job's ranks. Raises InputError for files that are none, and for ranks that differ."""
-    found = [read_protobuf(path) if path.name.endswith((".et", ".et.gz")) else read_json(path) for path in paths]
-    first = found[0]
-    for other in found[1:]:
+    """The traces of one job's ranks. Raises InputError for files that are none, and for files of different jobs."""
+    found: list[Summary] = []
+    for path in paths:
+        summary = summarise(read_json(path) if _is_json(path) else read_protobuf(path))
         for key in ("schema", "ranks"):
-            if getattr(other, key) != getattr(first, key):
-                message = f"{getattr(other, key)!r}, where {first.path.name} has {getattr(first, key)!r}: another job?"
-                raise InputError.one(str(other.path), key, getattr(other, key), message)
-        if _sizes(other) != _sizes(first):
-            message = f"other collectives than in {first.path.name}: of another job, or of another iteration"
-            raise InputError.one(str(other.path), "nodes", "", message)
+            if found and getattr(summary, key) != getattr(found[0], key):
+                theirs = f"{getattr(found[0], key)!r} in {found[0].path.name}"
+                message = f"{getattr(summary, key)!r}, where it is {theirs}: another job?"
+                raise InputError.one(str(path), key, getattr(summary, key), message)
+        found.append(summary)
     return imported(found)
 
 
-def imported(found: Sequence[Execution]) -> Imported:
+def _is_json(path: Path) -> bool:
+    """Told by the first bytes: a protobuf message of 123 bytes begins with a brace, too, but not with a key."""
+    head = first_bytes(path, 256)
+    if _KEY.match(head):
+        return True
+    return not path.name.endswith((".et", ".et.gz", ".eg")) and not _NO_TEXT.search(head)
+
+
+def summarise(execution: Execution) -> Summary:
+    """``execution`` by iterations."""
+    numbers = [gradient.number for gradient in execution.accumulated]
+    iterations = execution.marks.iterations(numbers)
+    if iterations.told_by is None and len(execution.passes) > 1 and numbers:
+        iterations = _by_passes(execution)
+    return Summary(
+        execution.path, execution.schema, execution.nodes, execution.ranks, execution.backend, execution.lost,
+        iterations.told_by, [_iteration(execution, window) for window in iterations.windows],
+        Counter(call.kind for call in execution.calls), execution.unread, len(numbers),
+        sum(gradient.nbytes is None for gradient in execution.accumulated),
+    )  # fmt: skip
+
+
+def _by_passes(execution: Execution) -> Iterations:
+    """Without any mark, each backward pass that accumulates counts as an iteration."""
+    begins = [begin for begin, end in _pairs(execution.passes) if _inside(execution.accumulated, Window(begin, end))]
+    return Iterations([Window(begin, end) for begin, end in _pairs(begins)], "backward passes")
+
+
+def _pairs(begins: Sequence[int]) -> list[tuple[int, int]]:
+    return list(zip(begins, [*begins[1:], (1 << 64) - 1], strict=True))
+
+
+def _inside(things: Sequence[Any], window: Window) -> Sequence[Any]:
+    """Those of ``things``, which are in order of their numbers, that are in ``window``."""
+    return things[slice(*(bisect_left(things, edge, key=lambda thing: thing.number) for edge in window))]
+
+
+def _between(numbers: Sequence[int], window: Window) -> Sequence[int]:
+    return numbers[bisect_left(numbers, window.begin) : bisect_left(numbers, window.end)]
+
+
+def _iteration(execution: Execution, window: Window) -> Iteration:
+    calls = list(_inside(execution.calls, window))
+    sections = []
+    passes = 0
+    for section in execution.marks.sections(window):
+        accumulated = [gradient for gradient in _inside(execution.accumulated, section) if gradient.nbytes is not None]
+        if not accumulated:
+            continue
+        sizes = [call.nbytes for call in _inside(execution.calls, section) if call.kind == "all_reduce"]
+        reduced = None if None in sizes else sum(size or 0 for size in sizes)
+        starts, forwards = _between(execution.passes, section), _between(execution.forwards, section)
+        split = passes_of(accumulated, starts, len(forwards), reduced)
+        passes += len(split)
+        sections.append(parameters_of(split, execution.within))
+    counts = union([Counter(gradient.kind for gradient in section) for section in sections])
+    everything = [gradient for section in sections for gradient in section]
+    return Iteration(last_of_each(everything, counts), passes, calls)
+
+
+def _kinds(iteration: Iteration) -> Counter[object]:
+    return Counter(parameter.kind for parameter in iteration.parameters)
+
+
+def imported(found: Sequence[Summary]) -> Imported:
     """As :func:`import_executions`, of traces that were read before."""
     first, unknown = found[0], dict(_UNKNOWN)
-    sizes = _sizes(first)
+    last = first.iterations[-1]
     gradients = [
-        Gradient(f"gradient.{place}", prod(shape), dtype, prod(shape) * _SIZES[dtype])
-        for place, (shape, dtype) in enumerate(first.gradients)
+        Gradient(f"gradient.{place}", _numel(parameter), parameter.dtype or "", parameter.nbytes or 0)
+        for place, parameter in enumerate(first.parameters)
     ]
     if not gradients:
-        unknown["gradients"] = "no gradient is in it: each message of the iteration counts as one"
-        pattern = repeated([size or 0 for size in sizes]) or [size or 0 for size in sizes]
-        gradients = buckets(pattern if pattern else None)
+        unknown["gradients"] = f"{_no_gradients(first)}: each allreduce of an iteration counts as one gradient"
+        gradients = _messages(first)
     if not gradients:
-        unknown["workload"] = "no gradient and no allreduce of known size is in it"
-    if first.ranks is None:
+        unknown["workload"] = _no_workload(first)
+    elif first.unsized:
+        unknown["gradients"] = f"{first.unsized:,} accumulations say no size (undefined or sparse gradients): left out"
+    ranks = first.ranks or _ranks_of_files(found)
+    if ranks is None:
         unknown["ranks"] = "no process group of known size is in it"
-    lost = next((each for each in found if each.lost), None)
-    if lost is not None:
-        unknown["cut"] = f"{lost.path.name} is cut off: {lost.lost}"
+    _add_reasons(unknown, found)
+    many = first.told_by is not None
     summary: dict[str, Any] = {
         "traces": len(found),
         "schema": first.schema,
-        "nodes": sum(each.nodes for each in found),
-        "ranks": first.ranks,
-        "collectives": dict(Counter(message.name for message in first.messages).most_common(6)),
-        "allreduce_bytes": sizes,
-        "gradients": len(first.gradients) or None,
-        "gradient_bytes": sum(each.nbytes for each in gradients) if first.gradients else None,
+        "nodes": sum(summary.nodes for summary in found),
+        "ranks": ranks,
+        "backend": first.backend,
+        "iterations": len(first.iterations) if many else None,
+        "iterations_told_by": first.told_by,
+        "backward_passes_per_iteration": last.passes or None,
+        "collectives": dict(first.collectives.most_common(_MOST_NAMED)),
+        "collectives_per_iteration": dict(Counter(call.kind for call in last.calls).most_common(_MOST_NAMED)) if many
+        else None,
+        "allreduce_bytes": last.allreduces,
+        "not_read": dict(first.unread.most_common(_MOST_NAMED)),
+        "gradients": len(first.parameters) or None,
+        "gradient_bytes": sum(each.nbytes for each in gradients) if first.parameters else None,
     }  # fmt: skip
-    files = [each.path.name for each in found]
+    files = [summary.path.name for summary in found]
     return Imported(FORMAT, files, summary, unknown, workload_csv=workload_csv(gradients) if gradients else None)
 
 
-def _sizes(found: Execution) -> list[int | None]:
-    """Of allreduces, each counted once: PyTorch records the call and the backend's part of it."""
-    calls = [each.nbytes for each in found.messages if each.name in ("c10d::allreduce_", "all_reduce")]
-    return calls or [each.nbytes for each in found.messages if each.name.endswith(":all_reduce")]
+def _numel(parameter: Accumulation) -> int:
+    """Elements; 0 when only bytes are known, which makes a workload of bytes."""
+    if parameter.shape is None or parameter.dtype is None:
+        return 0
+    numel = 1
+    for size in parameter.shape:
+        numel *= size
+    return numel
+
+
+def _messages(first: Summary) -> list[Gradient]:
+    """Allreduces as gradients: those of the last iteration, else the pattern that they repeat."""
+    sizes = [size or 0 for size in first.iterations[-1].allreduces]
+    if first.told_by is None:
+        sizes = repeated(sizes) or sizes
+    return buckets(sizes) if sizes else []
+
+
+def _no_gradients(first: Summary) -> str:
+    if first.accumulations:
+        return f"none of the {first.accumulations:,} accumulations of gradients in it says a size"
+    return "no accumulation of a gradient (torch::autograd::AccumulateGrad) is in it"
+
+
+def _no_workload(first: Summary) -> str:
+    if not first.collectives:
+        return "no gradient of known size and no collective is in it"
+    allreduces = first.collectives["all_reduce"]
+    if not allreduces:
+        others = ", ".join(sorted(first.collectives))
+        return f"no gradient of known size and no allreduce is in it, only {others}"
+    return f"no gradient of known size is in it, and its {allreduces:,} allreduces do not all say a size above 0"
+
+
+def _ranks_of_files(found: Sequence[Summary]) -> int | None:
+    """Files of simulators, one a rank, are called NAME.RANK.et; with all of them there, ranks are known."""
+    matches = [_RANK_IN_NAME.search(summary.path.name) for summary in found]
+    numbers = sorted(int(match[1]) for match in matches if match)
+    return len(found) if len(found) > 1 and numbers == list(range(len(found))) else None
+
+
+def _add_reasons(unknown: dict[str, str], found: Sequence[Summary]) -> None:
+    """Add what is to be known of how the figures came about."""
+    first = found[0]
+    if first.schema is not None and first.schema not in SCHEMAS:
+        unknown["schema"] = f"schema {first.schema!r} is not known here; it was read as the others are"
+    if first.told_by is None:
+        unknown["iterations"] = "no ProfilerStep, optimizer step or zero_grad is in it: it counts as one iteration"
+    elif differing := _differing(first.iterations):
+        unknown["iterations"] = f"iterations differ in {differing}; collectives are those of the last one"
+    others = [summary.path.name for summary in found[1:] if _messages_of(summary) != _messages_of(first)]
+    if others:
+        more = f" and {len(others) - 1:,} more" if len(others) > 1 else ""
+        unknown["other_ranks"] = (
+            f"{others[0]}{more} has other allreduces than {first.path.name}, whose figures these are"
+        )
+    for summary in found:
+        if summary.lost:
+            unknown["cut"] = f"{summary.path.name} is cut off: {summary.lost}"
+            break
+
+
+def _messages_of(summary: Summary) -> list[int | None]:
+    return summary.iterations[-1].allreduces
+
+
+def _differing(iterations: Sequence[Iteration]) -> str:
+    """What iterations differ in, in words; empty when they are alike."""
+    first = iterations[0]
+    what = []
+    if any(_kinds(iteration) != _kinds(first) for iteration in iterations):
+        counts = [len(iteration.parameters) for iteration in iterations]
+        what.append(f"gradients ({min(counts):,} to {max(counts):,})")
+    if any(iteration.allreduces != first.allreduces for iteration in iterations):
+        what.append("allreduces")
+    return " and ".join(what)

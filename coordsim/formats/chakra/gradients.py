@@ -1,0 +1,187 @@
+"""Gradients of one iteration: each parameter counts once, however often its gradient is accumulated.
+
+``torch::autograd::AccumulateGrad`` is recorded once for each parameter and backward pass. Its input is the gradient
+that comes in, an object that is freed and whose number is given away again, so it names no parameter. What tells:
+
+1. Autograd takes nodes of backward by falling sequence number. Where the numbers rise, a new pass has begun, and
+   within a pass a parameter is accumulated once.
+2. The node within says whether the gradient is the first (``aten::detach``: it is kept as it is) or is added to one
+   that is there (``aten::add_``, whose first input is the parameter's gradient as long as that is kept).
+3. Without both, passes are told by a list of shapes that repeats.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from coordsim.formats.chakra.node import Node
+
+NAME = "torch::autograd::AccumulateGrad"
+_KEPT = ("aten::detach", "aten::clone", "aten::new_empty_strided", "aten::new_empty", "aten::empty_like")
+_ADDED = "aten::add_"
+CHILDREN = frozenset((*_KEPT, _ADDED))
+
+
+class Accumulation(NamedTuple):
+    """One gradient that was accumulated."""
+
+    number: int
+    shape: tuple[int, ...] | None
+    dtype: str | None
+    nbytes: int | None
+    source: tuple[int, int] | None
+    """Numbers of the incoming tensor and its storage."""
+
+    @property
+    def kind(self) -> tuple[tuple[int, ...] | None, str | None, int | None]:
+        """What a parameter's gradients have in common."""
+        return self.shape, self.dtype, self.nbytes
+
+
+class Within(NamedTuple):
+    """What a node within ``AccumulateGrad`` says."""
+
+    first: bool
+    into: int | None
+    """The number of the tensor that is added to."""
+
+
+class Backward(NamedTuple):
+    """A node of backward with a sequence number."""
+
+    number: int
+    thread: object
+    sequence: int
+
+
+def accumulation_of(node: Node) -> Accumulation:
+    """``node``, which is called :data:`NAME`."""
+    tensors = node.inputs.tensors(0)
+    if len(tensors) != 1:
+        return Accumulation(node.number, None, None, None, None)
+    tensor = tensors[0]
+    source = None
+    if tensor.identity is not None and tensor.storage is not None:
+        source = tensor.identity, tensor.storage
+    return Accumulation(node.number, tensor.shape, tensor.dtype, tensor.nbytes, source)
+
+
+def within_of(node: Node) -> Within | None:
+    """``node``, which is called as one of :data:`CHILDREN`; None when it does not say what it adds to."""
+    if node.name in _KEPT:
+        return Within(True, None)
+    tensors = node.inputs.tensors(0)
+    return Within(False, tensors[0].identity) if len(tensors) == 1 and tensors[0].identity is not None else None
+
+
+def starts_of_passes(backward: Iterable[Backward]) -> list[int]:
+    """Numbers of the nodes with which a backward pass begins: where sequence numbers rise on a thread."""
+    last: dict[object, int] = {}
+    starts = []
+    for node in sorted(backward):
+        if node.sequence > last.get(node.thread, -1):
+            starts.append(node.number)
+        last[node.thread] = node.sequence
+    return starts
+
+
+def passes_of(
+    accumulated: Sequence[Accumulation], starts: Sequence[int], forwards: int, reduced_bytes: int | None
+) -> list[list[Accumulation]]:
+    """``accumulated``, of one section and in order, by backward pass.
+
+    Args:
+        starts: Where passes begin (:func:`starts_of_passes`); empty when the trace has no sequence numbers.
+        forwards: How many forward passes of DDP the section has.
+        reduced_bytes: What its allreduces send together, when that is known.
+    """
+    if starts:
+        passes: list[list[Accumulation]] = [[]]
+        following = iter([*starts, None])
+        until = next(following)
+        for gradient in accumulated:
+            while until is not None and gradient.number > until:
+                passes.append([])
+                until = next(following)
+            passes[-1].append(gradient)
+        return [gradients for gradients in passes if gradients]
+    count = _repetitions(accumulated, forwards, reduced_bytes)
+    length = len(accumulated) // count
+    return [list(accumulated[begin : begin + length]) for begin in range(0, len(accumulated), length)]
+
+
+def _repetitions(accumulated: Sequence[Accumulation], forwards: int, reduced_bytes: int | None) -> int:
+    """How many times the list of shapes repeats, where that may mean passes: else 1.
+
+    A list of one shape only may as well be of equal layers; then it takes one of three to show that it is passes: as
+    many forward passes, the bytes that are reduced, or the same tensors.
+    """
+    kinds = [(gradient.kind, gradient.source) for gradient in accumulated]
+    shapes = [kind for kind, _ in kinds]
+    for length in range(1, len(shapes) // 2 + 1):
+        if len(shapes) % length or not _repeats(shapes, length):
+            continue
+        count = len(shapes) // length
+        sizes = [gradient.nbytes for gradient in accumulated[:length]]
+        total = None if None in sizes else sum(size or 0 for size in sizes)
+        same = kinds[0][1] is not None and len(set(kinds)) == length
+        if len(set(shapes)) > 1 or count == forwards or same or (total is not None and total == reduced_bytes):
+            return count
+    return 1
+
+
+def _repeats(values: Sequence[object], length: int) -> bool:
+    return all(value == values[place % length] for place, value in enumerate(values))
+
+
+def parameters_of(
+    passes: Sequence[Sequence[Accumulation]], within: dict[int, Within]
+) -> list[Accumulation]:
+    """One accumulation for each parameter of ``passes``, in the order in which the gradients were complete."""
+    everything = [gradient for gradients in passes for gradient in gradients]
+    if all(gradient.number in within for gradient in everything):
+        counts = _counted_by_nodes_within(passes, within)
+    else:
+        counts = union([Counter(gradient.kind for gradient in gradients) for gradients in passes])
+    return last_of_each(everything, counts)
+
+
+def _counted_by_nodes_within(passes: Sequence[Sequence[Accumulation]], within: dict[int, Within]) -> Counter[object]:
+    """Parameters of a section, in which gradients are kept: a first gradient is always another parameter's."""
+    first: Counter[object] = Counter()
+    into: dict[object, set[int | None]] = {}
+    most: Counter[object] = Counter()
+    for gradients in passes:
+        most |= Counter(gradient.kind for gradient in gradients)
+        for gradient in gradients:
+            said = within[gradient.number]
+            if said.first:
+                first[gradient.kind] += 1
+            else:
+                into.setdefault(gradient.kind, set()).add(said.into)
+    return first | most | Counter({kind: len(tensors) for kind, tensors in into.items()})
+
+
+def union(counts: Sequence[Counter[object]]) -> Counter[object]:
+    """Parameters of passes, or of sections, that may be of one model, of parts of it, or of several.
+
+    One whose gradients are all in another is of the same model; those that are not are of others.
+    """
+    groups: list[Counter[object]] = []
+    for count in sorted(counts, key=lambda count: -count.total()):
+        if not any(count <= group for group in groups):
+            groups.append(count)
+    return sum(groups, Counter())
+
+
+def last_of_each(accumulated: Sequence[Accumulation], counts: Counter[object]) -> list[Accumulation]:
+    """Of each kind as many as ``counts`` says, the last ones, in order: by then a gradient is complete."""
+    left = Counter(counts)
+    found = []
+    for gradient in reversed(accumulated):
+        if left[gradient.kind] > 0:
+            left[gradient.kind] -= 1
+            found.append(gradient)
+    return found[::-1]
