@@ -110,6 +110,13 @@ def _record(node: Node) -> Part:
     return Part(node.number, node.parent, "record", kind, f"{RECORD} {operation}".strip()[:80], nbytes)
 
 
+def group_size_of(node: Node) -> int | None:
+    """Ranks of the group that a :data:`RECORD` is of: an attribute since 1.1.0, the last input since 1.0.2."""
+    values = node.inputs.values
+    size = node.attributes.get("pg_size", values[-1] if node.name == RECORD and len(values) >= 8 else None)
+    return size if type(size) is int and 0 < size <= 1 << 20 else None
+
+
 def _is_operation(value: Any) -> bool:
     return isinstance(value, str) and kind_of(value) is not None
 

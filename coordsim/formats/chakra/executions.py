@@ -140,7 +140,7 @@ def _iteration(execution: Execution, window: Window) -> Iteration:
         starts, forwards = _between(execution.passes, section), _between(execution.forwards, section)
         split = passes_of(accumulated, starts, len(forwards), reduced)
         passes += len(split)
-        sections.append(parameters_of(split, execution.within))
+        sections.append(parameters_of(split))
     counts = union([Counter(gradient.kind for gradient in section) for section in sections])
     everything = [gradient for section in sections for gradient in section]
     return Iteration(last_of_each(everything, counts), passes, calls)
@@ -159,12 +159,13 @@ def imported(found: Sequence[Summary]) -> Imported:
         for place, parameter in enumerate(first.parameters)
     ]
     if not gradients:
-        unknown["gradients"] = f"{_no_gradients(first)}: each allreduce of an iteration counts as one gradient"
         gradients = _messages(first)
+        instead = ": each allreduce of an iteration counts as one gradient" if gradients else ""
+        unknown["gradients"] = _no_gradients(first) + instead
+    elif first.unsized:
+        unknown["gradients"] = f"accumulations that say no size (undefined or sparse), left out: {first.unsized:,}"
     if not gradients:
         unknown["workload"] = _no_workload(first)
-    elif first.unsized:
-        unknown["gradients"] = f"{first.unsized:,} accumulations say no size (undefined or sparse gradients): left out"
     ranks = first.ranks or _ranks_of_files(found)
     if ranks is None:
         unknown["ranks"] = "no process group of known size is in it"
@@ -241,6 +242,13 @@ def _add_reasons(unknown: dict[str, str], found: Sequence[Summary]) -> None:
         unknown["iterations"] = "no ProfilerStep, optimizer step or zero_grad is in it: it counts as one iteration"
     elif differing := _differing(first.iterations):
         unknown["iterations"] = f"iterations differ in {differing}; collectives are those of the last one"
+    sent = [size or 0 for size in first.iterations[-1].allreduces]
+    kept = sum(parameter.nbytes or 0 for parameter in first.parameters)
+    if kept and sent and sum(sent) != kept:
+        unknown["reduced"] = (
+            f"allreduces of an iteration send {sum(sent):,} B, gradients hold {kept:,} B: other tensors are reduced, "
+            "some gradients are not or are several times, or leaves that are no parameters have gradients"
+        )
     others = [summary.path.name for summary in found[1:] if _messages_of(summary) != _messages_of(first)]
     if others:
         more = f" and {len(others) - 1:,} more" if len(others) > 1 else ""

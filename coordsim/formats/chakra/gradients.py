@@ -3,11 +3,10 @@
 ``torch::autograd::AccumulateGrad`` is recorded once for each parameter and backward pass. Its input is the gradient
 that comes in, an object that is freed and whose number is given away again, so it names no parameter. What tells:
 
-1. Autograd takes nodes of backward by falling sequence number. Where the numbers rise, a new pass has begun, and
-   within a pass a parameter is accumulated once.
-2. The node within says whether the gradient is the first (``aten::detach``: it is kept as it is) or is added to one
-   that is there (``aten::add_``, whose first input is the parameter's gradient as long as that is kept).
-3. Without both, passes are told by a list of shapes that repeats.
+1. Autograd takes nodes of backward by falling sequence number. Where the numbers rise, a new pass has begun, unless
+   that is a backward within a backward (checkpointing). Within a pass a parameter is accumulated once.
+2. Without sequence numbers, passes are told by a list of shapes that repeats.
+3. Passes whose gradients are all among those of another are of the same parameters; others are of other parameters.
 """
 
 from __future__ import annotations
@@ -19,9 +18,8 @@ from typing import NamedTuple
 from coordsim.formats.chakra.node import Node
 
 NAME = "torch::autograd::AccumulateGrad"
-_KEPT = ("aten::detach", "aten::clone", "aten::new_empty_strided", "aten::new_empty", "aten::empty_like")
-_ADDED = "aten::add_"
-CHILDREN = frozenset((*_KEPT, _ADDED))
+EVALUATED = "autograd::engine::evaluate_function: "
+"""How the engine's nodes are called, each of which has one of backward within."""
 
 
 class Accumulation(NamedTuple):
@@ -40,18 +38,11 @@ class Accumulation(NamedTuple):
         return self.shape, self.dtype, self.nbytes
 
 
-class Within(NamedTuple):
-    """What a node within ``AccumulateGrad`` says."""
-
-    first: bool
-    into: int | None
-    """The number of the tensor that is added to."""
-
-
 class Backward(NamedTuple):
     """A node of backward with a sequence number."""
 
     number: int
+    parent: int
     thread: object
     sequence: int
 
@@ -68,19 +59,18 @@ def accumulation_of(node: Node) -> Accumulation:
     return Accumulation(node.number, tensor.shape, tensor.dtype, tensor.nbytes, source)
 
 
-def within_of(node: Node) -> Within | None:
-    """``node``, which is called as one of :data:`CHILDREN`; None when it does not say what it adds to."""
-    if node.name in _KEPT:
-        return Within(True, None)
-    tensors = node.inputs.tensors(0)
-    return Within(False, tensors[0].identity) if len(tensors) == 1 and tensors[0].identity is not None else None
+def starts_of_passes(backward: Iterable[Backward], evaluated: dict[int, int]) -> list[int]:
+    """Numbers of the nodes with which a backward pass begins: where sequence numbers rise on a thread.
 
-
-def starts_of_passes(backward: Iterable[Backward]) -> list[int]:
-    """Numbers of the nodes with which a backward pass begins: where sequence numbers rise on a thread."""
+    ``evaluated``: the engine's nodes, each with its parent. One whose parent is a node of backward runs within that.
+    """
+    nodes = sorted(backward)
+    numbers = {node.number for node in nodes}
     last: dict[object, int] = {}
     starts = []
-    for node in sorted(backward):
+    for node in nodes:
+        if evaluated.get(node.parent) in numbers:
+            continue
         if node.sequence > last.get(node.thread, -1):
             starts.append(node.number)
         last[node.thread] = node.sequence
@@ -116,18 +106,18 @@ def _repetitions(accumulated: Sequence[Accumulation], forwards: int, reduced_byt
     """How many times the list of shapes repeats, where that may mean passes: else 1.
 
     A list of one shape only may as well be of equal layers; then it takes one of three to show that it is passes: as
-    many forward passes, the bytes that are reduced, or the same tensors.
+    many forward passes, the bytes that are reduced, or several tensors that come again in the same order.
     """
-    kinds = [(gradient.kind, gradient.source) for gradient in accumulated]
-    shapes = [kind for kind, _ in kinds]
+    shapes = [gradient.kind for gradient in accumulated]
+    sources = [gradient.source for gradient in accumulated]
     for length in range(1, len(shapes) // 2 + 1):
         if len(shapes) % length or not _repeats(shapes, length):
             continue
         count = len(shapes) // length
         sizes = [gradient.nbytes for gradient in accumulated[:length]]
         total = None if None in sizes else sum(size or 0 for size in sizes)
-        same = kinds[0][1] is not None and len(set(kinds)) == length
-        if len(set(shapes)) > 1 or count == forwards or same or (total is not None and total == reduced_bytes):
+        again = None not in sources and 1 < len(set(sources)) == length and _repeats(sources, length)
+        if len(set(shapes)) > 1 or count == forwards or again or (total is not None and total == reduced_bytes):
             return count
     return 1
 
@@ -136,32 +126,10 @@ def _repeats(values: Sequence[object], length: int) -> bool:
     return all(value == values[place % length] for place, value in enumerate(values))
 
 
-def parameters_of(
-    passes: Sequence[Sequence[Accumulation]], within: dict[int, Within]
-) -> list[Accumulation]:
+def parameters_of(passes: Sequence[Sequence[Accumulation]]) -> list[Accumulation]:
     """One accumulation for each parameter of ``passes``, in the order in which the gradients were complete."""
-    everything = [gradient for gradients in passes for gradient in gradients]
-    if all(gradient.number in within for gradient in everything):
-        counts = _counted_by_nodes_within(passes, within)
-    else:
-        counts = union([Counter(gradient.kind for gradient in gradients) for gradients in passes])
-    return last_of_each(everything, counts)
-
-
-def _counted_by_nodes_within(passes: Sequence[Sequence[Accumulation]], within: dict[int, Within]) -> Counter[object]:
-    """Parameters of a section, in which gradients are kept: a first gradient is always another parameter's."""
-    first: Counter[object] = Counter()
-    into: dict[object, set[int | None]] = {}
-    most: Counter[object] = Counter()
-    for gradients in passes:
-        most |= Counter(gradient.kind for gradient in gradients)
-        for gradient in gradients:
-            said = within[gradient.number]
-            if said.first:
-                first[gradient.kind] += 1
-            else:
-                into.setdefault(gradient.kind, set()).add(said.into)
-    return first | most | Counter({kind: len(tensors) for kind, tensors in into.items()})
+    counts = union([Counter(gradient.kind for gradient in gradients) for gradients in passes])
+    return last_of_each([gradient for gradients in passes for gradient in gradients], counts)
 
 
 def union(counts: Sequence[Counter[object]]) -> Counter[object]:

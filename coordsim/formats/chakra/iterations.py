@@ -45,8 +45,8 @@ class Iterations:
 class Marks:
     """What a file says of iterations, collected node by node."""
 
-    steps: list[tuple[int, int, Any]] = field(default_factory=list)
-    """(number, parent, thread) of each ``ProfilerStep``."""
+    steps: list[tuple[int, int]] = field(default_factory=list)
+    """(number, thread) of each ``ProfilerStep``."""
     optimizers: list[tuple[int, str]] = field(default_factory=list)
     zeroed: list[tuple[int, str]] = field(default_factory=list)
     _numbers: array[int] = field(default_factory=lambda: array("Q"))
@@ -61,7 +61,7 @@ class Marks:
         name = node.name
         if name[:1] in "PO":
             if _STEP.fullmatch(name):
-                self.steps.append((node.number, node.parent, _thread(node.thread)))
+                self.steps.append((node.number, _thread(node.thread)))
             elif _OPTIMIZER.fullmatch(name):
                 self.optimizers.append((node.number, name[:80]))
             elif _ZERO.fullmatch(name):
@@ -89,22 +89,23 @@ class Marks:
         steps = sorted(self.steps)
         if not steps:
             return []
-        ends = [number for number, _, _ in steps[1:]] + [self._end_of(*steps[-1])]
-        return [Window(begin, end) for (begin, _, _), end in zip(steps, ends, strict=True)]
+        ends = [number for number, _ in steps[1:]] + [self._end_of(*steps[-1])]
+        return [Window(begin, end) for (begin, _), end in zip(steps, ends, strict=True)]
 
-    def _end_of(self, number: int, parent: int, thread: int) -> int:
+    def _end_of(self, number: int, thread: int) -> int:
         """Where the last step ends: at its thread's first later node that is not within it.
 
-        Nodes of one thread lie within each other, so that such a node's parent began before the step. Nodes of a step
-        that was still open when recording stopped come behind it.
+        Nodes of one thread lie within each other, so that such a node's parent began before the step. One that is
+        still open when recording stops, as a step that is not over, is not written: it shows as a parent of others.
         """
         numbers = np.frombuffer(self._numbers, dtype=np.uint64)
         parents = np.frombuffer(self._parents, dtype=np.uint64)
         if not (parents == number).any():
             return _END  # a flat trace, whose nodes do not say what they are within
-        later = (numbers > number) & (parents < number) & (np.frombuffer(self._threads, dtype=np.int64) == thread)
-        later &= parents > 0
-        return int(numbers[later].min()) if later.any() else _END
+        later = (numbers > number) & (np.frombuffer(self._threads, dtype=np.int64) == thread)
+        behind = numbers[later & (parents < number) & (parents > 0)]
+        still_open = np.setdiff1d(parents[later & (parents > number)], numbers)
+        return min((int(each.min()) for each in (behind, still_open) if each.size), default=_END)
 
     def sections(self, window: Window) -> list[Window]:
         """``window``, cut at each optimizer step and ``zero_grad`` in it: between them gradients are kept."""

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from coordsim.formats.chakra import gradients
-from coordsim.formats.chakra.collectives import RECORD, Call, kind_of
-from coordsim.formats.chakra.node import LARGEST_BYTES, Arguments, Node, wrong
-from coordsim.formats.chakra.reader import GROUPS, MOST_KEPT, Collector, Execution
+from coordsim.formats.chakra.collectives import RECORD
+from coordsim.formats.chakra.node import Arguments, Node, wrong
+from coordsim.formats.chakra.reader import GROUPS, Collector, Execution
+from coordsim.formats.chakra.simulated import COLLECTIVE, KINDS, RECEIVE, SEND, DeviceCalls
 from coordsim.formats.shared.json_text import JsonText
 from coordsim.formats.shared.python_literal import literal
 
@@ -31,16 +32,10 @@ _ID, _NAME, _TYPE, _PARENT, _INPUTS, _OUTPUTS, _ATTRIBUTE, _OLD_ATTRIBUTE = 1, 2
 _FIRST_COMM_TYPE, _FIRST_COMM_SIZE = 13, 18
 _WHOLE, _ZIGZAG, _FIXED, _BOOL, _STRING = (7, 9, 11, 13), (15, 17), (19, 21, 23, 25), 27, 29
 _OLD_WHOLE, _OLD_STRINGS = (5, 6, 7), (6, 7, 8)
-_SEND, _RECEIVE, _COLLECTIVE = 5, 6, 7
 _MOST_ATTRIBUTES = 1000
 _LONGEST_ARGUMENTS = 1 << 16
-_KINDS = (
-    "all_reduce", "reduce", "all_gather", "gather", "scatter", "broadcast", "all_to_all", "reduce_scatter",
-    "reduce_scatter", "barrier",
-)  # fmt: skip
-"""By ``comm_type``, since 0.0.4."""
 _OLD_KINDS = ("all_reduce", "all_to_all", "all_gather", "reduce_scatter", "broadcast")
-_WITH_ARGUMENTS = frozenset({gradients.NAME, GROUPS, RECORD, *gradients.CHILDREN})
+_WITH_ARGUMENTS = frozenset({gradients.NAME, GROUPS, RECORD})
 
 
 class _Message(NamedTuple):
@@ -60,54 +55,33 @@ def read_protobuf(path: Path) -> Execution:
     """The calls and gradients in ``path``. Raises InputError where the bytes are no such messages."""
     collector = Collector(path)
     found = collector.found
-    on_host: list[Call] = []
-    on_device: list[Call] = []
+    calls = DeviceCalls(path)
     for place, data in enumerate(_messages(path, found)):
         if place == 0 and _is_metadata(path, data):
             found.schema = _schema(path, data)
             continue
         message = _message(path, data)
         collector.take(_node(message))
-        if (call := _call(message)) is not None:
-            (on_host if message.attributes.get("is_cpu_op") else on_device).append(call)
-            if len(on_host) + len(on_device) > MOST_KEPT:
-                wrong(path, f"node {message.number}", "", f"is beyond {MOST_KEPT:,} collectives")
+        _take_call(calls, message)
     if not found.nodes:
         wrong(path, "", None, f"{found.lost or 'holds no node'}; {EXPECTED}")
     collector.done()
-    if calls := on_device or on_host:
-        # A converter keeps the host's part of a call as a node, too; calls are what the device did, where it did any.
-        found.calls = sorted(calls)
+    found.calls = calls.done() or found.calls
     return found
 
 
-def _call(message: _Message) -> Call | None:
-    """The collective, send or receive that the type of ``message`` makes it; None for other nodes."""
-    attributes, number = message.attributes, message.kind
-    if message.form == 1 and number in (_SEND - 1, _RECEIVE - 1, _COLLECTIVE - 1):
-        number += 1
-    elif message.form == 2 and "comm_type" in attributes and number == _RECEIVE:
-        number = _COLLECTIVE  # 0.0.2 had no type for metadata, so that all others were one less
-    if number == _COLLECTIVE:
-        kind = _kind(message)
-    elif number in (_SEND, _RECEIVE):
-        kind = "send" if number == _SEND else "recv"
-    else:
-        return None
-    size = attributes.get("comm_size", attributes.get("tensor_size") if number != _COLLECTIVE else None)
-    good = type(size) is int and 0 <= size < LARGEST_BYTES
-    return Call(message.number, kind, size if good else None)
-
-
-def _kind(message: _Message) -> str:
-    number = message.attributes.get("comm_type")
-    kinds = _KINDS if message.form == 4 else _OLD_KINDS
-    if message.form == 1 and type(number) is int:
-        number -= 1
-    if type(number) is int and 0 <= number < len(kinds):
-        return kinds[number]
-    operation = message.name.rpartition(":")[2].partition("(")[0]
-    return kind_of(operation) or f"comm_type {number}"
+def _take_call(calls: DeviceCalls, message: _Message) -> None:
+    """Give ``message`` to ``calls`` in today's numbers."""
+    kind, attributes = message.kind, message.attributes
+    kinds: tuple[str, ...] = KINDS if message.form == 4 else _OLD_KINDS
+    if message.form != 4:
+        if message.form == 1 and kind in (SEND - 1, RECEIVE - 1, COLLECTIVE - 1):
+            kind += 1
+        elif message.form == 2 and "comm_type" in attributes and kind == RECEIVE:
+            kind = COLLECTIVE  # 0.0.2 had no type for metadata, so that all others were one less
+        if message.form == 1 and kind == COLLECTIVE:
+            attributes = {**attributes, "comm_type": attributes.get("comm_type", 0) - 1}
+    calls.take(message.number, message.name, kind, attributes, kinds)
 
 
 def _node(message: _Message) -> Node:

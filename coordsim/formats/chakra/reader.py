@@ -7,20 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from coordsim.formats.chakra import gradients
-from coordsim.formats.chakra.collectives import Call, Part, calls_of, part_of
-from coordsim.formats.chakra.gradients import Accumulation, Backward, Within
+from coordsim.formats.chakra.collectives import Call, Part, calls_of, group_size_of, part_of
+from coordsim.formats.chakra.gradients import Accumulation, Backward
 from coordsim.formats.chakra.iterations import Marks
 from coordsim.formats.chakra.node import Node, node_of, ranks_of_groups, wrong
+from coordsim.formats.chakra.simulated import DeviceCalls, simulated_node
 from coordsim.formats.shared.json_text import JsonText, members
 
 EXPECTED = "expected an execution trace: an object with nodes, as ExecutionTraceObserver writes"
 MOST_KEPT = 1 << 20
-_MOST_CHILDREN = 1 << 16
 GROUPS = "## process_group:init ##"
 _FORWARD = "DistributedDataParallel.forward"
 SCHEMAS = (
     "1.0.0", "1.0.1", "1.0.2-chakra.0.0.4", "1.0.3-chakra.0.0.4", "1.0.4-chakra.0.0.4", "1.1.0-chakra.0.0.4",
-    "1.1.1-chakra.0.0.4", "1.1.1-chakra.1.0.0",
+    "1.1.1-chakra.0.0.4", "1.1.1-chakra.1.0.0", "1.0.2-chakra.1.0.0", "0.0.4", "1.0.0",
 )  # fmt: skip
 """Those that PyTorch and Chakra's converters have written. Others are read alike, and named."""
 
@@ -37,8 +37,6 @@ class Execution:
     unread: Counter[str] = field(default_factory=Counter)
     """Names of what communicates but is no known collective."""
     accumulated: list[Accumulation] = field(default_factory=list)
-    within: dict[int, Within] = field(default_factory=dict)
-    """By the number of the accumulation."""
     passes: list[int] = field(default_factory=list)
     """Where backward passes begin; empty when the trace has no sequence numbers."""
     forwards: list[int] = field(default_factory=list)
@@ -55,9 +53,7 @@ class Collector:
         self.found = Execution(path)
         self._parts: list[Part] = []
         self._backward: list[Backward] = []
-        self._children: dict[int, Within] = {}
-        """What nodes said whose parents have not come yet; the oldest are forgotten."""
-        self._waiting: set[int] = set()
+        self._evaluated: dict[int, int] = {}
         self._group_size: int | None = None
 
     def take(self, node: Node) -> None:
@@ -67,11 +63,8 @@ class Collector:
         found.marks.add(node)
         if name == gradients.NAME:
             found.accumulated.append(gradients.accumulation_of(node))
-            self._waiting.add(node.number)
-            if (said := self._children.pop(node.number, None)) is not None:
-                found.within[node.number] = said
-        elif name in gradients.CHILDREN:
-            self._child(node)
+        elif name.startswith(gradients.EVALUATED):
+            self._evaluated[node.number] = node.parent
         elif name == GROUPS:
             text = node.inputs.values[0] if node.inputs.values else None
             if isinstance(text, str):
@@ -80,32 +73,20 @@ class Collector:
             found.forwards.append(node.number)
         elif (part := part_of(node)) is not None:
             self._parts.append(part)
-            size = node.attributes.get("pg_size")
-            if type(size) is int and 0 < size <= 1 << 20:
+            if part.kind and (size := group_size_of(node)) is not None:
                 self._group_size = max(size, self._group_size or 0)
         elif (sequence := node.sequence) is not None and node.attributes.get("scope") == 1:
-            self._backward.append(Backward(node.number, node.thread, sequence))
+            self._backward.append(Backward(node.number, node.parent, node.thread, sequence))
         kept = len(found.accumulated) + len(self._parts) + len(self._backward) + len(found.marks) + len(found.forwards)
-        if kept > MOST_KEPT:
+        if kept + len(self._evaluated) > MOST_KEPT:
             wrong(found.path, f"node {node.number}", "", f"is beyond {MOST_KEPT:,} collectives and nodes of backward")
-
-    def _child(self, node: Node) -> None:
-        said = gradients.within_of(node)
-        if said is None:
-            return
-        if node.parent in self._waiting:
-            self.found.within.setdefault(node.parent, said)
-            return
-        self._children[node.parent] = said
-        if len(self._children) > _MOST_CHILDREN:
-            del self._children[next(iter(self._children))]
 
     def done(self) -> Execution:
         """Everything that was taken, in order."""
         found = self.found
         found.calls, found.unread = calls_of(self._parts)
         found.accumulated.sort(key=lambda gradient: gradient.number)
-        found.passes = gradients.starts_of_passes(self._backward)
+        found.passes = gradients.starts_of_passes(self._backward, self._evaluated)
         found.forwards.sort()
         found.ranks = found.ranks or self._group_size
         if found.backend is None:
@@ -118,12 +99,21 @@ def read_json(path: Path) -> Execution:
     text = JsonText(path, EXPECTED, "node")
     collector = Collector(path)
     found = collector.found
-    for key, value in members(text, frozenset({"nodes"})):
+    calls = DeviceCalls(path)
+    for key, value in members(text, frozenset({"nodes", "workload_graph"})):
         if key == "schema" and isinstance(value, str):
             found.schema = value[:40]
         elif key == "nodes":
             collector.take(node_of(path, f"nodes[{found.nodes}]", value, EXPECTED))
+        elif key == "workload_graph":
+            node = simulated_node(path, f"workload_graph[{found.nodes}]", value)
+            collector.take(node)
+            calls.take(node.number, node.name, value.get("NodeType"), value)
+        elif key == "ngpus" and type(value) is int and 0 < value <= 1 << 20:
+            found.ranks = value
     found.lost = text.lost
     if not found.nodes:
         wrong(path, "nodes", None, f"holds no node; {EXPECTED}")
-    return collector.done()
+    collector.done()
+    found.calls = calls.done() or found.calls
+    return found

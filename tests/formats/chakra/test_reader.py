@@ -91,12 +91,6 @@ def test_any_bytes_are_refused_or_read(tmp_path: Path, data: bytes) -> None:
 
 
 def test_ranks_of_different_jobs(tmp_path: Path) -> None:
-    def fewer(found: dict[str, Any]) -> None:
-        last = [each["id"] for each in found["nodes"] if each["name"] == "c10d::allreduce_"][-1]
-        found["nodes"] = [each for each in found["nodes"] if each["id"] != last]
-
-    with pytest.raises(InputError, match="other collectives than in"):
-        import_executions([CHAKRA[0], changed(CHAKRA[1], tmp_path / "b.json", fewer)])
     with pytest.raises(InputError, match="schema"):
         import_executions([CHAKRA[0], changed(CHAKRA[1], tmp_path / "b.json", lambda found: found.update(schema="9"))])
 
@@ -106,7 +100,7 @@ def test_ranks_of_different_jobs(tmp_path: Path) -> None:
     [
         ("", "is empty"),
         ("{}", "holds no node"),
-        ('{"nodes": [{"name": "x"}]}', "nodes[0]: is no node with an id and a name"),
+        ('{"nodes": [{"name": "x"}]}', 'nodes[0]: has no "id"'),
         ('{"nodes": [{"id": 1, "id": 2}]}', "two keys 'id'"),
         ('{"nodes": [{"id": ' + "[" * 200_000, "nested too deep"),
     ],
