@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from coordsim.formats.chakra.node import LARGEST_BYTES, Node, Tensor
@@ -40,6 +41,7 @@ _KINDS = {
     "recv": ("recv", "recvanysource"),
 }  # fmt: skip
 _KIND = {name: kind for kind, names in _KINDS.items() for name in names}
+_LONGEST_NAME = 200
 _NO_MESSAGE = frozenset({"wait", "waitall", "waittensor", "init", "coalesced", "startcoalescing", "endcoalescing"})
 """Recorded like calls, but they send nothing of their own."""
 _TRUSTED = ("record", "backend", "operation")
@@ -79,23 +81,30 @@ def kind_of(operation: str) -> str | None:
     return "" if plain in _NO_MESSAGE else _KIND.get(plain)
 
 
+@lru_cache(maxsize=1 << 12)
+def _named(name: str) -> tuple[str, str | None, str | None] | None:
+    """(layer, kind, backend) of a part of that name; None for the name of a node that does not communicate."""
+    if name == RECORD:
+        return "record", None, None
+    if match := _OPERATIONS.fullmatch(name):
+        return "operation", kind_of(match[1].partition(".")[0].partition("(")[0]), None
+    if ":" not in name or not (match := _BACKEND.fullmatch(name)):
+        return None
+    kind = kind_of(match[2])
+    return None if kind is None and match[1].lower() not in BACKENDS else ("backend", kind, match[1])
+
+
 def part_of(node: Node) -> Part | None:
     """``node`` as a part of a call; None for a node that does not communicate."""
     name = node.name
-    if name == RECORD:
+    said = _named(name) if len(name) <= _LONGEST_NAME else None
+    if said is None:
+        return None
+    layer, kind, backend = said
+    if layer == "record":
         return _record(node)
-    if match := _OPERATIONS.fullmatch(name):
-        kind = kind_of(match[1].partition(".")[0].partition("(")[0])
-        place = 1 if kind in _INPUT_SECOND and name.startswith("c10d::") else 0
-        return Part(node.number, node.parent, "operation", kind, name[:80], nbytes_of(node.inputs.tensors(place)))
-    if ":" not in name or not (match := _BACKEND.fullmatch(name)):
-        return None
-    kind, backend = kind_of(match[2]), match[1].lower()
-    if kind is None and backend not in BACKENDS:
-        return None
-    return Part(
-        node.number, node.parent, "backend", kind, name[:80], nbytes_of(node.inputs.tensors(0)), match[1]
-    )  # fmt: skip
+    place = 1 if kind in _INPUT_SECOND and name.startswith("c10d::") else 0
+    return Part(node.number, node.parent, layer, kind, name[:80], nbytes_of(node.inputs.tensors(place)), backend)
 
 
 def _record(node: Node) -> Part:

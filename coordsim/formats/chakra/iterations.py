@@ -57,11 +57,12 @@ class Marks:
         """Note what ``node`` says."""
         self._numbers.append(node.number)
         self._parents.append(node.parent)
-        self._threads.append(_thread(node.thread))
+        thread = _thread(node.thread)
+        self._threads.append(thread)
         name = node.name
         if name[:1] in "PO":
             if _STEP.fullmatch(name):
-                self.steps.append((node.number, _thread(node.thread)))
+                self.steps.append((node.number, thread))
             elif _OPTIMIZER.fullmatch(name):
                 self.optimizers.append((node.number, name[:80]))
             elif _ZERO.fullmatch(name):

@@ -15,9 +15,7 @@ _LARGEST_ID = (1 << 64) - 1
 _DEEPEST = 8
 """Lists in lists of tensors; PyTorch's deepest is 2."""
 _LISTS = ("GenericList[", "TensorList[", "Tuple[", "List[")
-_ATTRIBUTES = (
-    "tid", "seq_id", "scope", "collective_name", "dtype", "in_msg_nelems", "out_msg_nelems", "pg_name", "pg_size",
-)  # fmt: skip
+_ATTRIBUTES = frozenset({"tid", "seq_id", "scope", "collective_name", "dtype", "in_msg_nelems", "pg_size"})
 
 
 class Tensor(NamedTuple):
@@ -32,7 +30,7 @@ class Tensor(NamedTuple):
 
 
 class Arguments(NamedTuple):
-    """A node's inputs, or its outputs: three lists of one length."""
+    """A node's inputs: three lists of one length."""
 
     values: list[Any]
     shapes: list[Any]
@@ -56,9 +54,13 @@ class Node(NamedTuple):
     number: int
     parent: int
     name: str
-    inputs: Arguments
-    outputs: Arguments
     attributes: dict[str, Any]
+    source: dict[str, Any] | Arguments
+    """The inputs, or the object that has them: most nodes' are never looked at."""
+
+    @property
+    def inputs(self) -> Arguments:
+        return self.source if isinstance(self.source, Arguments) else _inputs(self.source)
 
     @property
     def thread(self) -> Any:
@@ -75,16 +77,13 @@ def node_of(path: Path, where: str, value: Any, expected: str) -> Node:
     """``value``, one element of ``nodes``. Raises InputError for what has no id and no name."""
     if not isinstance(value, dict):
         wrong(path, where, value, f"is no object; {expected}")
-    for key, good in (("id", type(value.get("id")) is int), ("name", isinstance(value.get("name"), str))):
-        if not good:
-            wrong(path, where, value.get(key), f'has no "{key}"; {expected}')
-    number = value["id"]
+    number, name = value.get("id"), value.get("name")
+    if type(number) is not int or not isinstance(name, str):
+        key = "name" if type(number) is int else "id"
+        wrong(path, where, value.get(key), f'has no "{key}"; {expected}')
     if not 0 <= number <= _LARGEST_ID:
         wrong(path, f"{where}.id", number, "is not between 0 and 2^64 - 1")
-    return Node(
-        number, _parent(value), value["name"], _arguments(value, "input"), _arguments(value, "output"),
-        _attributes(value),
-    )  # fmt: skip
+    return Node(number, _parent(value), name, _attributes(value), value)
 
 
 def _parent(value: dict[str, Any]) -> int:
@@ -95,29 +94,29 @@ def _parent(value: dict[str, Any]) -> int:
     return parent if type(parent) is int and 0 <= parent <= _LARGEST_ID else 0
 
 
-def _arguments(value: dict[str, Any], side: str) -> Arguments:
+def _inputs(value: dict[str, Any]) -> Arguments:
     """``inputs``: an object of three lists (from 1.0.2 on), or a list beside ``input_shapes`` and ``input_types``."""
-    inner = value.get(f"{side}s")
+    inner = value.get("inputs")
     if isinstance(inner, dict):
         lists = [inner.get("values"), inner.get("shapes"), inner.get("types")]
     else:
         lists = [inner, None, None]
-    for place, key in ((1, f"{side}_shapes"), (2, f"{side}_types")):
-        if not lists[place]:
-            lists[place] = value.get(key)
+    lists[1], lists[2] = lists[1] or value.get("input_shapes"), lists[2] or value.get("input_types")
     return Arguments(*(each if isinstance(each, list) else [] for each in lists))
 
 
 def _attributes(value: dict[str, Any]) -> dict[str, Any]:
     """Those that are used: from ``attrs``, a list of name and value or an object, and from the node itself."""
-    found = {key: value[key] for key in _ATTRIBUTES if key in value}
     inner = value.get("attrs", value.get("attr"))
+    found = {key: value[key] for key in _ATTRIBUTES & value.keys()}
     if isinstance(inner, dict):
-        found.update({key: inner[key] for key in _ATTRIBUTES if key in inner})
+        found.update({key: inner[key] for key in _ATTRIBUTES & inner.keys()})
     elif isinstance(inner, list):
         for each in inner:
-            if isinstance(each, dict) and each.get("name") in _ATTRIBUTES:
-                found[each["name"]] = each.get("value")
+            if isinstance(each, dict):
+                name = each.get("name")
+                if isinstance(name, str) and name in _ATTRIBUTES:
+                    found[name] = each.get("value")
     return found
 
 

@@ -28,7 +28,7 @@ from coordsim.formats.shared.python_literal import literal
 
 LARGEST_MESSAGE = 1 << 24
 EXPECTED = "expected Chakra's protobuf: length-delimited messages"
-_ID, _NAME, _TYPE, _PARENT, _INPUTS, _OUTPUTS, _ATTRIBUTE, _OLD_ATTRIBUTE = 1, 2, 3, 4, 8, 9, 10, 11
+_ID, _NAME, _TYPE, _PARENT, _INPUTS, _ATTRIBUTE, _OLD_ATTRIBUTE = 1, 2, 3, 4, 8, 10, 11
 _FIRST_COMM_TYPE, _FIRST_COMM_SIZE = 13, 18
 _WHOLE, _ZIGZAG, _FIXED, _BOOL, _STRING = (7, 9, 11, 13), (15, 17), (19, 21, 23, 25), 27, 29
 _OLD_WHOLE, _OLD_STRINGS = (5, 6, 7), (6, 7, 8)
@@ -86,10 +86,9 @@ def _take_call(calls: DeviceCalls, message: _Message) -> None:
 
 def _node(message: _Message) -> Node:
     name = message.name
-    empty = Arguments([], [], [])
     with_arguments = name in _WITH_ARGUMENTS or name.startswith("c10d::") or ":" in name[:20]
-    inputs = _arguments(message.inputs) if with_arguments and message.inputs else empty
-    return Node(message.number, message.parent, name, inputs, empty, message.attributes)
+    inputs = _arguments(message.inputs) if with_arguments and message.inputs else Arguments([], [], [])
+    return Node(message.number, message.parent, name, message.attributes, inputs)
 
 
 def _arguments(data: bytes) -> Arguments:

@@ -65,5 +65,4 @@ def simulated_node(path: Path, where: str, value: Any) -> Node:
         wrong(path, where, value, "has no Id and Name; expected a node of Chakra's JSON for simulators")
     if not 0 <= value["Id"] < 1 << 64:
         wrong(path, f"{where}.Id", value["Id"], "is not between 0 and 2^64 - 1")
-    empty = Arguments([], [], [])
-    return Node(value["Id"], 0, value["Name"], empty, empty, {})
+    return Node(value["Id"], 0, value["Name"], {}, Arguments([], [], []))
