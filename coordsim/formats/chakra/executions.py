@@ -54,6 +54,7 @@ class Summary:
     nodes: int
     ranks: int | None
     backend: str | None
+    groups_cut: bool
     lost: str | None
     told_by: str | None
     iterations: list[Iteration]
@@ -101,7 +102,8 @@ def summarise(execution: Execution) -> Summary:
     if iterations.told_by is None and len(execution.passes) > 1 and numbers:
         iterations = _by_passes(execution)
     return Summary(
-        execution.path, execution.schema, execution.nodes, execution.ranks, execution.backend, execution.lost,
+        execution.path, execution.schema, execution.nodes, execution.ranks, execution.backend,
+        execution.groups_cut, execution.lost,
         iterations.told_by, [_iteration(execution, window) for window in iterations.windows],
         Counter(call.kind for call in execution.calls), execution.unread, len(numbers),
         sum(gradient.nbytes is None for gradient in execution.accumulated),
@@ -168,7 +170,10 @@ def imported(found: Sequence[Summary]) -> Imported:
         unknown["workload"] = _no_workload(first)
     ranks = first.ranks or _ranks_of_files(found)
     if ranks is None:
-        unknown["ranks"] = "no process group of known size is in it"
+        unknown["ranks"] = (
+            "the description of process groups in it is cut off" if first.groups_cut
+            else "no process group of known size is in it"
+        )  # fmt: skip
     _add_reasons(unknown, found)
     many = first.told_by is not None
     summary: dict[str, Any] = {
@@ -184,6 +189,7 @@ def imported(found: Sequence[Summary]) -> Imported:
         "collectives_per_iteration": dict(Counter(call.kind for call in last.calls).most_common(_MOST_NAMED)) if many
         else None,
         "allreduce_bytes": last.allreduces,
+        "collective_bytes": _bytes_by_kind(last.calls),
         "not_read": dict(first.unread.most_common(_MOST_NAMED)),
         "gradients": len(first.parameters) or None,
         "gradient_bytes": sum(each.nbytes for each in gradients) if first.parameters else None,
@@ -259,6 +265,15 @@ def _add_reasons(unknown: dict[str, str], found: Sequence[Summary]) -> None:
         if summary.lost:
             unknown["cut"] = f"{summary.path.name} is cut off: {summary.lost}"
             break
+
+
+def _bytes_by_kind(calls: Sequence[Call]) -> dict[str, int | None]:
+    """What one rank puts into an iteration's calls; None for a kind of which one call does not say it."""
+    found: dict[str, int | None] = {}
+    for call in calls:
+        before = found.setdefault(call.kind, 0)
+        found[call.kind] = None if before is None or call.nbytes is None else before + call.nbytes
+    return found
 
 
 def _messages_of(summary: Summary) -> list[int | None]:

@@ -43,6 +43,8 @@ class Execution:
     ranks: int | None = None
     """Of the largest process group that is described or used."""
     backend: str | None = None
+    groups_cut: bool = False
+    """Whether process groups are described in a text that is no JSON: PyTorch cut it at 4,096 characters once."""
     lost: str | None = None
 
 
@@ -69,6 +71,7 @@ class Collector:
             text = node.inputs.values[0] if node.inputs.values else None
             if isinstance(text, str):
                 found.ranks, found.backend = ranks_of_groups(text)
+                found.groups_cut = found.ranks is None
         elif name == _FORWARD:
             found.forwards.append(node.number)
         elif (part := part_of(node)) is not None:
