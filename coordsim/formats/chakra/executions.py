@@ -7,12 +7,13 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from coordsim.errors import InputError
 from coordsim.formats.chakra.collectives import Call
-from coordsim.formats.chakra.gradients import Accumulation, last_of_each, parameters_of, passes_of, union
+from coordsim.formats.chakra.gradients import Accumulation, last_of_each, parameters_of, passes_of, raise_to, union
 from coordsim.formats.chakra.iterations import Iterations, Window
 from coordsim.formats.chakra.protobuf import read_protobuf
 from coordsim.formats.chakra.reader import SCHEMAS, Execution, read_json
@@ -47,12 +48,14 @@ class Iteration:
 
 @dataclass(frozen=True)
 class Summary:
-    """One file, without its nodes: what is kept while others are read."""
+    """One file, without its nodes."""
 
     path: Path
     schema: str | None
     nodes: int
     ranks: int | None
+    described_ranks: int | None
+    """Of the largest process group that is described, whether or not it is used."""
     backend: str | None
     groups_cut: bool
     lost: str | None
@@ -63,28 +66,56 @@ class Summary:
     accumulations: int
     unsized: int
 
-    @property
+    @cached_property
     def parameters(self) -> list[Accumulation]:
         """Those of the model: of the iterations' parameters the most of each kind, in the order of the last one."""
         most: Counter[object] = Counter()
         for iteration in self.iterations:
-            most |= _kinds(iteration)
+            raise_to(most, _kinds(iteration))
         everything = [parameter for iteration in self.iterations for parameter in iteration.parameters]
         return last_of_each(everything, most)
+
+    @property
+    def allreduces(self) -> list[int | None]:
+        """Bytes of the last iteration's."""
+        return self.iterations[-1].allreduces
+
+
+@dataclass(frozen=True)
+class Other:
+    """What is kept of each file but the first."""
+
+    path: Path
+    nodes: int
+    ranks: int | None
+    lost: str | None
+    alike: bool
+    """Whether its allreduces are those of the first file."""
 
 
 def import_executions(paths: list[Path]) -> Imported:
     """The traces of one job's ranks. Raises InputError for files that are none, and for files of different jobs."""
-    found: list[Summary] = []
+    first: Summary | None = None
+    others: list[Other] = []
     for path in paths:
         summary = summarise(read_json(path) if _is_json(path) else read_protobuf(path))
-        for key in ("schema", "ranks"):
-            if found and getattr(summary, key) != getattr(found[0], key):
-                theirs = f"{getattr(found[0], key)!r} in {found[0].path.name}"
-                message = f"{getattr(summary, key)!r}, where it is {theirs}: another job?"
-                raise InputError.one(str(path), key, getattr(summary, key), message)
-        found.append(summary)
-    return imported(found)
+        if first is None:
+            first = summary
+            continue
+        _same_job(summary, first)
+        alike = summary.allreduces == first.allreduces
+        others.append(Other(path, summary.nodes, summary.ranks, summary.lost, alike))
+    assert first is not None, "a job has at least one file"
+    return imported(first, others)
+
+
+def _same_job(summary: Summary, first: Summary) -> None:
+    """Raise where two files contradict each other."""
+    for key in ("schema", "described_ranks"):
+        mine, theirs = getattr(summary, key), getattr(first, key)
+        if mine != theirs and (key == "schema" or None not in (mine, theirs)):
+            message = f"{mine!r}, where it is {theirs!r} in {first.path.name}: another job?"
+            raise InputError.one(str(summary.path), key.removeprefix("described_"), mine, message)
 
 
 def _is_json(path: Path) -> bool:
@@ -102,8 +133,8 @@ def summarise(execution: Execution) -> Summary:
     if iterations.told_by is None and len(execution.passes) > 1 and numbers:
         iterations = _by_passes(execution)
     return Summary(
-        execution.path, execution.schema, execution.nodes, execution.ranks, execution.backend,
-        execution.groups_cut, execution.lost,
+        execution.path, execution.schema, execution.nodes, execution.ranks, execution.described_ranks,
+        execution.backend, execution.groups_cut, execution.lost,
         iterations.told_by, [_iteration(execution, window) for window in iterations.windows],
         Counter(call.kind for call in execution.calls), execution.unread, len(numbers),
         sum(gradient.nbytes is None for gradient in execution.accumulated),
@@ -152,9 +183,9 @@ def _kinds(iteration: Iteration) -> Counter[object]:
     return Counter(parameter.kind for parameter in iteration.parameters)
 
 
-def imported(found: Sequence[Summary]) -> Imported:
+def imported(first: Summary, others: Sequence[Other] = ()) -> Imported:
     """As :func:`import_executions`, of traces that were read before."""
-    first, unknown = found[0], dict(_UNKNOWN)
+    unknown = dict(_UNKNOWN)
     last = first.iterations[-1]
     gradients = [
         Gradient(f"gradient.{place}", _numel(parameter), parameter.dtype or "", parameter.nbytes or 0)
@@ -168,18 +199,20 @@ def imported(found: Sequence[Summary]) -> Imported:
         unknown["gradients"] = f"accumulations that say no size (undefined or sparse), left out: {first.unsized:,}"
     if not gradients:
         unknown["workload"] = _no_workload(first)
-    ranks = first.ranks or _ranks_of_files(found)
+    paths = [first.path, *(other.path for other in others)]
+    ranks = max((size for size in (first.ranks, *(other.ranks for other in others)) if size), default=None)
+    ranks = ranks or _ranks_of_files(paths)
     if ranks is None:
         unknown["ranks"] = (
             "the description of process groups in it is cut off" if first.groups_cut
             else "no process group of known size is in it"
         )  # fmt: skip
-    _add_reasons(unknown, found)
+    _add_reasons(unknown, first, others)
     many = first.told_by is not None
     summary: dict[str, Any] = {
-        "traces": len(found),
+        "traces": len(paths),
         "schema": first.schema,
-        "nodes": sum(summary.nodes for summary in found),
+        "nodes": first.nodes + sum(other.nodes for other in others),
         "ranks": ranks,
         "backend": first.backend,
         "iterations": len(first.iterations) if many else None,
@@ -194,7 +227,7 @@ def imported(found: Sequence[Summary]) -> Imported:
         "gradients": len(first.parameters) or None,
         "gradient_bytes": sum(each.nbytes for each in gradients) if first.parameters else None,
     }  # fmt: skip
-    files = [summary.path.name for summary in found]
+    files = [path.name for path in paths]
     return Imported(FORMAT, files, summary, unknown, workload_csv=workload_csv(gradients) if gradients else None)
 
 
@@ -210,7 +243,7 @@ def _numel(parameter: Accumulation) -> int:
 
 def _messages(first: Summary) -> list[Gradient]:
     """Allreduces as gradients: those of the last iteration, else the pattern that they repeat."""
-    sizes = [size or 0 for size in first.iterations[-1].allreduces]
+    sizes = [size or 0 for size in first.allreduces]
     if first.told_by is None:
         sizes = repeated(sizes) or sizes
     return buckets(sizes) if sizes else []
@@ -232,38 +265,38 @@ def _no_workload(first: Summary) -> str:
     return f"no gradient of known size is in it, and its {allreduces:,} allreduces do not all say a size above 0"
 
 
-def _ranks_of_files(found: Sequence[Summary]) -> int | None:
+def _ranks_of_files(paths: Sequence[Path]) -> int | None:
     """Files of simulators, one a rank, are called NAME.RANK.et; with all of them there, ranks are known."""
-    matches = [_RANK_IN_NAME.search(summary.path.name) for summary in found]
+    matches = [_RANK_IN_NAME.search(path.name) for path in paths]
     numbers = sorted(int(match[1]) for match in matches if match)
-    return len(found) if len(found) > 1 and numbers == list(range(len(found))) else None
+    return len(paths) if len(paths) > 1 and numbers == list(range(len(paths))) else None
 
 
-def _add_reasons(unknown: dict[str, str], found: Sequence[Summary]) -> None:
+def _add_reasons(unknown: dict[str, str], first: Summary, others: Sequence[Other]) -> None:
     """Add what is to be known of how the figures came about."""
-    first = found[0]
     if first.schema is not None and first.schema not in SCHEMAS:
         unknown["schema"] = f"schema {first.schema!r} is not known here; it was read as the others are"
     if first.told_by is None:
         unknown["iterations"] = "no ProfilerStep, optimizer step or zero_grad is in it: it counts as one iteration"
     elif differing := _differing(first.iterations):
         unknown["iterations"] = f"iterations differ in {differing}; collectives are those of the last one"
-    sent = [size or 0 for size in first.iterations[-1].allreduces]
+    sent = [size for size in first.allreduces if size is not None]
     kept = sum(parameter.nbytes or 0 for parameter in first.parameters)
-    if kept and sent and sum(sent) != kept:
+    if kept and sent and len(sent) == len(first.allreduces) and sum(sent) != kept:
         unknown["reduced"] = (
             f"allreduces of an iteration send {sum(sent):,} B, gradients hold {kept:,} B: other tensors are reduced, "
             "some gradients are not or are several times, or leaves that are no parameters have gradients"
         )
-    others = [summary.path.name for summary in found[1:] if _messages_of(summary) != _messages_of(first)]
-    if others:
-        more = f" and {len(others) - 1:,} more" if len(others) > 1 else ""
+    unlike = [other.path.name for other in others if not other.alike]
+    if unlike:
+        more = f" and {len(unlike) - 1:,} more" if len(unlike) > 1 else ""
         unknown["other_ranks"] = (
-            f"{others[0]}{more} has other allreduces than {first.path.name}, whose figures these are"
+            f"{unlike[0]}{more} has other allreduces than {first.path.name}, whose figures these are"
         )
-    for summary in found:
-        if summary.lost:
-            unknown["cut"] = f"{summary.path.name} is cut off: {summary.lost}"
+    lost = [(first.path.name, first.lost), *((other.path.name, other.lost) for other in others)]
+    for name, what in lost:
+        if what is not None:
+            unknown["cut"] = f"{name} is cut off: {what}"
             break
 
 
@@ -274,10 +307,6 @@ def _bytes_by_kind(calls: Sequence[Call]) -> dict[str, int | None]:
         before = found.setdefault(call.kind, 0)
         found[call.kind] = None if before is None or call.nbytes is None else before + call.nbytes
     return found
-
-
-def _messages_of(summary: Summary) -> list[int | None]:
-    return summary.iterations[-1].allreduces
 
 
 def _differing(iterations: Sequence[Iteration]) -> str:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from coordsim.formats.chakra.node import Node
 
 NAME = "torch::autograd::AccumulateGrad"
+MOST_MODELS = 32
 EVALUATED = "autograd::engine::evaluate_function: "
 """How the engine's nodes are called, each of which has one of backward within."""
 
@@ -135,13 +136,25 @@ def parameters_of(passes: Sequence[Sequence[Accumulation]]) -> list[Accumulation
 def union(counts: Sequence[Counter[object]]) -> Counter[object]:
     """Parameters of passes, or of sections, that may be of one model, of parts of it, or of several.
 
-    One whose gradients are all in another is of the same model; those that are not are of others.
+    One whose gradients are all in another is of the same model; those that are not are of others. No job has more
+    than :data:`MOST_MODELS`; from then on passes are of the last one, of each kind the most.
     """
     groups: list[Counter[object]] = []
     for count in sorted(counts, key=lambda count: -count.total()):
-        if not any(count <= group for group in groups):
-            groups.append(count)
+        if any(all(number <= group[kind] for kind, number in count.items()) for group in groups):
+            continue
+        if len(groups) < MOST_MODELS:
+            groups.append(Counter(count))
+        else:
+            raise_to(groups[-1], count)
     return sum(groups, Counter())
+
+
+def raise_to(most: Counter[object], count: Counter[object]) -> None:
+    """Make each number in ``most`` at least that in ``count``; unlike ``|=``, in the time that ``count`` takes."""
+    for kind, number in count.items():
+        if number > most[kind]:
+            most[kind] = number
 
 
 def last_of_each(accumulated: Sequence[Accumulation], counts: Counter[object]) -> list[Accumulation]:

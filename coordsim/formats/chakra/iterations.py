@@ -12,6 +12,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -108,12 +109,17 @@ class Marks:
         still_open = np.setdiff1d(parents[later & (parents > number)], numbers)
         return min((int(each.min()) for each in (behind, still_open) if each.size), default=_END)
 
+    @cached_property
+    def _cuts(self) -> list[int]:
+        return sorted(number for number, _ in (*self.optimizers, *self.zeroed))
+
     def sections(self, window: Window) -> list[Window]:
-        """``window``, cut at each optimizer step and ``zero_grad`` in it: between them gradients are kept."""
-        marks = sorted([*self.optimizers, *self.zeroed])
-        cuts = [number for number, _ in marks if window.begin < number < window.end]
-        edges = [window.begin, *cuts, window.end]
-        return [Window(begin, end) for begin, end in pairwise(edges)]
+        """``window``, cut at each optimizer step and ``zero_grad`` in it: between them gradients are kept.
+
+        To be called when everything has been added.
+        """
+        cuts = self._cuts[bisect_left(self._cuts, window.begin + 1) : bisect_left(self._cuts, window.end)]
+        return [Window(begin, end) for begin, end in pairwise([window.begin, *cuts, window.end])]
 
 
 def _thread(value: Any) -> int:

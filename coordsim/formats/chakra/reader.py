@@ -40,8 +40,10 @@ class Execution:
     passes: list[int] = field(default_factory=list)
     """Where backward passes begin; empty when the trace has no sequence numbers."""
     forwards: list[int] = field(default_factory=list)
+    described_ranks: int | None = None
+    """Of the largest process group that is described."""
     ranks: int | None = None
-    """Of the largest process group that is described or used."""
+    """The same, else of the largest one that is used."""
     backend: str | None = None
     groups_cut: bool = False
     """Whether process groups are described in a text that is no JSON: PyTorch cut it at 4,096 characters once."""
@@ -70,8 +72,8 @@ class Collector:
         elif name == GROUPS:
             text = node.inputs.values[0] if node.inputs.values else None
             if isinstance(text, str):
-                found.ranks, found.backend = ranks_of_groups(text)
-                found.groups_cut = found.ranks is None
+                found.described_ranks, found.backend = ranks_of_groups(text)
+                found.groups_cut = found.described_ranks is None
         elif name == _FORWARD:
             found.forwards.append(node.number)
         elif (part := part_of(node)) is not None:
@@ -91,7 +93,7 @@ class Collector:
         found.accumulated.sort(key=lambda gradient: gradient.number)
         found.passes = gradients.starts_of_passes(self._backward, self._evaluated)
         found.forwards.sort()
-        found.ranks = found.ranks or self._group_size
+        found.ranks = found.described_ranks or self._group_size
         if found.backend is None:
             found.backend = ", ".join(sorted({call.backend for call in found.calls if call.backend})) or None
         return found
@@ -113,7 +115,7 @@ def read_json(path: Path) -> Execution:
             collector.take(node)
             calls.take(node.number, node.name, value.get("NodeType"), value)
         elif key == "ngpus" and type(value) is int and 0 < value <= 1 << 20:
-            found.ranks = value
+            found.described_ranks = value
     found.lost = text.lost
     if not found.nodes:
         wrong(path, "nodes", None, f"holds no node; {EXPECTED}")

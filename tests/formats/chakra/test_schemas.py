@@ -16,7 +16,7 @@ from coordsim.formats.chakra.reader import SCHEMAS
 from coordsim.formats.shared import protobuf as wire
 from coordsim.formats.shared.python_literal import literal
 from tests.formats.chakra.chakra_schema import CLASSES
-from tests.formats.chakra.traces import Trace
+from tests.formats.chakra.traces import Trace, plain
 
 
 def flat(node: dict[str, Any], *, top: bool) -> dict[str, Any]:
@@ -175,6 +175,25 @@ def test_ranks_of_a_pipeline_may_differ_and_it_is_said(tmp_path: Path) -> None:
     found = import_executions(paths)
     assert found.summary["allreduce_bytes"] == [400]
     assert found.unknown["other_ranks"].startswith("mlp.1.et has other allreduces than mlp.0.et")
+
+
+def test_a_rank_without_a_description_of_groups_is_of_the_same_job(tmp_path: Path) -> None:
+    described, other = job(), job()
+    groups = json.dumps([{"pg_name": "0", "group_size": 8, "backend_config": "cuda:nccl"}])
+    described.add("## process_group:init ##", plain(groups, "String"))
+    paths = [other.write(tmp_path / "a.json"), described.write(tmp_path / "b.json")]
+    assert import_executions(paths).summary["ranks"] == 8
+    described.nodes[-1]["inputs"]["values"] = [groups.replace("8", "4")]
+    paths.append(described.write(tmp_path / "c.json"))
+    with pytest.raises(InputError, match=r"4, where it is 8 in b\.json: another job"):
+        import_executions(paths[1:])
+
+
+def test_a_description_of_groups_that_was_cut_is_the_reason(tmp_path: Path) -> None:
+    trace = job()
+    trace.add("## process_group:init ##", plain('[{"pg_name": "0", "group_si', "String"))
+    found = import_executions([trace.write(tmp_path / "a.json")])
+    assert found.unknown["ranks"] == "the description of process groups in it is cut off"
 
 
 @pytest.mark.parametrize(
