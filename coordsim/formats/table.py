@@ -108,6 +108,11 @@ _NCCL_TABLE = _text_with(
 
 SOURCES: tuple[SourceFormat, ...] = (
     SourceFormat(
+        "ddp-logging", 'a dict with "bucket_sizes"',
+        lambda head: re.search(r"""["']bucket_sizes["']\s*:""", head.text) is not None,
+        "coordsim.formats.ddp_logging:import_logging_data",
+    ),
+    SourceFormat(
         "horovod", "a JSON array of events", _array,
         "coordsim.formats.horovod.run:import_timelines",
     ),

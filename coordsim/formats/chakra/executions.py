@@ -1,22 +1,31 @@
-"""Execution traces as a workload: gradients in the order of backward, else messages as they repeat."""
+"""Execution traces as a workload: the gradients of one iteration, else its messages."""
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
-from math import prod
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from coordsim.errors import InputError
+from coordsim.formats.chakra.collectives import Call
+from coordsim.formats.chakra.gradients import Accumulation, last_of_each, parameters_of, passes_of, raise_to, union
+from coordsim.formats.chakra.iterations import Iterations, Window
 from coordsim.formats.chakra.protobuf import read_protobuf
-from coordsim.formats.chakra.reader import Execution, read_json
+from coordsim.formats.chakra.reader import SCHEMAS, Execution, read_json
 from coordsim.formats.imported import Gradient, Imported, workload_csv
 from coordsim.formats.shared.repeated_messages import buckets, repeated
-from coordsim.formats.shared.torch_types import TYPES
+from coordsim.formats.shared.small_files import first_bytes
 
 FORMAT = "chakra"
-_SIZES = dict(TYPES.values())
+_MOST_NAMED = 20
+_RANK_IN_NAME = re.compile(r"[.](\d{1,7})[.]et(?:[.]gz)?$")
+_KEY = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{\s*"[A-Za-z_ ]{1,40}"\s*:')
+_NO_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _UNKNOWN = {
     "run": "an execution trace is the graph of what ran, with no times of steps",
     "ready": "when gradients are ready is not recorded; simulate spreads backward over them by their bytes",
@@ -24,55 +33,289 @@ _UNKNOWN = {
 }
 
 
+@dataclass(frozen=True)
+class Iteration:
+    """What is in one iteration of one trace."""
+
+    parameters: list[Accumulation]
+    passes: int
+    calls: list[Call]
+
+    @property
+    def allreduces(self) -> list[int | None]:
+        return [call.nbytes for call in self.calls if call.kind == "all_reduce"]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One file, without its nodes."""
+
+    path: Path
+    schema: str | None
+    nodes: int
+    ranks: int | None
+    described_ranks: int | None
+    """Of the largest process group that is described, whether or not it is used."""
+    backend: str | None
+    groups_cut: bool
+    lost: str | None
+    told_by: str | None
+    iterations: list[Iteration]
+    collectives: Counter[str]
+    unread: Counter[str]
+    accumulations: int
+    unsized: int
+
+    @cached_property
+    def parameters(self) -> list[Accumulation]:
+        """Those of the model: of the iterations' parameters the most of each kind, in the order of the last one."""
+        most: Counter[object] = Counter()
+        for iteration in self.iterations:
+            raise_to(most, _kinds(iteration))
+        everything = [parameter for iteration in self.iterations for parameter in iteration.parameters]
+        return last_of_each(everything, most)
+
+    @property
+    def allreduces(self) -> list[int | None]:
+        """Bytes of the last iteration's."""
+        return self.iterations[-1].allreduces
+
+
+@dataclass(frozen=True)
+class Other:
+    """What is kept of each file but the first."""
+
+    path: Path
+    nodes: int
+    ranks: int | None
+    lost: str | None
+    alike: bool
+    """Whether its allreduces are those of the first file."""
+
+
 def import_executions(paths: list[Path]) -> Imported:
-    """The traces of one job's ranks. Raises InputError for files that are none, and for ranks that differ."""
-    found = [read_protobuf(path) if path.name.endswith((".et", ".et.gz")) else read_json(path) for path in paths]
-    first = found[0]
-    for other in found[1:]:
-        for key in ("schema", "ranks"):
-            if getattr(other, key) != getattr(first, key):
-                message = f"{getattr(other, key)!r}, where {first.path.name} has {getattr(first, key)!r}: another job?"
-                raise InputError.one(str(other.path), key, getattr(other, key), message)
-        if _sizes(other) != _sizes(first):
-            message = f"other collectives than in {first.path.name}: of another job, or of another iteration"
-            raise InputError.one(str(other.path), "nodes", "", message)
-    return imported(found)
+    """The traces of one job's ranks. Raises InputError for files that are none, and for files of different jobs."""
+    first: Summary | None = None
+    others: list[Other] = []
+    for path in paths:
+        summary = summarise(read_json(path) if _is_json(path) else read_protobuf(path))
+        if first is None:
+            first = summary
+            continue
+        _same_job(summary, first)
+        alike = summary.allreduces == first.allreduces
+        others.append(Other(path, summary.nodes, summary.ranks, summary.lost, alike))
+    assert first is not None, "a job has at least one file"
+    return imported(first, others)
 
 
-def imported(found: Sequence[Execution]) -> Imported:
+def _same_job(summary: Summary, first: Summary) -> None:
+    """Raise where two files contradict each other."""
+    for key in ("schema", "described_ranks"):
+        mine, theirs = getattr(summary, key), getattr(first, key)
+        if mine != theirs and (key == "schema" or None not in (mine, theirs)):
+            message = f"{mine!r}, where it is {theirs!r} in {first.path.name}: another job?"
+            raise InputError.one(str(summary.path), key.removeprefix("described_"), mine, message)
+
+
+def _is_json(path: Path) -> bool:
+    """Told by the first bytes: a protobuf message of 123 bytes begins with a brace, too, but not with a key."""
+    head = first_bytes(path, 256)
+    if _KEY.match(head):
+        return True
+    return not path.name.endswith((".et", ".et.gz", ".eg")) and not _NO_TEXT.search(head)
+
+
+def summarise(execution: Execution) -> Summary:
+    """``execution`` by iterations."""
+    numbers = [gradient.number for gradient in execution.accumulated]
+    iterations = execution.marks.iterations(numbers)
+    if iterations.told_by is None and len(execution.passes) > 1 and numbers:
+        iterations = _by_passes(execution)
+    return Summary(
+        execution.path, execution.schema, execution.nodes, execution.ranks, execution.described_ranks,
+        execution.backend, execution.groups_cut, execution.lost,
+        iterations.told_by, [_iteration(execution, window) for window in iterations.windows],
+        Counter(call.kind for call in execution.calls), execution.unread, len(numbers),
+        sum(gradient.nbytes is None for gradient in execution.accumulated),
+    )  # fmt: skip
+
+
+def _by_passes(execution: Execution) -> Iterations:
+    """Without any mark, each backward pass that accumulates counts as an iteration."""
+    begins = [begin for begin, end in _pairs(execution.passes) if _inside(execution.accumulated, Window(begin, end))]
+    return Iterations([Window(begin, end) for begin, end in _pairs(begins)], "backward passes")
+
+
+def _pairs(begins: Sequence[int]) -> list[tuple[int, int]]:
+    return list(zip(begins, [*begins[1:], (1 << 64) - 1], strict=True))
+
+
+def _inside(things: Sequence[Any], window: Window) -> Sequence[Any]:
+    """Those of ``things``, which are in order of their numbers, that are in ``window``."""
+    return things[slice(*(bisect_left(things, edge, key=lambda thing: thing.number) for edge in window))]
+
+
+def _between(numbers: Sequence[int], window: Window) -> Sequence[int]:
+    return numbers[bisect_left(numbers, window.begin) : bisect_left(numbers, window.end)]
+
+
+def _iteration(execution: Execution, window: Window) -> Iteration:
+    calls = list(_inside(execution.calls, window))
+    sections = []
+    passes = 0
+    for section in execution.marks.sections(window):
+        accumulated = [gradient for gradient in _inside(execution.accumulated, section) if gradient.nbytes is not None]
+        if not accumulated:
+            continue
+        sizes = [call.nbytes for call in _inside(execution.calls, section) if call.kind == "all_reduce"]
+        reduced = None if None in sizes else sum(size or 0 for size in sizes)
+        starts, forwards = _between(execution.passes, section), _between(execution.forwards, section)
+        split = passes_of(accumulated, starts, len(forwards), reduced)
+        passes += len(split)
+        sections.append(parameters_of(split))
+    counts = union([Counter(gradient.kind for gradient in section) for section in sections])
+    everything = [gradient for section in sections for gradient in section]
+    return Iteration(last_of_each(everything, counts), passes, calls)
+
+
+def _kinds(iteration: Iteration) -> Counter[object]:
+    return Counter(parameter.kind for parameter in iteration.parameters)
+
+
+def imported(first: Summary, others: Sequence[Other] = ()) -> Imported:
     """As :func:`import_executions`, of traces that were read before."""
-    first, unknown = found[0], dict(_UNKNOWN)
-    sizes = _sizes(first)
+    unknown = dict(_UNKNOWN)
+    last = first.iterations[-1]
     gradients = [
-        Gradient(f"gradient.{place}", prod(shape), dtype, prod(shape) * _SIZES[dtype])
-        for place, (shape, dtype) in enumerate(first.gradients)
+        Gradient(f"gradient.{place}", _numel(parameter), parameter.dtype or "", parameter.nbytes or 0)
+        for place, parameter in enumerate(first.parameters)
     ]
     if not gradients:
-        unknown["gradients"] = "no gradient is in it: each message of the iteration counts as one"
-        pattern = repeated([size or 0 for size in sizes]) or [size or 0 for size in sizes]
-        gradients = buckets(pattern if pattern else None)
+        gradients = _messages(first)
+        instead = ": each allreduce of an iteration counts as one gradient" if gradients else ""
+        unknown["gradients"] = _no_gradients(first) + instead
+    elif first.unsized:
+        unknown["gradients"] = f"accumulations that say no size (undefined or sparse), left out: {first.unsized:,}"
     if not gradients:
-        unknown["workload"] = "no gradient and no allreduce of known size is in it"
-    if first.ranks is None:
-        unknown["ranks"] = "no process group of known size is in it"
-    lost = next((each for each in found if each.lost), None)
-    if lost is not None:
-        unknown["cut"] = f"{lost.path.name} is cut off: {lost.lost}"
+        unknown["workload"] = _no_workload(first)
+    paths = [first.path, *(other.path for other in others)]
+    ranks = max((size for size in (first.ranks, *(other.ranks for other in others)) if size), default=None)
+    ranks = ranks or _ranks_of_files(paths)
+    if ranks is None:
+        unknown["ranks"] = (
+            "the description of process groups in it is cut off" if first.groups_cut
+            else "no process group of known size is in it"
+        )  # fmt: skip
+    _add_reasons(unknown, first, others)
+    many = first.told_by is not None
     summary: dict[str, Any] = {
-        "traces": len(found),
+        "traces": len(paths),
         "schema": first.schema,
-        "nodes": sum(each.nodes for each in found),
-        "ranks": first.ranks,
-        "collectives": dict(Counter(message.name for message in first.messages).most_common(6)),
-        "allreduce_bytes": sizes,
-        "gradients": len(first.gradients) or None,
-        "gradient_bytes": sum(each.nbytes for each in gradients) if first.gradients else None,
+        "nodes": first.nodes + sum(other.nodes for other in others),
+        "ranks": ranks,
+        "backend": first.backend,
+        "iterations": len(first.iterations) if many else None,
+        "iterations_told_by": first.told_by,
+        "backward_passes_per_iteration": last.passes or None,
+        "collectives": dict(first.collectives.most_common(_MOST_NAMED)),
+        "collectives_per_iteration": dict(Counter(call.kind for call in last.calls).most_common(_MOST_NAMED)) if many
+        else None,
+        "allreduce_bytes": last.allreduces,
+        "collective_bytes": _bytes_by_kind(last.calls),
+        "not_read": dict(first.unread.most_common(_MOST_NAMED)),
+        "gradients": len(first.parameters) or None,
+        "gradient_bytes": sum(each.nbytes for each in gradients) if first.parameters else None,
     }  # fmt: skip
-    files = [each.path.name for each in found]
+    files = [path.name for path in paths]
     return Imported(FORMAT, files, summary, unknown, workload_csv=workload_csv(gradients) if gradients else None)
 
 
-def _sizes(found: Execution) -> list[int | None]:
-    """Of allreduces, each counted once: PyTorch records the call and the backend's part of it."""
-    calls = [each.nbytes for each in found.messages if each.name in ("c10d::allreduce_", "all_reduce")]
-    return calls or [each.nbytes for each in found.messages if each.name.endswith(":all_reduce")]
+def _numel(parameter: Accumulation) -> int:
+    """Elements; 0 when only bytes are known, which makes a workload of bytes."""
+    if parameter.shape is None or parameter.dtype is None:
+        return 0
+    numel = 1
+    for size in parameter.shape:
+        numel *= size
+    return numel
+
+
+def _messages(first: Summary) -> list[Gradient]:
+    """Allreduces as gradients: those of the last iteration, else the pattern that they repeat."""
+    sizes = [size or 0 for size in first.allreduces]
+    if first.told_by is None:
+        sizes = repeated(sizes) or sizes
+    return buckets(sizes) if sizes else []
+
+
+def _no_gradients(first: Summary) -> str:
+    if first.accumulations:
+        return f"none of the {first.accumulations:,} accumulations of gradients in it says a size"
+    return "no accumulation of a gradient (torch::autograd::AccumulateGrad) is in it"
+
+
+def _no_workload(first: Summary) -> str:
+    if not first.collectives:
+        return "no gradient of known size and no collective is in it"
+    allreduces = first.collectives["all_reduce"]
+    if not allreduces:
+        others = ", ".join(sorted(first.collectives))
+        return f"no gradient of known size and no allreduce is in it, only {others}"
+    return f"no gradient of known size is in it, and its {allreduces:,} allreduces do not all say a size above 0"
+
+
+def _ranks_of_files(paths: Sequence[Path]) -> int | None:
+    """Files of simulators, one a rank, are called NAME.RANK.et; with all of them there, ranks are known."""
+    matches = [_RANK_IN_NAME.search(path.name) for path in paths]
+    numbers = sorted(int(match[1]) for match in matches if match)
+    return len(paths) if len(paths) > 1 and numbers == list(range(len(paths))) else None
+
+
+def _add_reasons(unknown: dict[str, str], first: Summary, others: Sequence[Other]) -> None:
+    """Add what is to be known of how the figures came about."""
+    if first.schema is not None and first.schema not in SCHEMAS:
+        unknown["schema"] = f"schema {first.schema!r} is not known here; it was read as the others are"
+    if first.told_by is None:
+        unknown["iterations"] = "no ProfilerStep, optimizer step or zero_grad is in it: it counts as one iteration"
+    elif differing := _differing(first.iterations):
+        unknown["iterations"] = f"iterations differ in {differing}; collectives are those of the last one"
+    sent = [size for size in first.allreduces if size is not None]
+    kept = sum(parameter.nbytes or 0 for parameter in first.parameters)
+    if kept and sent and len(sent) == len(first.allreduces) and sum(sent) != kept:
+        unknown["reduced"] = (
+            f"allreduces of an iteration send {sum(sent):,} B, gradients hold {kept:,} B: other tensors are reduced, "
+            "some gradients are not or are several times, or leaves that are no parameters have gradients"
+        )
+    unlike = [other.path.name for other in others if not other.alike]
+    if unlike:
+        more = f" and {len(unlike) - 1:,} more" if len(unlike) > 1 else ""
+        unknown["other_ranks"] = (
+            f"{unlike[0]}{more} has other allreduces than {first.path.name}, whose figures these are"
+        )
+    lost = [(first.path.name, first.lost), *((other.path.name, other.lost) for other in others)]
+    for name, what in lost:
+        if what is not None:
+            unknown["cut"] = f"{name} is cut off: {what}"
+            break
+
+
+def _bytes_by_kind(calls: Sequence[Call]) -> dict[str, int | None]:
+    """What one rank puts into an iteration's calls; None for a kind of which one call does not say it."""
+    found: dict[str, int | None] = {}
+    for call in calls:
+        before = found.setdefault(call.kind, 0)
+        found[call.kind] = None if before is None or call.nbytes is None else before + call.nbytes
+    return found
+
+
+def _differing(iterations: Sequence[Iteration]) -> str:
+    """What iterations differ in, in words; empty when they are alike."""
+    first = iterations[0]
+    what = []
+    if any(_kinds(iteration) != _kinds(first) for iteration in iterations):
+        counts = [len(iteration.parameters) for iteration in iterations]
+        what.append(f"gradients ({min(counts):,} to {max(counts):,})")
+    if any(iteration.allreduces != first.allreduces for iteration in iterations):
+        what.append("allreduces")
+    return " and ".join(what)

@@ -35,7 +35,7 @@ def _no_gradients(found: dict[str, Any]) -> None:
 def test_without_gradients_messages_count(tmp_path: Path) -> None:
     found = import_executions([changed(CHAKRA[0], tmp_path / "a.json", _no_gradients)])
     assert found.workload_csv == "name,bytes\nbucket.1,66560\nbucket.0,271392\n"
-    assert "each message of the iteration counts as one" in found.unknown["gradients"]
+    assert "counts as one gradient" in found.unknown["gradients"]
 
 
 def varint(value: int) -> bytes:
@@ -91,12 +91,6 @@ def test_any_bytes_are_refused_or_read(tmp_path: Path, data: bytes) -> None:
 
 
 def test_ranks_of_different_jobs(tmp_path: Path) -> None:
-    def fewer(found: dict[str, Any]) -> None:
-        last = [each["id"] for each in found["nodes"] if each["name"] == "c10d::allreduce_"][-1]
-        found["nodes"] = [each for each in found["nodes"] if each["id"] != last]
-
-    with pytest.raises(InputError, match="other collectives than in"):
-        import_executions([CHAKRA[0], changed(CHAKRA[1], tmp_path / "b.json", fewer)])
     with pytest.raises(InputError, match="schema"):
         import_executions([CHAKRA[0], changed(CHAKRA[1], tmp_path / "b.json", lambda found: found.update(schema="9"))])
 
@@ -106,7 +100,7 @@ def test_ranks_of_different_jobs(tmp_path: Path) -> None:
     [
         ("", "is empty"),
         ("{}", "holds no node"),
-        ('{"nodes": [{"name": "x"}]}', "nodes[0]: is no node with an id and a name"),
+        ('{"nodes": [{"name": "x"}]}', 'nodes[0]: has no "id"'),
         ('{"nodes": [{"id": 1, "id": 2}]}', "two keys 'id'"),
         ('{"nodes": [{"id": ' + "[" * 200_000, "nested too deep"),
     ],
