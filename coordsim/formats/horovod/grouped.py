@@ -223,6 +223,7 @@ class _Grouping:
         self._scalars = np.zeros(g.SCALARS, np.int64)
         for scalar in (g.CYCLE, g.ROW, g.BLOCK, g.LAST_RANK, g.ASKED_FREE):
             self._scalars[scalar] = -1
+        self._scalars[g.OWNERS : g.SETS_KNOWN : 2] = -1
         self._scalars[g.BARRIER_WORD] = reader.words.number(BARRIER)
         self._scalars[g.ERROR_WORD] = reader.words.number(ERROR)
         self._tensors = np.full((0, g.TENSOR_COLUMNS), -1, np.int64)
@@ -230,12 +231,8 @@ class _Grouping:
         self._messages = np.zeros(0, g.MESSAGES_KEPT)
         self._steps = np.zeros(0, g.STEPS_KEPT)
         self._ring = np.full((g.RING, 64, 2), -1, np.int32)
-        self._owner = np.array([[-1, 0]] * g.RING, np.int64)
-        self._known = np.zeros((g.SETS, 2), np.int64)
         self._asked = np.zeros((0, 2), np.int32)
-        self._classes = np.zeros(0, np.int8)
-        self._sizes = np.zeros(0, np.int8)
-        self._totals = np.zeros((0, 2), np.int64)
+        self._words = np.zeros((0, g.WORD_COLUMNS), np.int64)
         self._sets: list[Int32] = []
         self._members = 0
         self._ranks = 0
@@ -284,8 +281,8 @@ class _Grouping:
 
     def _tables(self) -> g.Tables:
         return g.Tables(
-            self._scalars, self._tensors, self._cycles, self._messages, self._steps, self._ring, self._owner,
-            self._known, self._asked, self._classes, self._sizes, self._totals,
+            self._scalars, self._tensors, self._cycles, self._messages, self._steps, self._ring,
+            self._asked, self._words,
         )  # fmt: skip
 
     def _refuse(self, batch: Columns, at: int) -> None:
@@ -299,11 +296,10 @@ class _Grouping:
 
     def _learn(self) -> None:
         """Words that are new since the batch before."""
-        words = self._reader.words.names[self._classes.size :]
-        if words:
-            self._classes = np.append(self._classes, np.array([class_of(word) for word in words], np.int8))
-            self._sizes = np.append(self._sizes, np.array([DTYPE_BYTES.get(word, 0) for word in words], np.int8))
-            self._totals = np.concatenate([self._totals, np.zeros((len(words), 2), np.int64)])
+        names = self._reader.words.names[len(self._words) :]
+        if names:
+            fresh = [[class_of(name), DTYPE_BYTES.get(name, 0), 0, 0] for name in names]
+            self._words = np.concatenate([self._words, np.array(fresh, np.int64)])
 
     def _make_room(self, batch: Columns) -> None:
         events, scalars = batch.kind.size, self._scalars
@@ -338,7 +334,7 @@ class _Grouping:
     def result(self) -> Grouped:
         self._learn()
         self._make_room(Columns(*(np.zeros(0, np.int64),) * 5))  # type: ignore[arg-type]
-        if g.close(self._tables()) == g.NEW_SET:
+        if g.close(self._scalars, self._steps, self._ring) == g.NEW_SET:
             self._keep_set()
         reader, scalars = self._reader, self._scalars
         names = reader.words.names
@@ -348,13 +344,13 @@ class _Grouping:
             tensors = [reader.tensors[slot] for slot in slots.tolist()]
         whole, incomplete = self._whole_steps()
         section = reader.section_of_view[self._view] if reader.views else 0
-        ran = [name for name, total in zip(names, self._totals[:, 0].tolist(), strict=True) if total]
+        ran = [name for name, total in zip(names, self._words[:, g.TIMES].tolist(), strict=True) if total]
         return Grouped(
             reader.path, self._view, max(len(reader.views), 1), reader.events, reader.epochs.get(section), reader.lost, self.stopped,
             dict(reader.foreign), tensors, self._tensors[: len(tensors)], self._cycles[: scalars[g.ROWS]],
             self._messages[: scalars[g.MESSAGES]], self._steps[:whole], int(scalars[g.BEGAN]), int(scalars[g.END_US]),
             self._sets, ranks=self._ranks if scalars[g.COUNTED] else None, highest_rank=self._ranks - 1 if self._ranks else None,
-            dtypes=names, totals=self._totals, libraries=tuple(sorted({_library(name) for name in ran} - {""})),
+            dtypes=names, totals=self._words[:, [g.TIMES, g.TOTAL_US]], libraries=tuple(sorted({_library(name) for name in ran} - {""})),
             marked=bool(scalars[g.MARKED]) and scalars[g.UNMARKED] <= 1, turns=int(scalars[g.TURNS]),
             idle=int(scalars[g.TURNS] - scalars[g.ROWS] + scalars[g.UNMARKED]),
             asynchronous=bool(scalars[g.ASYNCHRONOUS]), incomplete=incomplete, untold_types=bool(scalars[g.UNTOLD]),

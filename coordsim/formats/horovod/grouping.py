@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from coordsim.formats.horovod.events import EventKind
 from coordsim.formats.horovod.scan import Bytes, Int8, Int32, Int64
-from coordsim.formats.shared.compiled import compiled
+from coordsim.formats.shared.compiled import compiled, inlined
 
 Table = npt.NDArray[np.int64]
 Rings = npt.NDArray[np.int32]
@@ -68,12 +68,20 @@ the same tensor was before."""
 # Scalars.
 (CYCLE, ENTER, ROW, MARKED, UNMARKED, ROWS, MESSAGES, STEPS, OUTSTANDING, DIGEST, COUNT, BLOCK, BLOCK_WHAT, OPEN,
  ASYNCHRONOUS, LAST_US, LAST_RANK, AFTER_OPERATION, SEQUENCES, KNOWN, STEP_OPEN, UNTOLD, TURNS, BEGAN, END_US,
- ASKED_USED, ASKED_FREE, ABANDONED, UNATTRIBUTED, FAILED, BARRIER_WORD, ERROR_WORD, COUNTED) = range(33)
-SCALARS = 33
+ ASKED_USED, ASKED_FREE, ABANDONED, UNATTRIBUTED, FAILED, BARRIER_WORD, ERROR_WORD, COUNTED) = range(33)  # fmt: skip
+OWNERS: Final = 33
+"""From here on, two for each ring: the step that it is of, and how many ranks were counted."""
+SETS_KNOWN: Final = OWNERS + 2 * RING
+"""From here on, two for each set of tensors: how many it has, and the mix of their numbers and operations."""
+SCALARS = SETS_KNOWN + 2 * SETS
 """ABANDONED: negotiations that began again before an operation was recorded. UNATTRIBUTED: operations whose negotiation
 is not in the file. FAILED: operations called ERROR. COUNTED: whether a tensor was agreed of which requests are
 counted."""
 
+WORD_KIND, VALUE_BYTES, TIMES, TOTAL_US = range(4)
+WORD_COLUMNS = 4
+"""Of a word: what activity it is; bytes of a value of that type, 0: not known; how often the activity ran, once for
+each message, and for how long altogether."""
 OTHER, COPY_IN, COPY_OUT, WAIT, DATA_WAIT, SETUP, COLLECTIVE = range(7)
 """What an activity is. WAIT: for the stream. DATA_WAIT: for a gradient that is not computed yet. SETUP: allocations,
 communicators. OTHER: a name that no version of Horovod writes."""
@@ -102,19 +110,11 @@ class Tables(NamedTuple):
     messages: Rows
     steps: Rows
     ring: Rings
-    owner: Int64
-    """Shape [RING, 2]: the step that a ring is of, and how many ranks were counted."""
-    known: Int64
-    """Shape [SETS, 2]: how many tensors a set has, and the mix of their numbers and operations."""
     asked: Int32
     """Shape [entry, 2]: a rank that asked for a tensor not agreed yet, and the entry before it. Entries that are free
     are a list too."""
-    classes: Int8
-    """By word: what activity it is."""
-    sizes: Int8
-    """By word: bytes of a value of that type; 0: not known."""
-    totals: Int64
-    """Shape [word, 2]: how often an activity ran, once for each message, and for how long altogether, us."""
+    words: Int64
+    """Shape [word, WORD_COLUMNS]."""
 
 
 _CYCLE, _NEGOTIATE, _TICK, _AGREED = (
@@ -126,7 +126,7 @@ _OPERATION, _ACTIVITY, _ACTIVITY_END = (
 _OPERATION_END, _STRAY_END = EventKind.OPERATION_END.value, EventKind.STRAY_END.value
 
 
-@compiled
+@inlined
 def _mixed(value: int) -> int:
     z = np.uint64(value + 1) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -135,23 +135,22 @@ def _mixed(value: int) -> int:
 
 
 @compiled
-def _find(tables: Tables) -> int:
+def _find(scalars: Int64) -> int:
     """Number of the open step's set of tensors; -1: a new one."""
-    scalars, known = tables.scalars, tables.known
     for index in range(scalars[KNOWN]):
-        if known[index, 0] == scalars[COUNT] and known[index, 1] == scalars[DIGEST]:
+        at = SETS_KNOWN + 2 * index
+        if scalars[at] == scalars[COUNT] and scalars[at + 1] == scalars[DIGEST]:
             return index
     return -1
 
 
 @compiled
-def _settle(tables: Tables, step: int) -> None:
+def _settle(scalars: Int64, steps: Rows, ring: Rings, step: int) -> None:
     """The step is over: who was counted last, and when the median rank was."""
-    steps, ring, owner = tables.steps, tables.ring, tables.owner
     place = step % RING
-    if owner[place, 0] != step:
+    if scalars[OWNERS + 2 * place] != step:
         return
-    many = owner[place, 1]
+    many = scalars[OWNERS + 2 * place + 1]
     steps[step].ranks = many
     if many == 0:
         return
@@ -167,57 +166,55 @@ def _settle(tables: Tables, step: int) -> None:
                 steps[step].last_rank = ring[place, index, 1]
 
 
-@compiled
-def _count(tables: Tables, step: int, rank: int, row: int) -> None:
+@inlined
+def _count(scalars: Int64, ring: Rings, step: int, rank: int, row: int) -> None:
     """A request of ``rank`` was counted in the cycle of ``row``."""
-    ring, owner = tables.ring, tables.owner
     place = step % RING
-    if owner[place, 0] != step:
+    if scalars[OWNERS + 2 * place] != step:
         return
     if ring[place, rank, 0] < 0:
-        ring[place, owner[place, 1], 1] = rank
-        owner[place, 1] += 1
+        ring[place, scalars[OWNERS + 2 * place + 1], 1] = rank
+        scalars[OWNERS + 2 * place + 1] += 1
     ring[place, rank, 0] = row
 
 
 @compiled
-def _watch(tables: Tables, step: int) -> None:
+def _watch(scalars: Int64, ring: Rings, step: int) -> None:
     """Count for ``step`` from here on, in the place of an earlier one."""
-    ring, owner = tables.ring, tables.owner
     place = step % RING
-    for index in range(owner[place, 1]):
+    for index in range(scalars[OWNERS + 2 * place + 1]):
         ring[place, ring[place, index, 1], 0] = -1
-    owner[place, 0], owner[place, 1] = step, 0
+    scalars[OWNERS + 2 * place], scalars[OWNERS + 2 * place + 1] = step, 0
 
 
 @compiled
-def close(tables: Tables) -> int:
+def close(scalars: Int64, steps: Rows, ring: Rings) -> int:
     """End the open step; NEW_SET when its set of tensors was not known."""
-    scalars, known = tables.scalars, tables.known
     if scalars[STEP_OPEN] == 0:
         return DONE
     step = scalars[STEPS] - 1
-    number = _find(tables)
+    number = _find(scalars)
     status = DONE
-    if number < 0 and scalars[KNOWN] < known.shape[0]:
+    if number < 0 and scalars[KNOWN] < SETS:
         number = scalars[KNOWN]
-        known[number, 0], known[number, 1] = scalars[COUNT], scalars[DIGEST]
+        at = SETS_KNOWN + 2 * number
+        scalars[at], scalars[at + 1] = scalars[COUNT], scalars[DIGEST]
         scalars[KNOWN] += 1
         status = NEW_SET
-    tables.steps[step].set = number
+    steps[step].set = number
     scalars[STEP_OPEN], scalars[COUNT], scalars[DIGEST] = 0, 0, 0
-    if tables.steps[step].outstanding == 0:
-        _settle(tables, step)
+    if steps[step].outstanding == 0:
+        _settle(scalars, steps, ring, step)
     return status
 
 
-@compiled
+@inlined
 def _turn(scalars: Int64, when: int) -> None:
     scalars[CYCLE] += 1
     scalars[ENTER], scalars[ROW], scalars[LAST_RANK] = when, -1, -1
 
 
-@compiled
+@inlined
 def _background(scalars: Int64, when: int, rank: int) -> None:
     """Rank 0's background thread reports; without marks this may be a new turn."""
     if scalars[OPEN] > 0:
@@ -231,10 +228,9 @@ def _background(scalars: Int64, when: int, rank: int) -> None:
         scalars[LAST_RANK] = rank
 
 
-@compiled
-def _row(tables: Tables, when: int) -> int:
+@inlined
+def _row(scalars: Int64, cycles: Rows, when: int) -> int:
     """The row of this turn, made when it is the first time that anything is counted or agreed in it."""
-    scalars, cycles = tables.scalars, tables.cycles
     row = scalars[ROW]
     if row < 0:
         row = scalars[ROWS]
@@ -248,17 +244,19 @@ def _row(tables: Tables, when: int) -> int:
     return int(row)
 
 
-@compiled
-def _message(tables: Tables, tensor: int, launch: int) -> int:
+@inlined
+def _message(
+    scalars: Int64, cycles: Rows, messages: Rows, tensors: Table, tensor: int, launch: int
+) -> int:
     """A new message, whose first member is ``tensor``."""
-    scalars, cycles, tensors = tables.scalars, tables.cycles, tables.tensors
     index = scalars[MESSAGES]
     scalars[MESSAGES] += 1
     row = tensors[tensor, AGREED_ROW]
-    fresh = tables.messages[index]
+    fresh = messages[index]
     fresh.step, fresh.row, fresh.executed = tensors[tensor, STEP], row, tensors[tensor, OPERATION]
-    fresh.launch, fresh.end, fresh.units, fresh.bytes = launch, launch, 0, 0
+    fresh.launch, fresh.end, fresh.units, fresh.bytes = launch, launch, 1, 0
     fresh.copy_in, fresh.copy_out, fresh.collective = 0, 0, 0
+    tensors[tensor, MESSAGE] = index
     if row >= 0:
         cycles[row].messages += 1
         if cycles[row].launch < 0 or launch < cycles[row].launch:
@@ -267,9 +265,8 @@ def _message(tables: Tables, tensor: int, launch: int) -> int:
 
 
 @compiled
-def _over(tables: Tables, tensor: int, when: int) -> None:
+def _over(scalars: Int64, steps: Rows, ring: Rings, tensors: Table, tensor: int, when: int) -> None:
     """A tensor was executed, until ``when``."""
-    scalars, steps, tensors = tables.scalars, tables.steps, tables.tensors
     step = tensors[tensor, STEP]
     tensors[tensor, PHASE] = NOTHING
     if step < 0:
@@ -278,63 +275,75 @@ def _over(tables: Tables, tensor: int, when: int) -> None:
     steps[step].outstanding -= 1
     steps[step].end = max(steps[step].end, when)
     if steps[step].outstanding == 0 and (step < scalars[STEPS] - 1 or scalars[STEP_OPEN] == 0):
-        _settle(tables, step)
+        _settle(scalars, steps, ring, step)
 
 
 @compiled
-def _open_step(tables: Tables, when: int) -> None:
-    scalars = tables.scalars
+def _open_step(scalars: Int64, steps: Rows, ring: Rings, when: int) -> None:
     step = scalars[STEPS]
     scalars[STEPS], scalars[STEP_OPEN] = step + 1, 1
-    fresh = tables.steps[step]
+    fresh = steps[step]
     fresh.end, fresh.negotiated, fresh.awaited, fresh.row, fresh.outstanding, fresh.tensors = -1, 0, -1, -1, 0, 0
     fresh.ticks_least, fresh.ticks_most, fresh.ranks, fresh.set = NOBODY, 0, -1, -1
     fresh.cached, fresh.joined = 0, 0
     fresh.last_rank, fresh.last_row, fresh.median_row = -1, -1, -1
     if step == 0:
         scalars[BEGAN] = when
-    _watch(tables, step)
+    _watch(scalars, ring, step)
 
 
-@compiled
-def _forget_requests(tables: Tables, tensor: int) -> None:
+@inlined
+def _remember_request(scalars: Int64, tensors: Table, asked: Int32, tensor: int, rank: int) -> None:
+    """Until the tensor is agreed: who has asked is what a stalled job's owner wants to know."""
+    entry = scalars[ASKED_FREE]
+    if entry >= 0:
+        scalars[ASKED_FREE] = asked[entry, 1]
+    else:
+        entry = scalars[ASKED_USED]
+        scalars[ASKED_USED] += 1
+    asked[entry, 0], asked[entry, 1] = rank, tensors[tensor, ASKED_BY]
+    tensors[tensor, ASKED_BY] = entry
+
+
+@inlined
+def _forget_requests(scalars: Int64, tensors: Table, asked: Int32, tensor: int) -> None:
     """Give the entries of the tensor's requests back to the free list."""
-    scalars, asked = tables.scalars, tables.asked
-    entry = tables.tensors[tensor, ASKED_BY]
+    entry = tensors[tensor, ASKED_BY]
     while entry >= 0:
         before = asked[entry, 1]
         asked[entry, 1] = scalars[ASKED_FREE]
         scalars[ASKED_FREE] = entry
         entry = before
-    tables.tensors[tensor, ASKED_BY] = -1
+    tensors[tensor, ASKED_BY] = -1
 
 
 @compiled
-def _abandon(tables: Tables, tensor: int) -> None:
+def _abandon(scalars: Int64, steps: Rows, ring: Rings, tensors: Table, asked: Int32, tensor: int) -> None:
     """The tensor is negotiated again, though nothing of its last negotiation was executed: its step goes on without."""
-    scalars, step = tables.scalars, tables.tensors[tensor, STEP]
+    step = tensors[tensor, STEP]
     scalars[ABANDONED] += 1
-    _forget_requests(tables, tensor)
-    if tables.tensors[tensor, PHASE] >= LAUNCHED:
+    _forget_requests(scalars, tensors, asked, tensor)
+    if tensors[tensor, PHASE] >= LAUNCHED:
         scalars[OPEN] = max(scalars[OPEN] - 1, 0)
-    _over(tables, tensor, tables.steps[step].end if step >= 0 else 0)
+    _over(scalars, steps, ring, tensors, tensor, steps[step].end if step >= 0 else 0)
 
 
 @compiled
-def _on_negotiate(tables: Tables, tensor: int, when: int, what: int) -> int:
+def _on_negotiate(
+    scalars: Int64, steps: Rows, ring: Rings, tensors: Table, asked: Int32, tensor: int, when: int, what: int
+) -> int:
     """NEW_SET: the step before is over; come back with the same event."""
-    scalars, steps, tensors = tables.scalars, tables.steps, tables.tensors
     if tensors[tensor, PHASE] != NOTHING:
-        _abandon(tables, tensor)
+        _abandon(scalars, steps, ring, tensors, asked, tensor)
     opened = scalars[STEP_OPEN]
     again = tensors[tensor, MEMBER] == scalars[STEPS] - 1
-    if opened and (again or (scalars[OUTSTANDING] == 0 and _find(tables) >= 0)):
-        if close(tables) == NEW_SET:
+    if opened and (again or (scalars[OUTSTANDING] == 0 and _find(scalars) >= 0)):
+        if close(scalars, steps, ring) == NEW_SET:
             return NEW_SET
         opened = 0
     _background(scalars, when, NOBODY)
     if not opened:
-        _open_step(tables, when)
+        _open_step(scalars, steps, ring, when)
     step = scalars[STEPS] - 1
     tensors[tensor, PHASE], tensors[tensor, STEP], tensors[tensor, SINCE] = ASKED, step, when
     tensors[tensor, AGREED_ROW], tensors[tensor, TICKS], tensors[tensor, MEMBER] = -1, 0, step
@@ -344,39 +353,34 @@ def _on_negotiate(tables: Tables, tensor: int, when: int, what: int) -> int:
     scalars[OUTSTANDING] += 1
     scalars[COUNT] += 1
     # A name that is broadcast in one step and reduced in another makes two sets.
-    scalars[DIGEST] ^= _mixed(tensor + (what << 32))
+    scalars[DIGEST] ^= _mixed(tensor + (np.int64(what) << 32))
     steps[step].outstanding += 1
     steps[step].tensors += 1
     return DONE
 
 
-@compiled
-def _on_tick(tables: Tables, tensor: int, when: int, rank: int) -> None:
-    scalars, cycles, tensors, asked = tables.scalars, tables.cycles, tables.tensors, tables.asked
+@inlined
+def _on_tick(
+    scalars: Int64, cycles: Rows, ring: Rings, tensors: Table, asked: Int32, tensor: int, when: int, rank: int
+) -> None:
     _background(scalars, when, rank)
-    row = _row(tables, when)
+    row = _row(scalars, cycles, when)
     step = tensors[tensor, STEP]
     cycles[row].ticks += 1
     cycles[row].step = max(cycles[row].step, step)
     tensors[tensor, TICKS] += 1
-    entry = scalars[ASKED_FREE]
-    if entry >= 0:
-        scalars[ASKED_FREE] = asked[entry, 1]
-    else:
-        entry = scalars[ASKED_USED]
-        scalars[ASKED_USED] += 1
-    asked[entry, 0], asked[entry, 1] = rank, tensors[tensor, ASKED_BY]
-    tensors[tensor, ASKED_BY] = entry
-    _count(tables, step, rank, row)
+    _remember_request(scalars, tensors, asked, tensor, rank)
+    _count(scalars, ring, step, rank, row)
 
 
-@compiled
-def _on_agreed(tables: Tables, tensor: int, when: int) -> int:
-    scalars, cycles, steps, tensors = tables.scalars, tables.cycles, tables.steps, tables.tensors
+@inlined
+def _on_agreed(
+    scalars: Int64, cycles: Rows, steps: Rows, tensors: Table, asked: Int32, tensor: int, when: int
+) -> int:
     if when < tensors[tensor, SINCE]:
         return BACKWARDS
     _background(scalars, when, NOBODY)
-    row = _row(tables, when)
+    row = _row(scalars, cycles, when)
     step = tensors[tensor, STEP]
     cycles[row].step = max(cycles[row].step, step)
     ticks = tensors[tensor, TICKS]
@@ -391,14 +395,13 @@ def _on_agreed(tables: Tables, tensor: int, when: int) -> int:
         tensors[tensor, TICKS_MOST] = max(tensors[tensor, TICKS_MOST], ticks)
         current.ticks_least, current.ticks_most = min(current.ticks_least, ticks), max(current.ticks_most, ticks)
         scalars[COUNTED] = 1
-        _forget_requests(tables, tensor)
+        _forget_requests(scalars, tensors, asked, tensor)
     tensors[tensor, PHASE], tensors[tensor, AGREED_ROW], tensors[tensor, SINCE] = AGREED, row, when
     return DONE
 
 
-@compiled
-def _on_operation(tables: Tables, tensor: int, when: int, what: int) -> None:
-    scalars, tensors = tables.scalars, tables.tensors
+@inlined
+def _on_operation(scalars: Int64, tensors: Table, tensor: int, when: int, what: int) -> None:
     scalars[AFTER_OPERATION] = 1
     scalars[OPEN] += 1
     if tensors[tensor, PHASE] != AGREED:
@@ -409,85 +412,87 @@ def _on_operation(tables: Tables, tensor: int, when: int, what: int) -> None:
     tensors[tensor, OPERATION], tensors[tensor, DEPTH] = what, 0
 
 
-@compiled
-def _on_activity(tables: Tables, tensor: int, when: int, what: int, block: int) -> None:
+@inlined
+def _on_activity(
+    scalars: Int64, cycles: Rows, messages: Rows, tensors: Table, tensor: int, when: int, what: int, block: int
+) -> None:
     """``block``: the message whose member the event before belonged to; -1: it was no activity's beginning."""
-    scalars, tensors, messages = tables.scalars, tables.tensors, tables.messages
     scalars[AFTER_OPERATION] = 1
     if tensors[tensor, PHASE] == LAUNCHED:
-        joined = -1
-        if block >= 0 and scalars[BLOCK_WHAT] == what:
-            same = messages[block].row == tensors[tensor, AGREED_ROW]
-            if same and messages[block].executed == tensors[tensor, OPERATION]:
-                joined = block
-        tensors[tensor, PHASE] = RUNNING
-        if joined < 0:
-            joined = _message(tables, tensor, tensors[tensor, SINCE])
+        if (
+            block >= 0
+            and scalars[BLOCK_WHAT] == what
+            and messages[block].row == tensors[tensor, AGREED_ROW]
+            and messages[block].executed == tensors[tensor, OPERATION]
+        ):
+            messages[block].units += 1
+            tensors[tensor, MESSAGE], tensors[tensor, PHASE] = block, RUNNING
+        else:
+            _message(scalars, cycles, messages, tensors, tensor, tensors[tensor, SINCE])
             tensors[tensor, PHASE] = LEADING
-        scalars[BLOCK], scalars[BLOCK_WHAT] = joined, what
-        messages[joined].units += 1
-        tensors[tensor, MESSAGE] = joined
+        scalars[BLOCK], scalars[BLOCK_WHAT] = tensors[tensor, MESSAGE], what
     if tensors[tensor, DEPTH] == 0:
         tensors[tensor, ACTIVITY], tensors[tensor, ACTIVITY_SINCE] = what, when
     tensors[tensor, DEPTH] += 1
 
 
-@compiled
-def _on_activity_end(tables: Tables, tensor: int, when: int) -> int:
-    tensors = tables.tensors
+@inlined
+def _on_activity_end(
+    steps: Rows, messages: Rows, tensors: Table, words: Int64, tensor: int, when: int
+) -> int:
     tensors[tensor, DEPTH] -= 1
-    if tensors[tensor, PHASE] < RUNNING or tensors[tensor, DEPTH] != 0:
+    phase = tensors[tensor, PHASE]
+    if phase < RUNNING or tensors[tensor, DEPTH] != 0:
         return DONE
     lasted = when - tensors[tensor, ACTIVITY_SINCE]
     if lasted < 0:
         return BACKWARDS
-    activity = tensors[tensor, ACTIVITY]
-    kind, message = tables.classes[activity], tables.messages[tensors[tensor, MESSAGE]]
-    message.end = max(message.end, when)
-    if kind == DATA_WAIT and tensors[tensor, STEP] >= 0:
-        step = tables.steps[tensors[tensor, STEP]]
-        step.awaited = max(step.awaited, when)
-    if tensors[tensor, PHASE] == LEADING:
-        tables.totals[activity, 0] += 1
-        tables.totals[activity, 1] += lasted
+    activity, message = tensors[tensor, ACTIVITY], tensors[tensor, MESSAGE]
+    kind = words[activity, WORD_KIND]
+    messages[message].end = max(messages[message].end, when)
+    step = tensors[tensor, STEP]
+    if kind == DATA_WAIT and step >= 0:
+        steps[step].awaited = max(steps[step].awaited, when)
+    if phase == LEADING:
+        words[activity, TIMES] += 1
+        words[activity, TOTAL_US] += lasted
         if kind == COPY_IN:
-            message.copy_in += lasted
+            messages[message].copy_in += lasted
         elif kind == COPY_OUT:
-            message.copy_out += lasted
+            messages[message].copy_out += lasted
         elif kind == COLLECTIVE or kind == OTHER:
-            message.collective += lasted
+            messages[message].collective += lasted
     return DONE
 
 
-@compiled
-def _on_operation_end(tables: Tables, tensor: int, when: int, what: int, numel: int) -> int:
-    scalars, tensors = tables.scalars, tables.tensors
+@inlined
+def _on_operation_end(
+    scalars: Int64, messages: Rows, tensors: Table, words: Int64, tensor: int, when: int, what: int, numel: int
+) -> int:
+    """The tensor's message knows its size and its end, unless the end is before the beginning."""
     scalars[AFTER_OPERATION] = 1
     scalars[OPEN] = max(scalars[OPEN] - 1, 0)
     if when < tensors[tensor, SINCE]:
         return BACKWARDS
-    if tensors[tensor, PHASE] == LAUNCHED:
-        index = _message(tables, tensor, tensors[tensor, SINCE])
-        tables.messages[index].units += 1
-        tensors[tensor, MESSAGE] = index
-    message = tables.messages[tensors[tensor, MESSAGE]]
-    if message.collective == 0:  # nothing says where in the operation the data moved
-        message.end = max(message.end, when)
+    message = tensors[tensor, MESSAGE]
+    if messages[message].collective == 0:  # nothing says where in the operation the data moved
+        messages[message].end = max(messages[message].end, when)
     if tensors[tensor, OPERATION] == scalars[ERROR_WORD]:
         scalars[FAILED] += 1
-    if numel < 0 or tables.sizes[what] == 0:
-        message.bytes = -1
-        if numel >= 0:
-            scalars[UNTOLD] += 1
-    elif message.bytes >= 0:
-        message.bytes += numel * tables.sizes[what]
-    if numel >= 0:
-        tensors[tensor, NUMEL], tensors[tensor, DTYPE] = numel, what
-    _over(tables, tensor, message.end)
+    if numel < 0:
+        messages[message].bytes = -1
+        return DONE
+    tensors[tensor, NUMEL], tensors[tensor, DTYPE] = numel, what
+    value_bytes = words[what, VALUE_BYTES]
+    if value_bytes == 0:
+        messages[message].bytes = -1
+        scalars[UNTOLD] += 1
+    elif messages[message].bytes >= 0:
+        messages[message].bytes += numel * value_bytes
     return DONE
 
 
-@compiled
+@inlined
 def _on_cycle(scalars: Int64, when: int) -> int:
     if scalars[MARKED] and when < scalars[ENTER]:
         return BACKWARDS
@@ -499,45 +504,54 @@ def _on_cycle(scalars: Int64, when: int) -> int:
     return DONE
 
 
-@compiled
-def _on_stray_end(tables: Tables, tensor: int, when: int) -> None:
-    """Of a barrier Horovod writes the end alone."""
-    if tables.tensors[tensor, PHASE] == AGREED and tables.tensors[tensor, OPERATION] == tables.scalars[BARRIER_WORD]:
-        message = tables.messages[_message(tables, tensor, when)]
-        message.units = 1
-        _over(tables, tensor, when)
-
-
-@compiled
 def group(begin: int, events: Events, tables: Tables) -> tuple[int, int]:
     """Events from ``begin`` on; returns the event at which it stopped, and why.
 
     After NEW_SET the members of the step before are those with MEMBER of it; go on with the same event.
     """
-    scalars = tables.scalars
-    for index in range(begin, events.kinds.size):
-        kind, when, tensor, what = events.kinds[index], events.ts[index], events.slots[index], events.whats[index]
+    at, why = _group(begin, *events, *tables)
+    return at, why
+
+
+@compiled
+def _group(
+    begin: int, kinds: Bytes, ts: Int64, slots: Int32, whats: Int32, numels: Int64, scalars: Int64, tensors: Table,
+    cycles: Rows, messages: Rows, steps: Rows, ring: Rings, asked: Int32, words: Int64,
+) -> tuple[int, int]:  # fmt: skip
+    """As :func:`group`. The tables come one by one: taken out of a tuple here, references to them would be counted at
+    every use, which took eight times as long."""
+    for index in range(begin, kinds.size):
+        kind, when, tensor, what = kinds[index], ts[index], slots[index], whats[index]
         block, scalars[BLOCK] = scalars[BLOCK], -1
         status = DONE
         if kind == _CYCLE:
             status = _on_cycle(scalars, when)
         elif kind == _NEGOTIATE:
-            status = _on_negotiate(tables, tensor, when, what)
+            status = _on_negotiate(scalars, steps, ring, tensors, asked, tensor, when, what)
         elif kind == _TICK:
-            _on_tick(tables, tensor, when, what)
+            _on_tick(scalars, cycles, ring, tensors, asked, tensor, when, what)
         elif kind == _AGREED:
-            status = _on_agreed(tables, tensor, when)
+            status = _on_agreed(scalars, cycles, steps, tensors, asked, tensor, when)
         elif kind == _OPERATION:
-            _on_operation(tables, tensor, when, what)
+            _on_operation(scalars, tensors, tensor, when, what)
         elif kind == _ACTIVITY:
-            _on_activity(tables, tensor, when, what, block)
+            _on_activity(scalars, cycles, messages, tensors, tensor, when, what, block)
         elif kind == _ACTIVITY_END:
-            status = _on_activity_end(tables, tensor, when)
+            status = _on_activity_end(steps, messages, tensors, words, tensor, when)
         elif kind == _OPERATION_END:
-            status = _on_operation_end(tables, tensor, when, what, events.numels[index])
-        elif kind == _STRAY_END:
-            _on_stray_end(tables, tensor, when)
+            if tensors[tensor, PHASE] == LAUNCHED:  # no activity was recorded: a message of its own
+                _message(scalars, cycles, messages, tensors, tensor, tensors[tensor, SINCE])
+            status = _on_operation_end(scalars, messages, tensors, words, tensor, when, what, numels[index])
+            if status == DONE:
+                _over(scalars, steps, ring, tensors, tensor, messages[tensors[tensor, MESSAGE]].end)
+        elif (
+            kind == _STRAY_END
+            and tensors[tensor, PHASE] == AGREED
+            and tensors[tensor, OPERATION] == scalars[BARRIER_WORD]
+        ):  # of a barrier Horovod writes the end alone
+            _message(scalars, cycles, messages, tensors, tensor, when)
+            _over(scalars, steps, ring, tensors, tensor, when)
         if status != DONE:
             return index, status
         scalars[END_US] = max(scalars[END_US], when)
-    return events.kinds.size, DONE
+    return kinds.size, DONE
