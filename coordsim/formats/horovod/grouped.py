@@ -211,7 +211,11 @@ def _deal(reader: ColumnReader, batch: Columns, groupings: list[_Grouping]) -> N
     for view, grouping in enumerate(groupings):
         rows = order[bounds[view] : bounds[view + 1]]
         if rows.size:
-            grouping.add(Columns(*(column[rows] for column in batch)))
+            grouping.add(_chosen(batch, rows))
+
+
+def _chosen(batch: Columns, rows: Int64) -> Columns:
+    return Columns(batch.kind[rows], batch.ts_us[rows], batch.slot[rows], batch.what[rows], batch.numel[rows])
 
 
 class _Grouping:

@@ -353,7 +353,7 @@ def _on_negotiate(
     scalars[OUTSTANDING] += 1
     scalars[COUNT] += 1
     # A name that is broadcast in one step and reduced in another makes two sets.
-    scalars[DIGEST] ^= _mixed(tensor + (np.int64(what) << 32))
+    scalars[DIGEST] ^= _mixed(tensor + what * (1 << 32))
     steps[step].outstanding += 1
     steps[step].tensors += 1
     return DONE
@@ -509,7 +509,7 @@ def group(begin: int, events: Events, tables: Tables) -> tuple[int, int]:
 
     After NEW_SET the members of the step before are those with MEMBER of it; go on with the same event.
     """
-    at, why = _group(begin, *events, *tables)
+    at, why = _group(begin, *events, *tables)  # type: ignore[arg-type]
     return at, why
 
 

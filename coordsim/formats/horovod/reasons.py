@@ -100,7 +100,9 @@ def _no_sizes(timeline: Grouped) -> str | None:
     if timeline.untold_types:
         parts.append("a type is one whose size is not known")
     if len(without) > failed:
-        parts.append("the end of an operation has no dtype and shape, as when it failed, or was a broadcast whose root is rank 0")
+        parts.append(
+            "the end of an operation has no dtype and shape, as when it failed, or was a broadcast whose root is rank 0"
+        )
     return f"the size of {len(without):,} of {len(messages):,} messages is not known: {'; '.join(parts)}"
 
 

@@ -277,8 +277,8 @@ def _which(first: Grouped, counting: list[Grouped], views: list[Grouped], paths:
     else:
         why = "of a job that was started again, or of different jobs"
     return (
-        f"{alone}, the one with the most whole steps: {len(counting):,} of them count requests, as only a coordinator's "
-        f"timeline does, so they are {why}"
+        f"{alone}, the one with the most whole steps: {len(counting):,} of them count requests, as only a "
+        f"coordinator's timeline does, so they are {why}"
     )
 
 

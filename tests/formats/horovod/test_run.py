@@ -329,8 +329,10 @@ LONG = "9" * 70_000
     "events",
     [
         [begin("NEGOTIATE_ALLREDUCE", 1, 1), begin(LONG, 2, 1)],
-        [{"name": "process_name", "ph": "M", "pid": 9, "args": {"name": LONG}}]
-        + [begin("NEGOTIATE_ALLREDUCE", 9, 9), end(2, 9)],
+        [
+            {"name": "process_name", "ph": "M", "pid": 9, "args": {"name": LONG}},
+            begin("NEGOTIATE_ALLREDUCE", 9, 9), end(2, 9),
+        ],
         [{"name": "process_name", "ph": "M", "pid": 9, "args": {"name": LONG}}]
         + [begin("ALLREDUCE", 1, 9) for _ in range(20)],
     ],
