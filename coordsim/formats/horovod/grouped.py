@@ -348,13 +348,15 @@ class _Grouping:
             tensors = [reader.tensors[slot] for slot in slots.tolist()]
         whole, incomplete = self._whole_steps()
         section = reader.section_of_view[self._view] if reader.views else 0
-        ran = [name for name, total in zip(names, self._words[:, g.TIMES].tolist(), strict=True) if total]
+        times = self._words[:, g.TIMES].tolist()
+        libraries = {_library(name) for name, count in zip(names, times, strict=True) if count} - {""}
         return Grouped(
-            reader.path, self._view, max(len(reader.views), 1), reader.events, reader.epochs.get(section), reader.lost, self.stopped,
-            dict(reader.foreign), tensors, self._tensors[: len(tensors)], self._cycles[: scalars[g.ROWS]],
+            reader.path, self._view, max(len(reader.views), 1), reader.events, reader.epochs.get(section), reader.lost,
+            self.stopped, dict(reader.foreign), tensors, self._tensors[: len(tensors)], self._cycles[: scalars[g.ROWS]],
             self._messages[: scalars[g.MESSAGES]], self._steps[:whole], int(scalars[g.BEGAN]), int(scalars[g.END_US]),
-            self._sets, ranks=self._ranks if scalars[g.COUNTED] else None, highest_rank=self._ranks - 1 if self._ranks else None,
-            dtypes=names, totals=self._words[:, [g.TIMES, g.TOTAL_US]], libraries=tuple(sorted({_library(name) for name in ran} - {""})),
+            self._sets, ranks=self._ranks if scalars[g.COUNTED] else None,
+            highest_rank=self._ranks - 1 if self._ranks else None, dtypes=names,
+            totals=self._words[:, [g.TIMES, g.TOTAL_US]], libraries=tuple(sorted(libraries)),
             marked=bool(scalars[g.MARKED]) and scalars[g.UNMARKED] <= 1, turns=int(scalars[g.TURNS]),
             idle=int(scalars[g.TURNS] - scalars[g.ROWS] + scalars[g.UNMARKED]),
             asynchronous=bool(scalars[g.ASYNCHRONOUS]), incomplete=incomplete, untold_types=bool(scalars[g.UNTOLD]),

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coordsim.formats.horovod.events import EventKind
-from coordsim.formats.horovod.scan import Bytes, Int8, Int32, Int64
+from coordsim.formats.horovod.scan import Bytes, Int32, Int64
 from coordsim.formats.shared.compiled import compiled, inlined
 
 Table = npt.NDArray[np.int64]
@@ -55,7 +55,8 @@ CYCLES = _record("enter leave launch", "index ticks hits step messages unused")
 MESSAGES_KEPT = _record("launch end bytes copy_in copy_out collective", "step row units executed")
 """Times in us. ``end``: of the last activity, or of the operation when none of its activities is a collective.
 ``bytes``: of the outputs; -1 when the file does not say the size of every member. ``copy_in``, ``copy_out`` and
-``collective``: sums over activities of that kind, so waits, allocations and pauses are in none of them."""
+``collective``: sums over activities of that kind, so waits, allocations and pauses are in none of them; ``collective``
+is -1 when the file has no such activity of the message."""
 STEPS_KEPT = _record(
     "end negotiated awaited",
     "row outstanding tensors ticks_least ticks_most cached joined last_rank last_row median_row ranks set",
@@ -82,9 +83,9 @@ WORD_KIND, VALUE_BYTES, TIMES, TOTAL_US = range(4)
 WORD_COLUMNS = 4
 """Of a word: what activity it is; bytes of a value of that type, 0: not known; how often the activity ran, once for
 each message, and for how long altogether."""
-OTHER, COPY_IN, COPY_OUT, WAIT, DATA_WAIT, SETUP, COLLECTIVE = range(7)
+COPY_IN, COPY_OUT, WAIT, DATA_WAIT, SETUP, COLLECTIVE, OTHER = range(7)
 """What an activity is. WAIT: for the stream. DATA_WAIT: for a gradient that is not computed yet. SETUP: allocations,
-communicators. OTHER: a name that no version of Horovod writes."""
+communicators. OTHER: a name that no version of Horovod writes; counted as COLLECTIVE."""
 NOBODY: Final = (1 << 31) - 1
 """In the place of a rank, and more than any count of requests."""
 DONE, NEW_SET, BACKWARDS = range(3)
@@ -255,7 +256,7 @@ def _message(
     fresh = messages[index]
     fresh.step, fresh.row, fresh.executed = tensors[tensor, STEP], row, tensors[tensor, OPERATION]
     fresh.launch, fresh.end, fresh.units, fresh.bytes = launch, launch, 1, 0
-    fresh.copy_in, fresh.copy_out, fresh.collective = 0, 0, 0
+    fresh.copy_in, fresh.copy_out, fresh.collective = 0, 0, -1
     tensors[tensor, MESSAGE] = index
     if row >= 0:
         cycles[row].messages += 1
@@ -460,8 +461,8 @@ def _on_activity_end(
             messages[message].copy_in += lasted
         elif kind == COPY_OUT:
             messages[message].copy_out += lasted
-        elif kind == COLLECTIVE or kind == OTHER:
-            messages[message].collective += lasted
+        elif kind >= COLLECTIVE:
+            messages[message].collective = max(messages[message].collective, 0) + lasted
     return DONE
 
 
@@ -475,7 +476,7 @@ def _on_operation_end(
     if when < tensors[tensor, SINCE]:
         return BACKWARDS
     message = tensors[tensor, MESSAGE]
-    if messages[message].collective == 0:  # nothing says where in the operation the data moved
+    if messages[message].collective < 0:  # nothing says where in the operation the data moved
         messages[message].end = max(messages[message].end, when)
     if tensors[tensor, OPERATION] == scalars[ERROR_WORD]:
         scalars[FAILED] += 1

@@ -92,7 +92,7 @@ def step_sets(timeline: Grouped, messages: Any) -> list[dict[str, Any]]:
     copies = messages["copy_in"] + messages["copy_out"]
     lasted = messages["end"] - messages["launch"]
     # Of an operation that records no collective, what is no copy is taken for it.
-    reduced = np.where(messages["collective"] > 0, messages["collective"], np.maximum(lasted - copies, 0))
+    reduced = np.where(messages["collective"] >= 0, messages["collective"], np.maximum(lasted - copies, 0))
     collective_us, copies_us = by_step(reduced), by_step(copies)
     nbytes, unsized = by_step(np.maximum(messages["bytes"], 0)), by_step((messages["bytes"] < 0).astype(np.int64))
     step_us = np.diff(steps["end"], prepend=steps["end"][:1])

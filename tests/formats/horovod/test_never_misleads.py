@@ -87,12 +87,21 @@ def test_activities_of_every_version_are_known_by_kind(names: str, kind: int) ->
 def test_an_operation_without_a_collective_activity_is_one_as_a_whole_but_for_its_copies(tmp_path: Path) -> None:
     """IBM's DDL reduces between two activities."""
     events = [
-        *counted(1, 10_000, 12_000), begin("ALLREDUCE", 12_020, 1), begin("MEMCPY_IN_FUSION_BUFFER", 12_020, 1), end(12_030, 1),
-        end(12_130, 1, "[100]"),
+        *counted(1, 10_000, 12_000), begin("ALLREDUCE", 12_020, 1), begin("MEMCPY_IN_FUSION_BUFFER", 12_020, 1),
+        end(12_030, 1), end(12_130, 1, "[100]"),
     ]  # fmt: skip
     (kind,) = import_timeline(timeline(tmp_path / "t.json", *events)).summary["step_sets"]
     assert kind["collective_s"] == pytest.approx(100e-6)
     assert kind["copies_s"] == pytest.approx(10e-6)
+
+
+def test_a_collective_of_less_than_a_microsecond_takes_none(tmp_path: Path) -> None:
+    events = [
+        *counted(1, 10_000, 12_000), begin("ALLREDUCE", 12_020, 1), begin("QUEUE", 12_020, 1), end(12_120, 1),
+        begin("NCCL_ALLREDUCE", 12_120, 1), end(12_120, 1), end(12_120, 1, "[100]"),
+    ]  # fmt: skip
+    (kind,) = import_timeline(timeline(tmp_path / "t.json", *events)).summary["step_sets"]
+    assert kind["collective_s"] == 0
 
 
 def test_a_wait_for_data_is_backward_and_no_collective(tmp_path: Path) -> None:

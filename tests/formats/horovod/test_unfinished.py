@@ -37,7 +37,8 @@ def test_a_stalled_job_names_the_tensor_and_who_had_asked_for_it(tmp_path: Path)
 
 def test_an_operation_that_began_and_never_ended_is_named_with_its_tensors(tmp_path: Path) -> None:
     agreed = [
-        *counted(1, 10_000, 12_000), begin("NEGOTIATE_ALLREDUCE", 12_001, 2), tick(0, 12_001, 2), tick(1, 12_002, 2), end(12_002, 2),
+        *counted(1, 10_000, 12_000), begin("NEGOTIATE_ALLREDUCE", 12_001, 2), tick(0, 12_001, 2),
+        tick(1, 12_002, 2), end(12_002, 2),
     ]  # fmt: skip
     copied = fused(13_000, 1, 2)[:8]  # up to the beginning of MPI_ALLREDUCE
     found = import_timeline(timeline(tmp_path / "t.json", *agreed, *copied, mark(5_013_000)))
