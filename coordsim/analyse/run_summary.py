@@ -112,13 +112,17 @@ def _control(trace: Trace, cold: bool, steps: int, plane: str | None) -> dict[st
 
 
 def _messages(trace: Trace, cold: bool, steps: int) -> dict[str, float | None]:
-    """What travelled in the steps that count: collectives, their bytes and tensors; sizes null if there were none."""
+    """What travelled in the steps that count: collectives, their bytes and tensors; sizes null if none is known.
+
+    A size of -1 is not known. One of 0 is of a barrier, which moves nothing: it is no smallest message.
+    """
     end = trace.steps["end_ns"]
     within = trace.responses["end_ns"] > (end[0] if cold else -1)
-    nbytes = np.sort(trace.responses["bytes"][within]).tolist()
-    sizes = {name: float(quantile(nbytes, share)) if nbytes else None for name, share in _SIZES.items()}
+    nbytes = trace.responses["bytes"][within]
+    moved = np.sort(nbytes[nbytes > 0]).tolist() or np.sort(nbytes[nbytes == 0]).tolist()
+    sizes = {name: float(quantile(moved, share)) if moved else None for name, share in _SIZES.items()}
     return {
-        "per_step": len(nbytes) / steps, "bytes_per_step": sum(nbytes) / steps,
+        "per_step": nbytes.size / steps, "bytes_per_step": None if (nbytes < 0).any() else sum(nbytes.tolist()) / steps,
         "tensors_per_step": float(trace.responses["units"][within].sum()) / steps, **sizes,
     }  # fmt: skip
 

@@ -107,10 +107,12 @@ def _messages(facts: dict[str, Any]) -> str:
     told = f"{text.number(found['per_step'])} a step"
     if found["bytes_median"] is None:
         return f"{told}, of unknown size"
+    total = found["bytes_per_step"]
+    in_all = "some of unknown size" if total is None else f"{text.size(total)} in all"
     sizes = f"{text.size(found['bytes_min'])} to {text.size(found['bytes_max'])}, median "
     if found["bytes_min"] == found["bytes_max"]:
         sizes = "each of "
-    return f"{told}, {sizes}{text.size(found['bytes_median'])}; {text.size(found['bytes_per_step'])} in all"
+    return f"{told}, {sizes}{text.size(found['bytes_median'])}; {in_all}"
 
 
 def _control(facts: dict[str, Any]) -> str:

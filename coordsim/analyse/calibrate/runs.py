@@ -95,7 +95,7 @@ def of_trace(trace: Trace, facts: dict[str, Any], ranks: int, node: str) -> Iter
     work = cycles["leave_last_ns"] - cycles["leave_last_shadow_ns"]
     yield from _grouped("work", ranks, cycles["requests"][slow], work[slow], node)
     yield from _grouped("round", ranks, cycles["request_bytes"][slow], exchange[slow], node)
-    moved = responses["collective_ns"] > 0
+    moved = (responses["collective_ns"] > 0) & (responses["bytes"] >= 0)
     if cycles["cycle"].size:
         moved &= np.isin(responses["cycle"], cycles["cycle"][warm])
     else:  # nobody negotiated (DDP)

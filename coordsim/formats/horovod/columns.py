@@ -39,7 +39,7 @@ class Columns(NamedTuple):
     """Value of :class:`EventKind`."""
     ts_us: Int64
     slot: Int32
-    """The tensor, an index of ``tensors``; -1 for CYCLE."""
+    """The tensor, an index of ``tensors``; of a CYCLE -1, or -1 less the number of timelines that ended before it."""
     what: Int32
     """NEGOTIATE, OPERATION, ACTIVITY, OPERATION_END: number of the operation, activity or type; TICK: the rank."""
     numel: Int64
@@ -61,6 +61,7 @@ class ColumnReader(TimelineReader):
         self._rows = 0
         self._slot_of_pid = np.full(PIDS, -1, np.int32)
         self._introduced = 0
+        self._section_of_slots = 0
         self._scanned: str | None = None
         self._bytes: Bytes | None = None
 
@@ -70,11 +71,14 @@ class ColumnReader(TimelineReader):
             self.events += 1
             self._place = f"event {self.events} (character {at})"
             event = self._typed(value)
+            if self.section != self._section_of_slots:
+                self._section_of_slots = self.section
+                self._slot_of_pid.fill(-1)
+            if len(self.tensors) > self._introduced:
+                self._introduce()
             if event is not None:
                 self._append(event)
                 self._learn(value)
-            elif len(self.tensors) > self._introduced:
-                self._introduce()
             if self._rows > ROWS // 2:
                 yield self._taken()
         if not self.events:
@@ -106,11 +110,15 @@ class ColumnReader(TimelineReader):
             return
         words = self.words
         assert self._bytes is not None
+        first = self._rows
         text.at, self._rows, passed = scan(
             self._bytes, text.at, self._kind[:-1], self._ts, self._slot_column, self._what, self._numel, self._rows,
             self._slot_of_pid, np.frombuffer(self._state, np.int8), words.arena, words.table, words.entries,
         )  # fmt: skip
         self.events += passed
+        if self.section:
+            marks = self._slot_column[first : self._rows]
+            marks[marks < 0] = -1 - self.section
 
     def _append(self, event: TimelineEvent) -> None:
         what, numel = -1, -1
@@ -122,7 +130,7 @@ class ColumnReader(TimelineReader):
             what, numel = self._number(event.dtype), self._values_in(event.shape)
         row = self._rows
         self._kind[row], self._ts[row], self._what[row], self._numel[row] = event.kind.value, event.ts_us, what, numel
-        self._slot_column[row] = -1 if event.kind is EventKind.CYCLE else self._slot
+        self._slot_column[row] = -1 - self.section if event.kind is EventKind.CYCLE else self._slot
         self._rows += 1
 
     def _number(self, word: str) -> int:

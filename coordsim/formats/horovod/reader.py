@@ -16,6 +16,8 @@ EXPECTED = "expected a Horovod timeline: a JSON array of events"
 IDLE, NEGOTIATING = 0, -1
 """What a tensor's state can be beside the depth of its open operation, 1 without an open activity."""
 DEEPEST = 17
+MOST_VIEWS = 4096
+"""Timelines in one file."""
 
 _SHAPE = re.compile(r"\[(?:[0-9]{1,15}(?:, ?[0-9]{1,15}){0,31})?\]")
 _RANK = re.compile(r"[0-9]{1,9}")
@@ -27,6 +29,9 @@ class TimelineReader:
     Iterate once. Plain or gzip (told by its first bytes). A file cut off anywhere, as by Ctrl-C or a kill, is read
     up to the cut; :attr:`lost` then says what is missing. Raises InputError, with file and place, for what is no
     timeline: no JSON array, no event at all, events of another structure, damaged compression.
+
+    One file may hold several timelines, merged: one after the other (a process number is introduced again, or a second
+    header comes), or with process numbers moved apart (a tensor's name is introduced again). Each has a *view*.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,7 +43,25 @@ class TimelineReader:
         self.events = 0
         """JSON objects read so far, metadata included."""
         self.tensors: list[str] = []
-        """Names by slot; every pid that was introduced has a slot of its own."""
+        """Names by slot; every pid that was introduced in a timeline has a slot of its own."""
+        self.view_of_slot = array("i")
+        self.place_of_slot = array("i")
+        """Which of its view's tensors a slot is."""
+        self.views: list[int] = []
+        """Tensors by view."""
+        self.epochs: dict[int, int] = {}
+        """:attr:`start_epoch_us` by section."""
+        self.section_of_view: list[int] = []
+        self.section = 0
+        """How many timelines have ended in the file before the place that is read: marks are of this one."""
+        self.foreign: dict[str, int] = {}
+        """What was passed over because Horovod writes no such events -> how many."""
+        self._times_of_name: dict[str, int] = {}
+        self._unnamed: set[int] = set()
+        """Slots of process numbers that no event has named so far: their names are made up."""
+        self.unnamed = 0
+        """How many tensors were never named."""
+        self._view_of: dict[tuple[int, int], int] = {}
         self._slots: dict[int, int] = {}
         self._state = array("b")
         """By slot: IDLE, NEGOTIATING, or how much is open."""
@@ -99,15 +122,25 @@ class TimelineReader:
         if phase == "M":
             self._metadata(event)
             return None
+        if not isinstance(phase, str):
+            self._wrong(phase, f'has no text as "ph"; {EXPECTED}')
+        if phase not in ("B", "E", "X", "i"):
+            self._pass_over('another "ph" than B, E, X, i or M')
+            return None
+        if phase == "X" and not _is_rank(event.get("name")):
+            self._pass_over("an X event whose name is no rank")
+            return None
+        if phase == "i" and event.get("name") != CYCLE_START:
+            self._pass_over("another instant event than CYCLE_START")
+            return None
         ts = self._count(event, "ts")
         if phase == "i":
-            return TimelineEvent(EventKind.CYCLE, ts) if event.get("name") == CYCLE_START else None
-        if phase not in ("B", "E", "X"):
-            self._wrong(phase, 'has a "ph" of none of B, E, X, i, M')
+            return TimelineEvent(EventKind.CYCLE, ts)
         pid = self._count(event, "pid")
         slot = self._slots.get(pid)
         if slot is None:
-            self._wrong(pid, f"names pid {pid}, which no process_name event has introduced")
+            slot = self._add_tensor(pid, f"pid {pid}")
+            self._unnamed.add(slot)
         self._slot, tensor = slot, self.tensors[slot]
         if phase == "E":
             return self._end(event, ts, tensor)
@@ -156,8 +189,6 @@ class TimelineReader:
         return TimelineEvent(EventKind.OPERATION_END, ts, tensor, dtype=dtype, shape=extents)
 
     def _tick(self, ts: int, tensor: str, name: str) -> TimelineEvent | None:
-        if not _RANK.fullmatch(name):
-            self._wrong(name, f"{name[:80]!r} is no rank; an X event says which rank's request was counted")
         if self._state[self._slot] != NEGOTIATING:
             return None  # the recording began in the middle of this negotiation
         return TimelineEvent(EventKind.TICK, ts, tensor, rank=int(name))
@@ -170,26 +201,61 @@ class TimelineReader:
             self._wrong(args, 'has no object as "args"')
         pid = self._count(event, "pid")
         if pid == 0 and EPOCH in args:
-            self.start_epoch_us = self._count(args, EPOCH)
+            epoch = self._count(args, EPOCH)
+            if self.section in self.epochs or self._slots:
+                self._begin_section()
+            self.epochs[self.section] = epoch
+            if self.start_epoch_us is None:
+                self.start_epoch_us = epoch
             return
         name = args.get("name")
         if not isinstance(name, str):
             self._wrong(name, "names a process without text")
-        if pid not in self._slots:
-            self._add_tensor(pid, name)
-        elif self.tensors[self._slots[pid]] != name:
-            self._wrong(pid, f"gives pid {pid} a second name, {name[:80]!r}")
+        known = self._slots.get(pid)
+        if known is not None and known in self._unnamed:  # events came first, as in a file that a viewer saved
+            self.tensors[known] = name
+            self._unnamed.discard(known)
+            return
+        if known is not None:
+            self._begin_section()
+        self._add_tensor(pid, name)
 
-    def _add_tensor(self, pid: int, name: str) -> None:
+    def _begin_section(self) -> None:
+        """Horovod introduces a process number once: another timeline begins here."""
+        self.section += 1
+        self._slots = {}
+        self._times_of_name = {}
+        self._unnamed = set()
+
+    def _add_tensor(self, pid: int, name: str) -> int:
+        times = self._times_of_name.get(name, 0)
+        self._times_of_name[name] = times + 1
+        view = self._view_of.setdefault((self.section, times), len(self.views))
+        if view == len(self.views):
+            if view == MOST_VIEWS:
+                self._wrong(name, f"begins more than {MOST_VIEWS:,} timelines in one file")
+            self.views.append(0)
+            self.section_of_view.append(self.section)
         self._slots[pid] = len(self.tensors)
         self.tensors.append(name)
+        self.view_of_slot.append(view)
+        self.place_of_slot.append(self.views[view])
+        self.views[view] += 1
         self._state.append(IDLE)
+        return self._slots[pid]
+
+    def _pass_over(self, what: str) -> None:
+        self.foreign[what] = self.foreign.get(what, 0) + 1
 
     def _count(self, event: dict[str, Any], key: str) -> int:
         value = event.get(key)
         if type(value) is not int or not 0 <= value < 1 << 63:
-            self._wrong(value, f'has no whole number as "{key}"')
+            self._wrong(value, f'has no whole number as "{key}", 0 to 2^63 - 1; {EXPECTED}')
         return value
 
     def _wrong(self, value: Any, message: str) -> NoReturn:
         raise InputError.one(str(self.path), self._place, str(value)[:80], message)
+
+
+def _is_rank(name: Any) -> bool:
+    return isinstance(name, str) and _RANK.fullmatch(name) is not None

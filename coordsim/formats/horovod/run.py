@@ -6,7 +6,8 @@
 3. A rank is last when its last request was counted in a later cycle than everybody else's. That takes the slow path:
    a hit of the cache is counted for nobody.
 4. From R to the launch it is control exchange, work included. An operation begins when it is launched, or when the one
-   before it ends; what it waits for (data, a stream) is part of its collective.
+   before it ends, and ends with its last activity. Copies are its copying activities; the rest is its collective, with
+   waits for the stream, allocations and pauses. While it waits for data the gradient is not computed: R is later.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import numpy as np
 
 from coordsim.errors import InputError
 from coordsim.formats.horovod import grouping as g
-from coordsim.formats.horovod.grouped import DTYPE_BYTES, Grouped, read_grouped
+from coordsim.formats.horovod import reasons, summary
+from coordsim.formats.horovod.grouped import DTYPE_BYTES, Grouped, read_views
 from coordsim.formats.horovod.scan import Int32
 from coordsim.formats.imported import Gradient, Imported, workload_csv
 from coordsim.record.trace import CYCLE_COLUMNS, RESPONSE_COLUMNS, STEP_COLUMNS, Columns, Int64, Kind, Trace
@@ -36,56 +38,55 @@ _MISSING = {
     "control_work": "rank 0's own work is not told apart from the exchange: its time is part of control exchange, and "
     "between two collectives of a cycle part of the later one",
 }
-_NO_STRAGGLER = (
-    "hits of the cache are counted for no rank, so nobody can be told to be last: its time is part of backward"
-)
 _NO_MARKS = (
     "the cycles are not marked (HOROVOD_TIMELINE_MARK_CYCLES=1 marks them): its time is part of backward"
 )
 
 
 def import_timeline(path: Path) -> Imported:
-    """The run that the timeline ``path`` holds. Raises InputError for a file that is none, or holds no whole step."""
-    return imported(read_grouped(path))
+    """What the timelines in ``path`` hold: a run, unless no step of it is whole. Raises InputError for no timeline."""
+    return import_timelines([path])
 
 
-def imported(found: Grouped) -> Imported:
-    """As :func:`import_timeline`, of a timeline that was read before."""
-    if not len(found.steps):
-        why = found.incomplete or "nothing is negotiated in it"
-        raise InputError.one(str(found.path), "", None, f"holds no whole step: {why}")
-    known, told = _told(found)
+def imported(timeline: Grouped) -> Imported:
+    """What one timeline that was read before holds."""
+    names = [timeline.path.name]
+    if not len(timeline.steps):
+        why = timeline.incomplete or "nothing is negotiated in it"
+        unknown = {"run": f"no step is whole: {why}", **reasons.unknown(timeline, None)}
+        return Imported(FORMAT, names, summary.without_steps(timeline), unknown)
+    known = _known_steps(timeline)
+    counted = known[1:] if known.size > 1 else known
+    told = bool(counted.all())
     missing = dict(_MISSING)
     if not told:
-        missing["straggler_wait"] = _NO_STRAGGLER
-    if not found.marked:
+        why = reasons.nobody_last(timeline, known)
+        missing["straggler_wait"] = f"nobody can be told to be last, for {why}: its time is part of backward"
+    if not timeline.marked:
         missing["control_exchange"] = _NO_MARKS
-    builder = _Builder(found, known, told)
+    builder = _Builder(timeline, known, told)
     trace = builder.trace(frozenset(missing))
-    unknown = _unknown(found, known)
-    summary = _summary(found, len(builder.messages), known)
+    unknown = reasons.unknown(timeline, known)
+    found = summary.of_steps(timeline, builder.messages, known)
     facts = {
-        "source": "real run", "ranks": found.ranks, "first_step": 0, "missing": missing, "unknown": unknown,
-        "ended_early": [0] if found.lost or found.stopped else [],
-        "imported": {"format": FORMAT, "files": [found.path.name], **summary},
+        "source": "real run", "ranks": timeline.ranks, "first_step": 0, "missing": missing, "unknown": unknown,
+        "ended_early": [0] if timeline.lost or timeline.stopped else [],
+        "imported": {"format": FORMAT, "files": names, **found},
     }  # fmt: skip
-    return Imported(
-        FORMAT, [found.path.name], summary, {**missing, **unknown}, trace, facts, workload_csv=_workload(found)
-    )
+    return Imported(FORMAT, names, found, {**missing, **unknown}, trace, facts, workload_csv=_workload(timeline))
 
 
-def _told(found: Grouped) -> tuple[Any, bool]:
-    """Steps (shape [step], bool) of which every rank's last request was counted; and whether all that count are."""
-    ranks = found.ranks or -1
-    steps = found.steps
-    known = (
+def _known_steps(timeline: Grouped) -> Any:
+    """Steps of which every rank's last request was counted; shape [step], bool."""
+    ranks = timeline.ranks or -1
+    steps = timeline.steps
+    return (
         (steps["ranks"] == ranks)
+        & (steps["cached"] == 0)
         & (steps["ticks_least"] == ranks)
         & (steps["ticks_most"] == ranks)
         & (steps["last_row"] == steps["row"])
     )
-    counted = known[1:] if known.size > 1 else known
-    return known, bool(counted.all())
 
 
 class _Builder:
@@ -133,13 +134,15 @@ class _Builder:
         start = np.concatenate([[0], end[:-1]])
         if name == "start_ns":
             return start
-        ready = np.clip(self._ns(self._enter_us(steps["row"])), start, end)
+        entered = np.clip(self._ns(self._enter_us(steps["row"])), start, end)
+        # Gradients that an operation waited for were not computed before the wait was over.
+        ready = np.clip(np.maximum(entered, self._ns(steps["awaited"])), start, end)
         if name == "ready_last_ns":
             return ready
         if not self._told:
             return ready - start
         rows = np.where(self._known, steps["median_row"], steps["row"])
-        return np.clip(self._ns(self._enter_us(rows)), start, ready) - start
+        return np.clip(self._ns(self._enter_us(rows)), start, entered) - start + ready - entered
 
     def _responses(self, name: str) -> Any:
         table = self.messages
@@ -165,13 +168,11 @@ class _Builder:
             return begin
         del before, launch
         whole = end - begin
-        measured_from = np.maximum(self._ns(table["begin"]), begin)
-        copied = np.clip(self._ns(table["copied"]) - measured_from, 0, whole)
-        copy_in = np.where(table["copied"] >= 0, copied, 0)
+        del begin
+        copy_in = np.minimum(table["copy_in"] * _NS, whole)
         if name == "copy_in_ns":
             return copy_in
-        del begin, measured_from, copied
-        copy_out = np.where(table["out"] >= 0, np.clip(end - self._ns(table["out"]), 0, whole - copy_in), 0)
+        copy_out = np.minimum(table["copy_out"] * _NS, whole - copy_in)
         return copy_out if name == "copy_out_ns" else whole - copy_in - copy_out
 
     def _cycles(self, name: str) -> Any:
@@ -199,53 +200,6 @@ def _place(row: Int64) -> Int64:
     return place
 
 
-def _unknown(found: Grouped, known: Any) -> dict[str, str]:
-    unknown = {"coordinator_bytes_per_step": "a timeline counts requests, not the bytes of their lists"}
-    if found.ranks is None:
-        unknown["ranks"] = "no request of any rank is counted in the file"
-    tied = known & (found.steps["last_rank"] < 0)
-    if not known.all():
-        many = f"{int((~known).sum()):,} of {len(found.steps):,} steps"
-        unknown["last"] = f"not told in {many}: the cache agreed on some of their tensors"
-    elif tied.any():
-        many = f"{int(tied.sum()):,} of {len(found.steps):,} steps"
-        unknown["last"] = f"not told in {many}: several ranks were counted in the last cycle"
-    if found.incomplete:
-        unknown["end"] = f"left out: {found.incomplete}"
-    if found.stopped:
-        unknown["rest"] = found.stopped
-    if found.lost:
-        unknown["cut"] = f"the file is cut off: {found.lost}"
-    if found.untold_types:
-        unknown["bytes"] = "some tensors have a type of unknown size; they count 0 bytes"
-    return unknown
-
-
-def _summary(found: Grouped, messages: int, known: Any) -> dict[str, Any]:
-    waits = np.sort(found.steps["negotiated"]) / 1e6
-    of_sets = np.bincount(np.maximum(found.steps["set"], 0), minlength=len(found.sets))
-    members = [int(each.size) for each in found.sets]
-    told = sorted(zip(of_sets.tolist(), members, strict=False), reverse=True)[:5]
-    return {
-        "events": found.events,
-        "ranks": found.ranks,
-        "steps": len(found.steps),
-        "tensors": len(set(found.names)),
-        "step_sets": [{"steps": steps, "tensors": tensors} for steps, tensors in told if steps],
-        "messages": messages,
-        "cycles_marked": found.turns if found.marked else None,
-        "cycles_idle": found.turns - len(found.cycles) if found.marked else None,
-        "loop_blocks": not found.asynchronous,
-        "libraries": list(found.libraries),
-        "steps_with_last_rank": int((known & (found.steps["last_rank"] >= 0)).sum()),
-        "last_tensor_negotiated_s": {
-            "median": float(waits[(waits.size - 1) // 2]), "p95": float(waits[int((waits.size - 1) * 0.95)]),
-            "max": float(waits[-1]),
-        },
-        "started_unix_us": found.start_epoch_us,
-    }  # fmt: skip
-
-
 def _workload(found: Grouped) -> str | None:
     """The gradients of the steps that come most often in all (steps times tensors)."""
     of_sets = np.bincount(np.maximum(found.steps["set"], 0), minlength=len(found.sets))[: len(found.sets)]
@@ -264,49 +218,103 @@ def _workload(found: Grouped) -> str | None:
 
 
 def import_timelines(paths: list[Path]) -> Imported:
-    """The run of one job whose timelines are ``paths``: rank 0's, and perhaps views of others.
+    """The run of one job whose timelines are in ``paths``: the coordinator's, and perhaps views of other ranks.
 
-    Rank 0's is the one in which requests are counted. The others must show the same operations in the same order; what
-    they add is how long operations took there. Raises InputError for files of different runs.
+    A file may hold several, merged. The coordinator's is the one in which requests are counted; of several of those,
+    as of a job that was restarted or whose recording was, the one with the most whole steps. Other ranks' must show the
+    same operations in the same order; what they add is how long operations took there. Raises InputError for files of
+    different jobs.
     """
-    if len(paths) == 1:
-        return import_timeline(paths[0])
-    views = [read_grouped(path) for path in paths]
-    counting = [each for each in views if each.ranks is not None]
-    if len(counting) > 1:
-        names = f"{counting[0].path.name} and {counting[1].path.name}"
-        message = f"{names} both count requests, as only rank 0's timeline does: of two runs? Import one at a time"
-        raise InputError.one(str(paths[0].parent), "", names, message)
-    first = counting[0] if counting else views[0]
-    for other in views:
-        _same_run(first, other)
-    if first.ranks is not None and len(views) > first.ranks:
-        message = f"{len(views)} timelines of a job of {first.ranks} ranks"
-        raise InputError.one(str(paths[0].parent), "", len(views), message)
-    found = imported(first)
-    found.files = [path.name for path in paths]
-    found.summary["collective_s_by_file"] = {each.path.name: _median_collective_s(each) for each in views}
-    found.facts["imported"] |= {"files": found.files, "collective_s_by_file": found.summary["collective_s_by_file"]}
-    found.unknown["clocks"] = (
-        f"the trace is {first.path.name} alone: clocks of different files are not aligned, so moments are not compared"
-    )
-    found.facts["unknown"]["clocks"] = found.unknown["clocks"]
-    return found
+    views = [view for path in paths for view in read_views(path)]
+    if len(views) == 1:
+        return imported(views[0])
+    counting = [view for view in views if view.highest_rank is not None]
+    if len(paths) > 1:
+        _refuse_two_runs(counting)
+    first = max(counting or views, key=lambda view: len(view.steps))
+    if len(paths) > 1:
+        for other in views:
+            _refuse_other_job(first, other)
+        others = len(views) - len(counting)
+        if first.ranks is not None and counting and others >= first.ranks:
+            message = f"{others + 1} timelines of a job of {first.ranks} ranks"
+            raise InputError.one(str(paths[0].parent), "", others + 1, message)
+    result = imported(first)
+    result.files = [path.name for path in paths]
+    result.summary["timelines"] = len(views)
+    alone = all(view.views == 1 for view in views)
+    by_view = "collective_s_by_file" if alone else "collective_s_by_timeline"
+    result.summary[by_view] = {_title(view, paths): _median_collective_s(view) for view in views}
+    notes = {"clocks" if len(counting) <= 1 else "timelines": _which(first, counting, views, paths)}
+    same = [view for view in views if view is not first and _same_operations(first, view)]
+    if len(views) > len(counting) and len(same) + len(counting) < len(views):
+        notes["other_operations"] = (
+            f"{len(views) - len(counting) - len(same):,} of the timelines show other tensors or other steps than "
+            f"{_title(first, paths)}"
+        )
+    result.unknown |= notes
+    if result.trace is not None:
+        result.facts["unknown"] |= notes
+        result.facts["imported"] |= {"files": result.files, **result.summary}
+    return result
 
 
-def _same_run(first: Grouped, other: Grouped) -> None:
-    """Equal tensors, and equal members in the steps that both have."""
-    common = min(len(first.steps), len(other.steps))
-    same = set(first.names) == set(other.names) and np.array_equal(
-        first.steps["tensors"][:common], other.steps["tensors"][:common]
+def _title(view: Grouped, paths: list[Path]) -> str:
+    """What a timeline is called: its file, and its number in there when the file holds several."""
+    alone = view.view == 0 and view.views == 1
+    name = view.path.name if len({path.name for path in paths}) == len(paths) else str(view.path)
+    return name if alone else f"{name}, timeline {view.view}" if len(paths) > 1 else f"timeline {view.view}"
+
+
+def _which(first: Grouped, counting: list[Grouped], views: list[Grouped], paths: list[Path]) -> str:
+    """Why the run is ``first`` alone."""
+    alone = f"the run is {_title(first, paths)} alone of {len(views):,}"
+    if len(counting) <= 1:
+        return f"{alone}: clocks of different timelines are not aligned, so moments are not compared"
+    epochs = {view.start_epoch_us for view in counting}
+    if len(epochs) == 1 and None not in epochs:
+        why = "of one process, recorded one after the other (the start of their clock is the same)"
+    else:
+        why = "of a job that was started again, or of different jobs"
+    return (
+        f"{alone}, the one with the most whole steps: {len(counting):,} of them count requests, as only a "
+        f"coordinator's timeline does, so they are {why}"
     )
-    if not common or not same:
+
+
+def _refuse_two_runs(counting: list[Grouped]) -> None:
+    """Raises InputError when files of several coordinators were not written by one process."""
+    for other in counting[1:]:
+        first = counting[0]
+        if other.path != first.path and (first.start_epoch_us is None or other.start_epoch_us != first.start_epoch_us):
+            names = f"{first.path.name} and {other.path.name}"
+            message = (
+                f"{names} both count requests, as only rank 0's timeline does, and no common start says that one "
+                "process wrote them: of two runs, or of a job that was started again? Import one at a time"
+            )
+            raise InputError.one(str(first.path.parent), "", names, message)
+
+
+def _refuse_other_job(first: Grouped, other: Grouped) -> None:
+    """Raises InputError when two files have no tensor in common, or one that counts nothing shows other operations."""
+    if set(first.names).isdisjoint(other.names):
+        message = f"not of the job of {first.path.name}: no tensor is in both"
+        raise InputError.one(str(other.path), "", other.path.name, message)
+    if other.highest_rank is None and not _same_operations(first, other):
         message = f"not of the run of {first.path.name}: other tensors, or other steps"
         raise InputError.one(str(other.path), "", other.path.name, message)
 
 
-def _median_collective_s(found: Grouped) -> float | None:
+def _same_operations(first: Grouped, other: Grouped) -> bool:
+    """Whether tensors are equal, and the members of the steps that both have."""
+    common = min(len(first.steps), len(other.steps))
+    return set(first.names) == set(other.names) and np.array_equal(
+        first.steps["tensors"][:common], other.steps["tensors"][:common]
+    )
+
+
+def _median_collective_s(view: Grouped) -> float | None:
     """Median time from launch to end of a message."""
-    if not len(found.messages):
+    if not len(view.messages):
         return None
-    return float(np.median(found.messages["end"] - found.messages["launch"])) / 1e6
+    return float(np.median(view.messages["end"] - view.messages["launch"])) / 1e6

@@ -111,7 +111,12 @@ def test_tensors_reduced_together_are_one_message(tmp_path: Path) -> None:
     assert trace.responses["units"].tolist() == [2, 2]
     assert trace.responses["bytes"].tolist() == [800, 800]
     assert trace.cycles["requests"].tolist() == [1, 3, 1, 3]
-    assert found.summary["step_sets"] == [{"steps": 2, "tensors": 2}]
+    assert found.summary["step_sets"] == [
+        {
+            "steps": 2, "tensors": 2, "operations": ["ALLREDUCE"], "step_s": 0.02, "collective_s": 30e-6,
+            "copies_s": 15e-6, "bytes": 800,
+        }
+    ]  # fmt: skip
     assert found.workload_csv == "name,numel,dtype\nt2,100,float32\nt1,100,float32\n"
     sums(found)
 
@@ -215,10 +220,11 @@ def test_a_cut_leaves_the_last_step_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("events", "said"),
     [
-        ([mark(1)], "holds no whole step: nothing is negotiated"),
-        ([begin("NEGOTIATE_ALLREDUCE", 1, 1)], "holds no whole step: step 0: 1 of its tensors"),
+        ([], "an array of events without any of Horovod's"),
         ([mark(5), mark(4)], "cycle marks run backwards, from 5 to 4 us"),
-        ([begin("NEGOTIATE_ALLREDUCE", 1, 1), end(2, 1), begin("NEGOTIATE_ALLREDUCE", 3, 1)], "negotiated again"),
+        ([begin("NEGOTIATE_ALLREDUCE", 9, 1), end(2, 1)], "times of 't1' run backwards"),
+        ([begin("ALLREDUCE", 5, 1), begin("MPI_ALLREDUCE", 9, 1), end(8, 1)], "times of 't1' run backwards"),
+        ([begin("ALLREDUCE", 5, 1), end(4, 1)], "times of 't1' run backwards"),
         ([begin("NEGOTIATE_ALLREDUCE", 1, 1), tick(99_999_999, 1, 1)], "counts a request of rank 99,999,999"),
     ],
 )
@@ -269,9 +275,11 @@ def test_any_order_of_events_is_a_run_that_sums_or_one_error(
     try:
         found = import_timeline(path)
     except InputError as error:
-        assert "holds no whole step" in str(error) or "run backwards" in str(error)  # noqa: PT017
+        assert "run backwards" in str(error)  # noqa: PT017
         return
-    assert found.trace is not None
+    if found.trace is None:
+        assert found.unknown["run"].startswith("no step is whole: ")
+        return
     sums(found)
     for part in breakdown(found.trace).values():
         assert (part >= 0).all()
@@ -320,11 +328,11 @@ LONG = "9" * 70_000
 @pytest.mark.parametrize(
     "events",
     [
-        [tick(0, 1, 1) | {"name": LONG}],
         [begin("NEGOTIATE_ALLREDUCE", 1, 1), begin(LONG, 2, 1)],
-        [{"name": "process_name", "ph": "M", "pid": 1, "args": {"name": LONG}}],
-        [{"name": "process_name", "ph": "M", "pid": 9, "args": {"name": LONG}}]
-        + 2 * [begin("NEGOTIATE_ALLREDUCE", 1, 9), end(2, 9)],
+        [
+            {"name": "process_name", "ph": "M", "pid": 9, "args": {"name": LONG}},
+            begin("NEGOTIATE_ALLREDUCE", 9, 9), end(2, 9),
+        ],
         [{"name": "process_name", "ph": "M", "pid": 9, "args": {"name": LONG}}]
         + [begin("ALLREDUCE", 1, 9) for _ in range(20)],
     ],
