@@ -101,7 +101,7 @@ class _Open:
             self.operation = BARRIER
         self.backend = self.backend or record.backend
         same = record.operation in (None, self.operation)
-        known = record.known if same else Elements(None, None, record.known.each, record.known.dtype)
+        known = record.known if same else Elements(None, None, *record.known[2:])
         self.known = known.or_else(self.known) if record.kind == METADATA else self.known.or_else(known)
         if record.group is not UNGROUPED and not self.group.name:
             self.group = record.group
@@ -194,7 +194,7 @@ def _with_transfers(calls: list[_Open]) -> list[_Open]:
                 break
             if call.transfer is None and call.backend in ("", title.backend) and _carries_out(title, call):
                 call.transfer, call.backend = title.transfer, title.backend
-                call.known = call.known.or_else(Elements(None, None, title.known.each, title.known.dtype))
+                call.known = call.known.or_else(Elements(None, None, *title.known[2:]))
                 if title.operation == call.operation:
                     call.known = call.known.or_else(title.known)
                 taken.add(id(title))
@@ -233,7 +233,8 @@ class _Kernels:
         alone: list[tuple[int, int, Kernel]] = []
         for index in order:
             kernel = kernels[index]
-            launch = self._flows.get(index) or launches.get(kernel.correlation if kernel.correlation is not None else -1)
+            known = kernel.correlation if kernel.correlation is not None else -1
+            launch = self._flows.get(index) or launches.get(known)
             call = self._during(*launch) if launch else None
             if call is None and kernel.external is not None and kernel.external != kernel.correlation:
                 call = self._by_external.get(kernel.external)

@@ -1,7 +1,8 @@
-"""Trace files of one job as its ranks' records: several files of one rank, several ranks in one file, many at a time."""
+"""Trace files of one job as its ranks' records: files of one rank, ranks in one file, many files at a time."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import re
@@ -22,6 +23,8 @@ from coordsim.formats.kineto.steps import SOURCES, RankRecord, record_of
 
 PARALLEL_CHARACTERS = 64_000_000
 """Text of all files from which on further processes pay for their start."""
+_IN_ORDER = "the file does not say the ranks of its processes: they are numbered in order"
+_BY_NAME = "the files do not say their ranks: they are numbered in the order of their names"
 _RANK_IN_NAME = re.compile(r"rank[-_ .]?([0-9]{1,6})(?![0-9])", re.IGNORECASE)
 _CYCLE_IN_NAME = re.compile(r"\.[0-9]{10,20}(?=\.|$)")
 """What tensorboard_trace_handler puts into a name: the time of writing."""
@@ -55,7 +58,7 @@ def records_of(path: Path, source: str | None) -> list[RankRecord]:
     if len(records) > 1 and any(record.rank is None for record in records):
         for place, record in enumerate(records):
             record.rank = place
-            record.notes["rank_numbers"] = "the file does not say the ranks of its processes: they are numbered in order"
+            record.notes["rank_numbers"] = _IN_ORDER
     return records
 
 
@@ -108,12 +111,11 @@ def _name_ranks(records: Sequence[RankRecord]) -> None:
         return
     if len(unknown) < len(records):
         record = unknown[0]
-        raise InputError.one(
-            record.files[0], "distributedInfo.rank", None, "does not say its rank, in the file or its name, beside others"
-        )
+        message = "does not say its rank, in the file or its name, beside others"
+        raise InputError.one(record.files[0], "distributedInfo.rank", None, message)
     ordered = sorted(records, key=lambda record: record.window)
     apart = all(
-        later.window.begin_ns >= earlier.window.end_ns for earlier, later in zip(ordered, ordered[1:], strict=False)
+        later.window.begin_ns >= earlier.window.end_ns for earlier, later in itertools.pairwise(ordered)
     )
     if apart:
         return
@@ -123,13 +125,13 @@ def _name_ranks(records: Sequence[RankRecord]) -> None:
     for place, writer in enumerate(sorted(writers)):
         for record in writers[writer]:
             record.rank = place
-            record.notes["rank_numbers"] = "the files do not say their ranks: they are numbered in the order of their names"
+            record.notes["rank_numbers"] = _BY_NAME
 
 
 def _joined(records: Sequence[RankRecord]) -> RankRecord:
     """One rank's files as one record. Raises InputError for files that were recorded at the same time."""
     first = records[0]
-    for earlier, later in zip(records, records[1:], strict=False):
+    for earlier, later in itertools.pairwise(records):
         if later.window.begin_ns < earlier.window.end_ns:
             message = (
                 f"rank {later.rank} has two traces of the same time, here and in {earlier.files[0]}; of two runs?"

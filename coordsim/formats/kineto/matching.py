@@ -126,7 +126,7 @@ def _late(numbers: Sequence[int], waits: Sequence[Sequence[int]], step_ns: float
     matrix = np.array(waits, np.int64)
     count = matrix.shape[1]
     if count < FEWEST_STEPS:
-        return None, f"{count} steps are too few to name a rank: it takes {FEWEST_STEPS}"
+        return None, f"with {count} steps chance alone can put one rank behind in all: it takes {FEWEST_STEPS} to name one"
     medians = np.median(matrix, axis=1)
     first = int(medians.argmax())
     rest = np.delete(matrix, first, axis=0).max(axis=0)

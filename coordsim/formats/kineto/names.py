@@ -29,7 +29,9 @@ _OTHER_BACKEND = re.compile(
     r"([a-z][a-z0-9_]{1,15}):(_?(?:all_?reduce|all_?gather|reduce_?scatter|all_?to_?all|broadcast)\w*)"
 )
 _DISPATCHED = re.compile(r"(?:c10d|_c10d_functional|c10d_functional)::(\w+)")
-_KERNEL = re.compile(r"(?:void )?(?:[\w() ]{1,40}::){0,4}_?(?:nccl|rccl|hccl|xccl|oneccl|mccl|msccl|hcom_)", re.IGNORECASE)
+_KERNEL = re.compile(
+    r"(?:void )?(?:[\w() ]{1,40}::){0,4}_?(?:nccl|rccl|hccl|xccl|oneccl|mccl|msccl|hcom_)", re.IGNORECASE
+)
 _ALGORITHM = re.compile(
     r"(?:void )?(?:[\w() ]{1,40}::){0,4}(?:AllReduce|AllGather|ReduceScatter|Broadcast|Reduce|SendRecv|AllToAll\w*)"
     r"_(?:RING|TREE|COLLNET|NVLS|PAT|LL|SIMPLE)"

@@ -5,12 +5,16 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from coordsim.formats.kineto.sizes import NOTHING, Elements
 
 OPERATOR, METADATA, TITLE = 0, 1, 2
 """Kinds of records of a call: c10d's operator, ``record_param_comms``, the backend's annotation."""
+SINCE_1970_NS = 10**17
+"""Times beyond are since 1970 by themselves: 1973, or three years after a machine's boot."""
 MOST_LAUNCHES = 1 << 22
 """Launches of a file that are kept, 20 bytes each."""
 
@@ -103,6 +107,8 @@ class Nodes:
     end_ns: array[int] = field(default_factory=lambda: array("q"))
     name: array[int] = field(default_factory=lambda: array("i"))
     names: dict[str, int] = field(default_factory=dict)
+    evaluated: bool = False
+    """Whether the engine's own records of nodes are there."""
 
     def add(self, span: Span, name: str) -> None:
         """Keep one."""
@@ -131,8 +137,6 @@ class Process:
     kernels: list[Kernel] = field(default_factory=list)
     launches: Launches = field(default_factory=Launches)
     gradients: list[Gradient] = field(default_factory=list)
-    first_ns: int | None = None
-    last_ns: int | None = None
 
 
 @dataclass
@@ -158,3 +162,27 @@ class RawTrace:
     window: Span | None = None
     not_read: Counter[str] = field(default_factory=Counter)
     """What speaks of communication, or lacks a time, and was left out -> how often."""
+
+
+def move(trace: RawTrace, by_ns: int) -> None:
+    """Put what was read with times since a base that stands behind the events at those times since 1970."""
+
+    def later(at_ns: int) -> int:
+        return at_ns if at_ns >= SINCE_1970_NS else at_ns + by_ns
+
+    def moved(spans: list[Any]) -> list[Any]:
+        return [one._replace(begin_ns=later(one.begin_ns), end_ns=later(one.end_ns)) for one in spans]
+
+    for process in trace.processes:
+        for name in (
+            "steps", "device_steps", "optimizers", "zero_grads", "forwards", "loaders", "records", "kernels",
+        ):  # fmt: skip
+            setattr(process, name, moved(getattr(process, name)))
+        process.roots = [later(at_ns) for at_ns in process.roots]
+        process.gradients = [one._replace(at_ns=later(one.at_ns)) for one in process.gradients]
+        for column in (process.nodes.begin_ns, process.nodes.end_ns, process.launches.at_ns):
+            if column:
+                values = np.frombuffer(column, np.int64)
+                values[values < SINCE_1970_NS] += by_ns
+    if trace.window is not None:
+        trace.window = Span(later(trace.window.begin_ns), later(trace.window.end_ns))

@@ -7,11 +7,10 @@ text. Nothing but the few events that are needed must be well formed; others are
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from coordsim.errors import InputError
 from coordsim.formats.kineto.names import (
@@ -26,6 +25,7 @@ from coordsim.formats.kineto.raw import (
     METADATA,
     MOST_LAUNCHES,
     OPERATOR,
+    SINCE_1970_NS,
     TITLE,
     UNGROUPED,
     Gradient,
@@ -36,6 +36,7 @@ from coordsim.formats.kineto.raw import (
     RawTrace,
     Record,
     Span,
+    move,
 )
 from coordsim.formats.kineto.sizes import NOTHING, from_metadata, from_shapes
 from coordsim.formats.shared.json_text import JsonText, members
@@ -47,8 +48,7 @@ MOST_KEPT = 1 << 20
 _MOST_RANKS = 1 << 20
 _MOST_PROCESSES = 1 << 12
 _LONGEST_US = 9e15
-_SINCE_1970_NS = 10**17
-"""Times beyond are since 1970 by themselves: 1973, or three years after a machine's boot."""
+_EVALUATE = "autograd::engine::evaluate_function: "
 _STEP = re.compile(r"ProfilerStep#([0-9]{1,12})")
 _INTERESTING = re.compile(
     r"ProfilerStep#|Optimizer\.|_?c10d|record_param_comms|autograd::engine::evaluate_function: |"
@@ -57,8 +57,8 @@ _INTERESTING = re.compile(
 )
 _RANK = re.compile(r"\brank[ _:-]{0,2}([0-9]{1,6})\b", re.IGNORECASE)
 _RUNTIME = frozenset((
-    "cuda_runtime", "runtime", "cuda_driver", "driver", "xpu_runtime", "xpu_driver", "mtia_runtime", "privateuse1_runtime",
-    "privateuse1_driver",
+    "cuda_runtime", "runtime", "cuda_driver", "driver", "xpu_runtime", "xpu_driver", "mtia_runtime",
+    "privateuse1_runtime", "privateuse1_driver",
 ))  # fmt: skip
 _HOST = frozenset(("cpu_op", "operator", "user_annotation"))
 _DEVICE = frozenset(("kernel", "collective_comm", "mtia_ccp_events", "concurrent_kernel", "communication"))
@@ -79,6 +79,7 @@ class _Reader:
         self._text = JsonText(path, EXPECTED)
         self._room = room
         self._base_ns = 0
+        self._late_base_ns = 0
         self._by_key: dict[Any, Process] = {}
         self._process: Process | None = None
         """Whose event came last."""
@@ -112,6 +113,8 @@ class _Reader:
             raise InputError.one(self._where, "traceEvents", None, f"holds no event; {EXPECTED}")
         trace.processes = list(self._by_key.values())
         self._settle()
+        if self._late_base_ns:
+            move(trace, self._late_base_ns)
         return trace
 
     def _pairs(self) -> Iterator[tuple[str, Any]]:
@@ -121,16 +124,14 @@ class _Reader:
 
             yield from (("traceEvents", event) for event in _elements(self._text))
             return
-        for key, value in members(self._text, frozenset({"traceEvents"})):
-            yield key, value
+        yield from members(self._text, frozenset({"traceEvents"}))
 
     def _rebase(self, base_ns: int) -> None:
-        """``baseTimeNanoseconds`` stands before the events in every version of Kineto."""
-        if self._trace.events and base_ns != self._base_ns:
-            raise InputError.one(
-                self._where, "baseTimeNanoseconds", base_ns, "stands behind the events, whose times it would change"
-            )
-        self._base_ns = base_ns
+        """Kineto writes ``baseTimeNanoseconds`` before the events; tools that rewrite traces put it behind them."""
+        if not self._trace.events:
+            self._base_ns = base_ns
+        else:
+            self._late_base_ns = base_ns
 
     def _named(self, event: dict[str, Any]) -> None:
         """``RANK 3 - CPU``: how tools that join ranks call a process."""
@@ -190,7 +191,7 @@ class _Reader:
             self._kernel(event, name)
         elif kind in _DEVICE:
             if looks_like_communication(name):
-                self._trace.not_read[name.partition("(")[0].partition("<")[0][:80]] += 1
+                self._trace.not_read[name.removeprefix("void ").partition("<")[0][:60]] += 1
         elif kind is None and _INTERESTING.match(name):
             self._host(event, name)
 
@@ -202,8 +203,10 @@ class _Reader:
             self._optimizer(event, name)
         elif name == "torch::autograd::AccumulateGrad":
             self._gradient(event)
-        elif name.startswith("autograd::engine::evaluate_function: ") or (name[-1] != "e" and "Backward" in name):
-            self._node(event, name)
+        elif name.startswith(_EVALUATE):
+            self._node(event, name.removeprefix(_EVALUATE), True)
+        elif "Backward" in name:
+            self._node(event, name, False)
         elif first in "_c" and (operator := dispatched(name)):
             self._operator(event, name, operator)
         elif name == "record_param_comms":
@@ -229,10 +232,15 @@ class _Reader:
         if (span := self._span(event)) is not None:
             self._keep(getattr(self._owner(event), into), span)
 
-    def _node(self, event: dict[str, Any], name: str) -> None:
-        if (span := self._span(event)) is not None:
-            self._use_room()
-            self._owner(event).nodes.add(span, name.removeprefix("autograd::engine::evaluate_function: "))
+    def _node(self, event: dict[str, Any], name: str, evaluated: bool) -> None:
+        """A node of backward; what it runs repeats its name, and is the node in versions before 1.11."""
+        owner = self._owner(event)
+        owner.nodes.evaluated |= evaluated
+        if evaluated or not owner.nodes.evaluated:
+            span = self._span(event)
+            if span is not None:
+                self._use_room()
+                owner.nodes.add(span, name)
 
     def _gradient(self, event: dict[str, Any]) -> None:
         """Without recorded shapes it is a node of backward and nothing more."""
@@ -240,14 +248,17 @@ class _Reader:
         if span is None:
             return
         owner, args = self._owner(event), _args(event)
-        self._use_room()
-        owner.nodes.add(span, "torch::autograd::AccumulateGrad")
+        if not owner.nodes.evaluated:
+            self._use_room()
+            owner.nodes.add(span, "torch::autograd::AccumulateGrad")
         dims, kinds = args.get("Input Dims", args.get("Input dims")), args.get("Input type")
         if not isinstance(dims, list) or not isinstance(kinds, list) or not dims or not kinds:
             return
         kind = TYPES.get(str(kinds[0]).lower())
         if kind is not None and numel_of(dims[0]) is not None:
             self._keep(owner.gradients, Gradient(span.end_ns, tuple(dims[0]), kind[0]))
+        else:
+            self._trace.not_read["gradients without a shape, as sparse ones are"] += 1
 
     # Calls.
 
@@ -384,31 +395,25 @@ class _Reader:
     def _ns(self, value: Any) -> int | None:
         """A time in us, a number or text, as ns on the file's clock."""
         kind = type(value)
-        if kind is float and -_LONGEST_US < value < _LONGEST_US:
+        ns: int | None = None
+        if (kind is float or kind is int) and -_LONGEST_US < value < _LONGEST_US:
             ns = round(value * 1000)
-        elif kind is int and -_LONGEST_US < value < _LONGEST_US:
-            ns = value * 1000
         elif kind is str and len(value) < 40:
-            text = _decimal_ns(value)
-            if text is None:
-                return None
-            ns = text
-        else:
-            return None
-        return ns if ns >= _SINCE_1970_NS else ns + self._base_ns
+            ns = _decimal_ns(value)
+        return ns if ns is None or ns >= SINCE_1970_NS else ns + self._base_ns
 
     def _length(self, value: Any) -> int | None:
         """A duration in us as ns; one below 0, as old versions write, is 0."""
         kind = type(value)
-        if kind is str and len(value) < 40:
+        ns: int | None = None
+        if (kind is float or kind is int) and -_LONGEST_US < value < _LONGEST_US:
+            ns = round(value * 1000)
+        elif kind is str and len(value) < 40:
             ns = _decimal_ns(value)
-            return max(ns, 0) if ns is not None else None
-        if kind not in (int, float) or not -_LONGEST_US < value < _LONGEST_US or not math.isfinite(value):
-            return None
-        if value < 0:
+        if ns is not None and ns < 0:
             self._trace.not_read["durations below 0, read as 0"] += 1
             return 0
-        return round(value * 1000)
+        return ns
 
     def _keep(self, into: list[Any], what: Any) -> None:
         self._use_room()
@@ -419,7 +424,7 @@ class _Reader:
             self._wrong("", f"is beyond {MOST_KEPT:,} collectives, gradients and marks; record fewer steps")
         self._room -= 1
 
-    def _wrong(self, value: Any, message: str) -> Any:
+    def _wrong(self, value: Any, message: str) -> NoReturn:
         place = f"traceEvents[{self._trace.events - 1}]"
         raise InputError.one(self._where, place, str(value)[:80], message)
 
@@ -468,7 +473,9 @@ def _ranks(value: Any) -> tuple[int, ...] | None:
         if not re.fullmatch(r"\[\s*[0-9]+(?:\s*,\s*[0-9]+)*\s*\]", value) or len(value) > 1 << 20:
             return None
         value = [int(number) for number in value.strip("[] ").split(",") if len(number) < 12]
-    if not isinstance(value, list) or not value or not all(type(rank) is int and 0 <= rank <= _MOST_RANKS for rank in value):
+    if not isinstance(value, list) or not value:
+        return None
+    if not all(type(rank) is int and 0 <= rank <= _MOST_RANKS for rank in value):
         return None
     return tuple(value)
 

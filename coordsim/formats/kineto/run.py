@@ -17,14 +17,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from coordsim.errors import InputError
 from coordsim.formats.imported import Imported
 from coordsim.formats.kineto.causality import Call
 from coordsim.formats.kineto.files import read_ranks
 from coordsim.formats.kineto.matching import arrivals, keyed
-from coordsim.formats.kineto.steps import NONE, OPTIMIZER, PROFILER, ZERO_GRAD, RankRecord, RankStep
+from coordsim.formats.kineto.steps import NONE, OPTIMIZER, ZERO_GRAD, RankRecord, RankStep
 from coordsim.formats.kineto.summary import FORMAT, Sizes, summary_of, without_steps
 from coordsim.formats.kineto.workload import gradients_csv
 from coordsim.record.trace import CycleRow, Kind, Trace, TraceWriter
@@ -38,14 +37,15 @@ _MISSING = {
 }
 _NO_LOADER = "neither where forward begins nor a DataLoader event is recorded: its time is part of forward"
 _NO_BACKWARD = "no backward pass and no collective is recorded in these steps, so they have no parts that are known"
-_DEVICE = "a device runs behind the CPU, whose steps these are: its time is part of the optimizer's, as far as it is exposed"
+_DEVICE = "a device runs behind the CPU, whose steps these are: its time is part of the optimizer's where it is exposed"
 _UNTIMED = "nothing says when collectives began and ended: their time is part of the optimizer's"
+_OF_STEPS = ("input_stall", "forward", "backward", "straggler_wait", "exposed_collective", "optimizer")
 _CONTROL = (
     "cycles_per_step", "slow_cycles_per_step", "requests_per_step", "coordinator_bytes_per_step"
 )  # fmt: skip
 _SOURCES = {
     OPTIMIZER: "no ProfilerStep is recorded: a step ends with Optimizer.step, and the first begins with the recording",
-    ZERO_GRAD: "neither ProfilerStep nor Optimizer.step is recorded: a step is from one Optimizer.zero_grad to the next",
+    ZERO_GRAD: "no ProfilerStep and no Optimizer.step is recorded: a step is from one Optimizer.zero_grad to the next",
 }
 
 
@@ -59,7 +59,8 @@ def imported(ranks: Sequence[RankRecord]) -> Imported:
     files = [name for record in ranks for name in record.files]
     if ranks[0].source == NONE:
         found, unknown = without_steps(ranks)
-        return Imported(FORMAT, files, found, unknown | _told_once(ranks), workload_csv=gradients_csv(ranks[0].gradients))
+        workload = gradients_csv(ranks[0].gradients)
+        return Imported(FORMAT, files, found, unknown | _told_once(ranks), workload_csv=workload)
     steps = _common_steps(ranks)
     merge = _Merge(ranks, steps)
     trace = merge.trace()
@@ -168,9 +169,7 @@ class _Merge:
         if not self._begins_known and not self._loading_known:
             self.missing["input_stall"] = _NO_LOADER
         if not calls and not any(step.passes for step in every):
-            self.missing |= dict.fromkeys(
-                ("input_stall", "forward", "backward", "straggler_wait", "exposed_collective", "optimizer"), _NO_BACKWARD
-            )
+            self.missing |= dict.fromkeys(_OF_STEPS, _NO_BACKWARD)
         self._shift = min(of_rank[0].begin_ns for of_rank in steps)
 
     def trace(self) -> Trace:

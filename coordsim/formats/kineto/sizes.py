@@ -1,7 +1,7 @@
 """How large a message is, from whichever event says so.
 
 A message's size is the larger of what one rank puts in and what it gets out: the whole buffer. So an all-gather counts
-what every rank has in the end, a reduce-scatter what every rank has at first, as nccl-tests and ``coordsim profile`` do.
+what every rank has in the end, a reduce-scatter what each has at first, as nccl-tests and ``coordsim profile`` do.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _MORE = {
     "float8_e4m3fn": 1, "float8_e5m2": 1, "float8_e4m3fnuz": 1, "float8_e5m2fnuz": 1, "c10::float8_e4m3fn": 1,
     "c10::float8_e5m2": 1, "complexfloat": 8, "complexdouble": 16, "c10::complex<float>": 8, "c10::complex<double>": 16,
     "long long": 8, "unsigned short": 2, "uint16": 2, "uint32": 4, "unsigned int": 4, "uint64": 8, "unsigned long": 8,
-    "float16": 2, "float32": 4, "float64": 8, "int8": 1, "uint8": 1, "int16": 2, "int32": 4, "int64": 8, "signed char": 1,
+    "float16": 2, "float32": 4, "float64": 8, "int8": 1, "uint8": 1, "int16": 2, "int32": 4, "int64": 8,
 }  # fmt: skip
 _LARGEST = 1 << 50
 _LONGEST_SHAPES = 1 << 16
@@ -33,14 +33,14 @@ class Elements(NamedTuple):
     got_out: int | None = None
     each: int | None = None
     dtype: str | None = None
+    shapes: bool = False
+    """Whether shapes were recorded at all, if only of other arguments."""
 
     def or_else(self, other: Elements) -> Elements:
         """What is missing here, from ``other``."""
-        if self.put_in is None and self.got_out is None:
-            return Elements(other.put_in, other.got_out, *self._kind(other))
         put_in = self.put_in if self.put_in is not None else other.put_in
         got_out = self.got_out if self.got_out is not None else other.got_out
-        return Elements(put_in, got_out, *self._kind(other))
+        return Elements(put_in, got_out, *self._kind(other), self.shapes or other.shapes)
 
     def _kind(self, other: Elements) -> tuple[int | None, str | None]:
         return (self.each, self.dtype) if self.each is not None else (other.each, self.dtype or other.dtype)
@@ -68,7 +68,8 @@ def from_metadata(args: dict[str, Any]) -> Elements:
 
 def from_shapes(args: dict[str, Any], operator: str | None) -> Elements:
     """What recorded shapes tell; ``operator`` is c10d's, None for a backend's annotation, which has its inputs only."""
-    dims, kinds = _listed(_either(args, "Input Dims", "Input dims")), _listed(_either(args, "Input type", "Input Types"))
+    dims = _listed(_either(args, "Input Dims", "Input dims"))
+    kinds = _listed(_either(args, "Input type", "Input Types"))
     if not dims:
         return NOTHING
     names = [str(kind)[:40] for kind in kinds[:64]]
@@ -77,11 +78,11 @@ def from_shapes(args: dict[str, Any], operator: str | None) -> Elements:
     dtype = dtype or next((name for name in names if name and not name.lower().endswith(("list", "scalar", "]"))), None)
     if operator is None:
         known = [count for count in counts if count is not None]
-        return Elements(sum(known) if known and len(known) == len(counts) else None, None, each, dtype)
+        return Elements(sum(known) if known and len(known) == len(counts) else None, None, each, dtype, True)
     pair = counts[:2]
     if operator.startswith(_TWO_SIDED) and not operator.endswith("_into_tensor"):
-        return Elements(pair[1] if len(pair) > 1 else None, pair[0], each, dtype)
-    return Elements(pair[0], None, each, dtype)
+        return Elements(pair[1] if len(pair) > 1 else None, pair[0], each, dtype, True)
+    return Elements(pair[0], None, each, dtype, True)
 
 
 _TWO_SIDED = ("_allgather_base", "allgather", "_reduce_scatter_base", "reduce_scatter", "alltoall", "gather", "scatter")
@@ -92,10 +93,12 @@ def size_of(operation: str | None, known: Elements, group_size: int | None) -> t
     """A message's bytes, or None and why."""
     put_in, got_out = known.put_in, known.got_out
     if put_in is None and got_out is None:
+        if known.shapes:
+            return None, "shapes are recorded, but not those of their lists of tensors: NCCL's metadata would tell"
         return None, "no shapes are recorded for them: record_shapes=True, or NCCL's metadata, would tell"
     if known.each is None:
-        said = f"of type {known.dtype!r}, whose size is not known" if known.dtype else "recorded without a type of their values"
-        return None, said
+        said = f"their values are of type {known.dtype!r}, whose size is not known"
+        return None, said if known.dtype else "their shapes are recorded without a type of their values"
     if operation in GROWS and got_out in (None, 0):
         got_out = put_in * group_size if put_in is not None and group_size else None
     elif operation in SHRINKS and put_in in (None, 0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Sequence
@@ -136,7 +137,7 @@ def _spans(trace: RawTrace, process: Process, source: str, window: Span) -> list
         marks = sorted(process.steps if source == PROFILER else process.device_steps)
         if source == DEVICE:
             marks = _widest(marks)
-        for before, mark in zip(marks, marks[1:], strict=False):
+        for before, mark in itertools.pairwise(marks):
             if mark.begin_ns < before.end_ns:
                 again = " a second time: of two recordings?" if mark.number == before.number else " inside another"
                 where = f"{trace.file}: steps"
@@ -154,7 +155,7 @@ def _spans(trace: RawTrace, process: Process, source: str, window: Span) -> list
         edges = [window.begin_ns, *(mark.end_ns for mark in begun)]
     else:
         edges = [*(mark.begin_ns for mark in begun), max(window.end_ns, begun[-1].end_ns)]
-    return [Mark(begin, end, source, number) for number, (begin, end) in enumerate(zip(edges, edges[1:], strict=False))]
+    return [Mark(begin, end, source, number) for number, (begin, end) in enumerate(itertools.pairwise(edges))]
 
 
 def _widest(marks: Sequence[Mark]) -> list[Mark]:
@@ -167,7 +168,8 @@ def _widest(marks: Sequence[Mark]) -> list[Mark]:
         )
     ordered = sorted(by_number.values())
     return [
-        mark._replace(end_ns=min(mark.end_ns, after.begin_ns)) for mark, after in zip(ordered, ordered[1:], strict=False)
+        mark._replace(end_ns=min(mark.end_ns, after.begin_ns))
+        for mark, after in itertools.pairwise(ordered)
     ] + ordered[-1:]
 
 
@@ -188,7 +190,7 @@ def _steps(
     begins = [mark.begin_ns for mark in marks]
     until = [
         after.begin_ns if after.number == mark.number + 1 else mark.end_ns
-        for mark, after in zip(marks, marks[1:], strict=False)
+        for mark, after in itertools.pairwise(marks)
     ] + [mark.end_ns for mark in marks[-1:]]
     by_step: list[list[Call]] = [[] for _ in marks]
     places = {mark.number: place for place, mark in enumerate(marks)}
@@ -208,8 +210,8 @@ def _steps(
         steps.append(_step(mark, end, of_step, inside, optimizers, loaders))
         ready = passes.gradients(inside, end)
         if ready:
-            begin = max((one.backward.begin_ns for one in inside
-                         if one.backward and one.backward.begin_ns <= ready[-1].at_ns), default=ready[0].at_ns)  # fmt: skip
+            begun = [one.backward.begin_ns for one in inside if one.backward]
+            begin = max((at_ns for at_ns in begun if at_ns <= ready[-1].at_ns), default=ready[0].at_ns)
             gradients.append((ready[-1].at_ns - begin, begin, ready))
     return steps, tuple(outside), gradients
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -73,8 +74,9 @@ def summary_of(
     gradients = first.gradients
     if not gradients:
         unknown["gradients"] = (
-            "no AccumulateGrad node with a shape is recorded: record_shapes=True and a backward pass would tell"
-        )
+            "no AccumulateGrad node with a shape is recorded: record_shapes=True would tell"
+            if any(step.passes for step in steps[0]) else "no backward pass is recorded in these steps"
+        )  # fmt: skip
     found = {
         **_about(ranks, one_clock),
         "steps_by": first.source,
@@ -86,7 +88,7 @@ def summary_of(
         "collective_bytes": _sizes(steps[0]) if bytes_known else None,
         "operations": _operations(calls, len(steps[0])),
         "collective_s": moving,
-        "watched_on": "GPU" if any(call.on_device for call in calls) else "CPU",
+        "watched_on": ("GPU" if any(call.on_device for call in calls) else "CPU") if calls else None,
         "forward_s": _mean(parts, "forward"),
         "backward_s": _mean(parts, "backward"),
         "passes_per_step": _spread([step.passes for step in steps[0]]),
@@ -101,7 +103,9 @@ def summary_of(
         found["loading_s"] = float(np.median(loading)) / 1e9
     outside = sum(len(record.outside) for record in ranks)
     if outside:
-        unknown["outside"] = f"{outside:,} collectives were asked for outside of the steps, and are in none of these figures"
+        unknown["outside"] = (
+            f"{outside:,} collectives were asked for outside of the steps, and are in none of these figures"
+        )
     return found, unknown
 
 
@@ -172,7 +176,7 @@ def _bytes_by_step(trace: Trace, counts: Sequence[int]) -> list[int]:
     """Bytes of each step's messages, from the run itself."""
     edges = np.cumsum([0, *counts])
     nbytes = trace.responses["bytes"]
-    return [int(nbytes[first:last].sum()) for first, last in zip(edges, edges[1:], strict=False)]
+    return [int(nbytes[first:last].sum()) for first, last in pairwise(edges)]
 
 
 def _sizes(steps: Sequence[RankStep]) -> list[int | None] | dict[str, float]:
@@ -200,6 +204,8 @@ def _moving(calls: Sequence[Call]) -> tuple[float | None, str]:
     why = ""
     if untimed and alone == untimed:
         why = f"{untimed:,} of {len(calls):,} collectives are of groups of one rank, which run no kernel"
+    elif untimed and times:
+        why = f"of {untimed:,} of {len(calls):,} collectives no kernel is recorded; the figure is of the others"
     elif untimed:
         why = (
             f"of {untimed:,} of {len(calls):,} collectives only the call on the CPU is recorded, not the transfer on "
