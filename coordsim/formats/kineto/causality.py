@@ -49,7 +49,8 @@ class Call(NamedTuple):
     nbytes: int | None
     why: str | None
     """Why the size is not known."""
-    group: str
+    group: tuple[str, int]
+    """Its name, and a hash of its ranks: groups of several ranks may share a name."""
     group_size: int | None
     group_ranks: tuple[int, ...] | None
     sequence: int | None
@@ -127,7 +128,7 @@ class _Open:
         if begin is None and self.transfer is not None:
             begin, end = self.transfer
         return Call(
-            self.begin_ns, begin, end, operation, nbytes, why, group.name, size, ranks, group.sequence,
+            self.begin_ns, begin, end, operation, nbytes, why, (group.name, hash(ranks) if ranks else 0), size, ranks, group.sequence,
             bool(self.kernels), self.step_mark,
         )  # fmt: skip
 

@@ -64,7 +64,7 @@ def keyed(calls: Sequence[Call]) -> dict[Key, Call]:
     for call in calls:
         if call.operation in POINT_TO_POINT:
             continue
-        kind: Key = (call.group, call.group_ranks, call.operation if call.sequence is None else call.sequence)
+        kind: Key = (*call.group, call.operation if call.sequence is None else call.sequence)
         found[*kind, places[kind]] = call
         places[kind] += 1
     return found
@@ -126,7 +126,8 @@ def _late(numbers: Sequence[int], waits: Sequence[Sequence[int]], step_ns: float
     matrix = np.array(waits, np.int64)
     count = matrix.shape[1]
     if count < FEWEST_STEPS:
-        return None, f"with {count} steps chance alone can put one rank behind in all: it takes {FEWEST_STEPS} to name one"
+        why = f"with {count} steps chance alone can put one rank behind in all"
+        return None, f"{why}: it takes {FEWEST_STEPS} to name one"
     medians = np.median(matrix, axis=1)
     first = int(medians.argmax())
     rest = np.delete(matrix, first, axis=0).max(axis=0)

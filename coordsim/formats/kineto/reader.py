@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -49,6 +50,7 @@ _MOST_RANKS = 1 << 20
 _MOST_PROCESSES = 1 << 12
 _LONGEST_US = 9e15
 _EVALUATE = "autograd::engine::evaluate_function: "
+_ACCUMULATE = "torch::autograd::AccumulateGrad"
 _STEP = re.compile(r"ProfilerStep#([0-9]{1,12})")
 _INTERESTING = re.compile(
     r"ProfilerStep#|Optimizer\.|_?c10d|record_param_comms|autograd::engine::evaluate_function: |"
@@ -174,9 +176,11 @@ class _Reader:
                 self._named(event)
             return
         name, category = event.get("name"), event.get("cat")
-        if type(name) is not str or category in _PASSED_OVER:
+        if type(name) is not str:
             return
         kind = category.lower() if type(category) is str else None
+        if kind in _PASSED_OVER:
+            return
         if kind in _HOST:
             if _INTERESTING.match(name):
                 self._host(event, name)
@@ -201,7 +205,7 @@ class _Reader:
             self._keep(self._owner(event).steps, self._mark(event, name, int(match[1])))
         elif first == "O":
             self._optimizer(event, name)
-        elif name == "torch::autograd::AccumulateGrad":
+        elif name == _ACCUMULATE:
             self._gradient(event)
         elif name.startswith(_EVALUATE):
             self._node(event, name.removeprefix(_EVALUATE), True)
@@ -248,9 +252,9 @@ class _Reader:
         if span is None:
             return
         owner, args = self._owner(event), _args(event)
-        if not owner.nodes.evaluated:
+        if not (owner.nodes.evaluated and _ACCUMULATE in owner.nodes.names):
             self._use_room()
-            owner.nodes.add(span, "torch::autograd::AccumulateGrad")
+            owner.nodes.add(span, f"{_ACCUMULATE} alone")
         dims, kinds = args.get("Input Dims", args.get("Input dims")), args.get("Input type")
         if not isinstance(dims, list) or not isinstance(kinds, list) or not dims or not kinds:
             return
@@ -277,7 +281,10 @@ class _Reader:
         operation = operation_of(name) if isinstance(name, str) else None
         if isinstance(name, str) and operation is None:
             return  # "wait", "init" and the like
-        self._record(event, METADATA, operation, "", args, from_metadata(args).or_else(from_shapes(args, None)))
+        known = from_metadata(args)
+        if known.put_in is None or known.each is None:
+            known = known.or_else(from_shapes(args, None))
+        self._record(event, METADATA, operation, "", args, known)
 
     def _title(self, event: dict[str, Any], name: str) -> None:
         title = title_of(name)
@@ -430,6 +437,7 @@ class _Reader:
 
 
 _NO_ARGS: dict[str, Any] = {}
+_LIST = re.compile(r"\[\s*[0-9]+(?:\s*,\s*[0-9]+)*\s*\]")
 _DECIMAL = re.compile(r"\s*(-?)([0-9]{1,16})(?:\.([0-9]{0,20}))?\s*")
 
 
@@ -467,12 +475,17 @@ def _group(args: dict[str, Any]) -> Group:
     )  # fmt: skip
 
 
+@lru_cache(maxsize=256)
+def _ranks_of_text(text: str) -> tuple[int, ...] | None:
+    if not _LIST.fullmatch(text):
+        return None
+    return _ranks([int(number) for number in text.strip("[] ").split(",") if len(number) < 12])
+
+
 def _ranks(value: Any) -> tuple[int, ...] | None:
     """A group's ranks, from a list or its text; None for a shortened one (``[0, 1, ...]``)."""
     if isinstance(value, str):
-        if not re.fullmatch(r"\[\s*[0-9]+(?:\s*,\s*[0-9]+)*\s*\]", value) or len(value) > 1 << 20:
-            return None
-        value = [int(number) for number in value.strip("[] ").split(",") if len(number) < 12]
+        return _ranks_of_text(value)
     if not isinstance(value, list) or not value:
         return None
     if not all(type(rank) is int and 0 <= rank <= _MOST_RANKS for rank in value):

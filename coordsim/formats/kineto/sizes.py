@@ -70,12 +70,14 @@ def from_shapes(args: dict[str, Any], operator: str | None) -> Elements:
     """What recorded shapes tell; ``operator`` is c10d's, None for a backend's annotation, which has its inputs only."""
     dims = _listed(_either(args, "Input Dims", "Input dims"))
     kinds = _listed(_either(args, "Input type", "Input Types"))
-    if not dims:
+    if not dims and not kinds:
         return NOTHING
     names = [str(kind)[:40] for kind in kinds[:64]]
     counts = [_numel(shape, name) for shape, name in zip_longest(dims[:64], names, fillvalue="")]
     each, dtype = next(((size, name) for name in names if (size := bytes_of_type(name)) is not None), (None, None))
     dtype = dtype or next((name for name in names if name and not name.lower().endswith(("list", "scalar", "]"))), None)
+    if not dims:
+        return Elements(None, None, each, dtype)
     if operator is None:
         known = [count for count in counts if count is not None]
         return Elements(sum(known) if known and len(known) == len(counts) else None, None, each, dtype, True)
