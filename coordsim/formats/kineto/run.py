@@ -3,7 +3,8 @@
 1. A step is what the profiler marked, else what an optimizer or ``zero_grad`` ends; it is the CPU's. E is its last end
    among the ranks. Steps between which others were not recorded are laid end to end.
 2. R is when the last rank asks for the last collective of backward. Forward and backward are sums over the step's
-   passes; what lies outside of them before R is input, where the beginnings of forward or the DataLoader are recorded.
+   passes, of the median rank each; what lies outside of them before R is input, where the beginnings of forward or the
+   DataLoader are recorded. What is left until R the median rank waits for slower ones.
 3. Collectives are those of the lowest rank, matched with the others' by :mod:`coordsim.formats.kineto.matching`. Each
    moment is the last rank's. On the CPU one begins when it was asked for or the one before it ends, as on one stream. A
    device runs behind the CPU: what of a collective is exposed there cannot be told from the CPU's steps.
@@ -203,6 +204,10 @@ class _Merge:
         forward = 0
         if self._passes_known:
             forward = min(sorted(step.forward_ns or 0 for step in found)[median], ready - start)
+            if self._begins_known and self.complete and len(found) > 1:
+                # each rank's own work: where gathers tie ranks together, all come late when one of them does
+                backward = sorted(step.backward_ns or 0 for step in found)[median]
+                ready = min(start + forward + backward, ready)
         last = self._ranks[times.ready.index(ready_last)] if self.complete else -1
         writer.step(index, start, forward, ready - start, ready_last, last, collective, end)
         return end

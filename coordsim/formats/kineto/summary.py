@@ -220,6 +220,7 @@ def _mean(parts: dict[str, Any], name: str) -> float | None:
 
 def _waited_for(came: Arrivals | None, unknown: dict[str, str]) -> list[dict[str, Any]] | None:
     if came is None:
+        unknown["waited_for"] = "it takes the traces of at least two ranks that say their rank"
         return None
     if came.late is None:
         unknown["waited_for"] = came.why_nobody

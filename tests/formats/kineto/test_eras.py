@@ -127,7 +127,9 @@ def test_kernels_of_every_library_count(name: str, tmp_path: Path) -> None:
     assert found.summary["collective_s"] == pytest.approx(0.0015)
 
 
-@pytest.mark.parametrize(("category", "name"), [("collective_comm", "xccl::allreduce"), ("mtia_ccp_events", "hccl::allreduce")])
+@pytest.mark.parametrize(
+    ("category", "name"), [("collective_comm", "xccl::allreduce"), ("mtia_ccp_events", "hccl::allreduce")]
+)
 def test_other_devices_have_other_categories(category: str, name: str, tmp_path: Path) -> None:
     events = plain()
     for one in events:
@@ -167,8 +169,9 @@ def test_backends_of_the_cpu_span_the_transfer(title: str, operation: str, tmp_p
 
 def test_what_is_not_counted_is_listed_with_its_count(tmp_path: Path) -> None:
     events = [
-        *plain(), event("user_annotation", "coord:all_reduce", 1_000_700.0), event("user_annotation", "gloo:barrier", 1_000_800.0),
-        event("cpu_op", "c10d::barrier", 1_000_900.0), event("kernel", "void multimem_all_reduce_kernel<float>", 1_000_950.0),
+        *plain(), event("user_annotation", "coord:all_reduce", 1_000_700.0),
+        event("user_annotation", "gloo:barrier", 1_000_800.0), event("cpu_op", "c10d::barrier", 1_000_900.0),
+        event("kernel", "void multimem_all_reduce_kernel<float>", 1_000_950.0),
         event("cpu_op", "record_param_comms", 1_001_000.0, Collective_name="wait", In_msg_nelems=0, dtype="Byte"),
     ]  # fmt: skip
     found = read(tmp_path / "t.json", trace(events))
@@ -195,7 +198,8 @@ def test_an_annotation_has_inputs_only_and_the_groups_size_the_rest(title: str, 
 
 
 def test_a_gather_in_a_group_of_unknown_size_has_no_size(tmp_path: Path) -> None:
-    events = [step(1, 0.0), event("user_annotation", "nccl:_all_gather_base", 50.0, Input_Dims=[[100]], Input_type=["float"])]
+    gather = event("user_annotation", "nccl:_all_gather_base", 50.0, Input_Dims=[[100]], Input_type=["float"])
+    events = [step(1, 0.0), gather]
     found = read(tmp_path / "t.json", trace(events, None))
     assert found.summary["bytes_per_step"] is None
     assert "how many ranks the group has is not" in found.unknown["bytes_per_step"]

@@ -30,7 +30,8 @@ def import_all(folder: Path, files: dict[str, Any]) -> Imported:
 
 
 def says(found: Imported) -> tuple[Any, ...]:
-    return tuple(found.summary[key] for key in ("ranks_with_a_trace", "steps", "collectives_per_step", "bytes_per_step"))
+    keys = ("ranks_with_a_trace", "steps", "collectives_per_step", "bytes_per_step")
+    return tuple(found.summary[key] for key in keys)
 
 
 def test_a_file_for_each_cycle_of_the_profiler_is_one_rank(tmp_path: Path) -> None:
@@ -84,7 +85,8 @@ def test_several_ranks_in_one_file_are_told_apart(form: str, tmp_path: Path) -> 
             for one in of_rank:
                 one["args"]["rank"] = rank
         elif form == "process names":
-            events.append({"ph": "M", "name": "process_name", "pid": 100 + rank, "args": {"name": f"RANK {rank} - CPU"}})
+            named = {"name": f"RANK {rank} - CPU"}
+            events.append({"ph": "M", "name": "process_name", "pid": 100 + rank, "args": named})
         events += of_rank
     found = import_all(tmp_path, {"merged.json": trace(events, None)})
     assert says(found) == (3, 3, 1, 4000)

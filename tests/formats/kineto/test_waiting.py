@@ -25,6 +25,7 @@ def test_fsdp2_names_the_rank_that_sleeps_and_for_how_long() -> None:
     assert "gathers tie ranks together" in found.unknown["gathers"]
     assert found.trace is not None
     report = run_summary(found.trace, found.facts)
+    assert report["straggler_wait_s"] == pytest.approx(0.0205, abs=0.001)
     assert report["waited_for"] == [{"rank": 1, "steps": 5, "wait_s": late["wait_s"]}]
 
 
@@ -37,8 +38,8 @@ def test_fsdp2s_messages_are_as_large_as_profile_says() -> None:
 
 
 def ranks_of(
-    folder: Path, late_us: dict[int, float], *, ranks: int = 4, steps: int = 6, hosts: bool = False, jitter_us: float = 50.0,
-    sequence: bool = True,
+    folder: Path, late_us: dict[int, float], *, ranks: int = 4, steps: int = 6, hosts: bool = False,
+    jitter_us: float = 50.0, sequence: bool = True,
 ) -> list[Path]:  # fmt: skip
     """Ranks whose kernels begin when they come and end together; some are late in every step."""
     chance = random.Random(5)
