@@ -128,8 +128,8 @@ class _Open:
         if begin is None and self.transfer is not None:
             begin, end = self.transfer
         return Call(
-            self.begin_ns, begin, end, operation, nbytes, why, (group.name, hash(ranks) if ranks else 0), size, ranks, group.sequence,
-            bool(self.kernels), self.step_mark,
+            self.begin_ns, begin, end, operation, nbytes, why, (group.name, hash(ranks) if ranks else 0), size, ranks,
+            group.sequence, bool(self.kernels), self.step_mark,
         )  # fmt: skip
 
 

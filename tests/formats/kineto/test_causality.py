@@ -139,7 +139,8 @@ def test_coalesced_calls_share_the_kernel_that_ends_them(tmp_path: Path) -> None
     events: list[Event] = []
     for number in range(4):
         at = 1_000_000.0 + number * STEP_US
-        calls = [one for place in range(3) for one in nccl_call(at + 1000 + place * 100, 10, 100 * number + 10 * place + 1)]
+        asked = [(at + 1000 + place * 100, 100 * number + 10 * place + 1) for place in range(3)]
+        calls = [one for moment, external in asked for one in nccl_call(moment, 10, external)]
         launched = at + 1500
         events += [step(number, at), *calls,
                    event("user_annotation", "nccl:coalesced", launched - 5, 20.0),
