@@ -24,6 +24,7 @@ def run_summary(trace: Trace, manifest: dict[str, Any]) -> dict[str, Any]:
     if not trace.steps["step"].size:
         raise InputError.one("run", "steps", 0, "no rank of this run ended a step: there is nothing to say of it")
     cold = int(manifest.get("first_step", 0)) == 0 and trace.steps["step"].size > 1
+    cold = cold and bool(manifest.get("first_step_is_cold", True))  # a profiler's step 0 is where it began to watch
     counted = slice(1, None) if cold else slice(None)
     times = step_times(trace)[counted]
     parts = {name: column[counted] for name, column in breakdown(trace).items()}

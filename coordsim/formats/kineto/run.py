@@ -1,31 +1,34 @@
-"""Ranks' profiler traces as one run: its trace by the rules of docs/semantics.md 8, and what they cannot tell.
+"""Ranks' recordings as one run: its trace by the rules of docs/semantics.md 8.
 
-1. A step is ``ProfilerStep#N``: E is its last end among the ranks. S is where the last rank has its batch, told by the
-   ``DataLoader`` event at the step's beginning, else E of the step before.
-2. Forward ends where ``DistributedDataParallel.forward`` does, else where backward's first node begins. R is when the
-   last rank asks for the step's last collective.
-3. Collectives are matched by their place in the step. Each moment is the last rank's; one begins when it was asked for
-   or the one before it ends, as on one stream, and what it waits for is part of it.
+1. A step is what the profiler marked, else what an optimizer or ``zero_grad`` ends; it is the CPU's. E is its last end
+   among the ranks. Steps between which others were not recorded are laid end to end.
+2. R is when the last rank asks for the last collective of backward. Forward and backward are sums over the step's
+   passes, of the median rank each; what lies outside of them before R is input, where the beginnings of forward or the
+   DataLoader are recorded. What is left until R the median rank waits for slower ones.
+3. Collectives are those of the lowest rank, matched with the others' by :mod:`coordsim.formats.kineto.matching`. Each
+   moment is the last rank's. On the CPU one begins when it was asked for or the one before it ends, as on one stream. A
+   device runs behind the CPU: what of a collective is exposed there cannot be told from the CPU's steps.
 
 Ranks of one host share a clock. Those of several hosts do not: then the lowest rank alone is the run.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from coordsim.errors import InputError
 from coordsim.formats.imported import Imported
-from coordsim.formats.kineto.reader import MOST_KEPT, RankTrace, Transfer, read_trace
-from coordsim.formats.kineto.steps import RankStep, steps_of
+from coordsim.formats.kineto.causality import Call
+from coordsim.formats.kineto.files import read_ranks
+from coordsim.formats.kineto.matching import arrivals, keyed
+from coordsim.formats.kineto.steps import NONE, OPTIMIZER, ZERO_GRAD, RankRecord, RankStep
+from coordsim.formats.kineto.summary import FORMAT, Sizes, summary_of, without_steps
 from coordsim.formats.kineto.workload import gradients_csv
 from coordsim.record.trace import CycleRow, Kind, Trace, TraceWriter
 
-FORMAT = "kineto"
 _DDP = "nothing is negotiated under DDP, and what another control plane did is in no profiler trace"
 _MISSING = {
     "cycle_wait": _DDP,
@@ -33,203 +36,232 @@ _MISSING = {
     "control_work": _DDP,
     "fusion_copy": "copies into buckets are part of backward, copies out of them of the optimizer",
 }
-_NO_LOADER = "no DataLoader event is in the steps: its time is part of forward"
+_NO_LOADER = "neither where forward begins nor a DataLoader event is recorded: its time is part of forward"
+_NO_BACKWARD = "no backward pass and no collective is recorded in these steps, so they have no parts that are known"
+_DEVICE = "a device runs behind the CPU, whose steps these are: its time is part of the optimizer's where it is exposed"
+_UNTIMED = "nothing says when collectives began and ended: their time is part of the optimizer's"
+_OF_STEPS = ("input_stall", "forward", "backward", "straggler_wait", "exposed_collective", "optimizer")
 _CONTROL = (
     "cycles_per_step", "slow_cycles_per_step", "requests_per_step", "coordinator_bytes_per_step"
 )  # fmt: skip
+_SOURCES = {
+    OPTIMIZER: "no ProfilerStep is recorded: a step ends with Optimizer.step, and the first begins with the recording",
+    ZERO_GRAD: "no ProfilerStep and no Optimizer.step is recorded: a step is from one Optimizer.zero_grad to the next",
+}
 
 
 def import_traces(paths: list[Path]) -> Imported:
     """The run whose ranks wrote ``paths``. Raises InputError for files that are none, or of different runs."""
-    ranks: list[RankTrace] = []
-    room = MOST_KEPT
-    for path in paths:
-        ranks.append(read_trace(path, room))
-        room = ranks[-1].room
-    _one_run(ranks)
-    ranks.sort(key=lambda each: each.rank or 0)
-    return imported(ranks)
+    return imported(read_ranks(paths))
 
 
-def imported(ranks: Sequence[RankTrace]) -> Imported:
-    """As :func:`import_traces`, of traces of one run that were read before, by rank."""
-    numbers = _common_steps(ranks)
-    merge = _Merge(ranks, numbers)
+def imported(ranks: Sequence[RankRecord]) -> Imported:
+    """As :func:`import_traces`, of one run's records that were read before, by rank."""
+    files = [name for record in ranks for name in record.files]
+    if ranks[0].source == NONE:
+        found, unknown = without_steps(ranks)
+        workload = gradients_csv(ranks[0].gradients)
+        return Imported(FORMAT, files, found, unknown | _told_once(ranks), workload_csv=workload)
+    steps = _common_steps(ranks)
+    merge = _Merge(ranks, steps)
     trace = merge.trace()
+    came = arrivals(ranks, steps, merge.one_clock)
     first = ranks[0]
-    present = [each.rank for each in ranks if each.rank is not None]
     world = first.world_size
-    absent = sorted(set(range(world)) - set(present)) if world is not None and len(present) == len(ranks) else []
-    unknown = merge.unknown | dict.fromkeys(_CONTROL, _DDP)
+    present = {record.rank for record in ranks}
+    absent = sorted(set(range(world)) - present) if world is not None and None not in present else []
+    unknown = merge.unknown | dict.fromkeys(_CONTROL, _DDP) | _told_once(ranks)
+    if first.source in _SOURCES:
+        unknown["steps"] = _SOURCES[first.source]
     if world is None:
         unknown["ranks"] = "distributedInfo is missing: the job was not distributed, or the profiler is old"
-    lost = [each for each in ranks if each.lost]
-    if lost:
-        unknown["cut"] = f"{lost[0].path.name} is cut off: {lost[0].lost}"
-    summary = _summary(ranks, numbers, merge)
-    files = [each.path.name for each in ranks]
+    found, more = summary_of(ranks, steps, trace, merge.sizes, came, merge.one_clock)
+    unknown |= more
+    late = came.late if came else None
+    gathers = any(call.operation == "all_gather" for step in steps[0] for call in step.calls)
+    if gathers:
+        unknown["gathers"] = (
+            "gathers tie ranks together inside forward and backward, before gradients are ready: what a rank waits for "
+            "another there is part of them"
+        )
     facts = {
-        "source": "real run", "ranks": world, "first_step": numbers.start, "missing": merge.missing,
-        "unknown": unknown, "ranks_absent": absent, "ranks_with_details": None,
-        "ended_early": [each.rank for each in lost if each.rank is not None],
-        "imported": {"format": FORMAT, "files": files, **summary},
+        "source": "real run", "ranks": world, "first_step": steps[0][0].number, "first_step_is_cold": False,
+        "missing": merge.missing, "unknown": unknown, "ranks_absent": absent, "ranks_with_details": None,
+        "ended_early": [record.rank for record in ranks if record.lost and record.rank is not None],
+        "waited_for": [[late.rank, late.steps, late.wait_ns]] if late and gathers else None,
+        "imported": {"format": FORMAT, "files": files, **found},
     }  # fmt: skip
-    workload = gradients_csv(ranks[0], numbers)
-    return Imported(FORMAT, files, summary, {**merge.missing, **unknown}, trace, facts, workload_csv=workload)
+    workload = gradients_csv(first.gradients)
+    return Imported(FORMAT, files, found, {**merge.missing, **unknown}, trace, facts, workload_csv=workload)
 
 
-def _one_run(ranks: Sequence[RankTrace]) -> None:
-    """Raise where files contradict each other."""
-    first = ranks[0]
-    seen: dict[int | None, Path] = {}
-    for each in ranks:
-        for key in ("world_size", "backend", "groups"):
-            mine, theirs = getattr(each, key), getattr(first, key)
-            if mine != theirs:
-                message = f"of another run: {mine!r}, where {first.path.name} has {theirs!r}"
-                raise InputError.one(str(each.path), f"distributedInfo.{key}", mine, message)
-        if len(ranks) > 1 and each.rank is None:
-            raise InputError.one(str(each.path), "distributedInfo.rank", None, "does not say its rank, beside others")
-        if each.rank in seen:
-            message = f"rank {each.rank} has two traces, here and in {seen[each.rank].name}; of two runs?"
-            raise InputError.one(str(each.path), "distributedInfo.rank", each.rank, message)
-        if each.rank is not None and each.world_size is not None and each.rank >= each.world_size:
-            message = f"rank {each.rank} of a job of {each.world_size}"
-            raise InputError.one(str(each.path), "distributedInfo.rank", each.rank, message)
-        seen[each.rank] = each.path
+def _told_once(ranks: Sequence[RankRecord]) -> dict[str, str]:
+    """What the records' readers noted."""
+    notes = {key: why for record in ranks for key, why in record.notes.items()}
+    lost = [record for record in ranks if record.lost]
+    if lost:
+        notes["cut"] = f"{lost[0].files[-1]} is cut off: {lost[0].lost}"
+    return notes
 
 
-def _common_steps(ranks: Sequence[RankTrace]) -> range:
-    """The longest run of steps that every rank has."""
-    common = set.intersection(*(set(each.steps) for each in ranks))
-    best, start = range(0), None
-    for number in sorted(common):
-        if start is None or number - 1 not in common:
-            start = number
-        if number + 1 - start > len(best):
-            best = range(start, number + 1)
-    if not best:
-        empty = next((each for each in ranks if not each.steps), None)
-        where, why = (empty, "has no step: call the profiler's step() in every iteration") if empty else (
-            ranks[0], "no step is in all files: of different runs, or recorded at different times"
-        )  # fmt: skip
-        raise InputError.one(str(where.path), "ProfilerStep", None, why)
-    return best
+def _common_steps(ranks: Sequence[RankRecord]) -> list[list[RankStep]]:
+    """Of each rank the steps that all have, in order. A number that comes again is another step's."""
+    keyed_steps = []
+    for record in ranks:
+        seen: Counter[int] = Counter()
+        of_rank: dict[tuple[int, int], RankStep] = {}
+        for step in record.steps:
+            of_rank[step.number, seen[step.number]] = step
+            seen[step.number] += 1
+        keyed_steps.append(of_rank)
+    common = set.intersection(*(set(of_rank) for of_rank in keyed_steps))
+    if not common:
+        message = "no step is in all files: of different runs, or recorded at different times"
+        raise InputError.one(ranks[0].files[0], "ProfilerStep", None, message)
+    order = [key for key in keyed_steps[0] if key in common]
+    return [[of_rank[key] for key in order] for of_rank in keyed_steps]
+
+
+@dataclass(frozen=True)
+class _Times:
+    """One step's moments on the run's axis, of each rank that counts."""
+
+    ends: list[int]
+    ready: list[int]
 
 
 class _Merge:
-    def __init__(self, ranks: Sequence[RankTrace], numbers: range) -> None:
+    def __init__(self, ranks: Sequence[RankRecord], steps: Sequence[Sequence[RankStep]]) -> None:
         self.missing: dict[str, str] = dict(_MISSING)
         self.unknown: dict[str, str] = {}
-        hosts = {each.host for each in ranks}
+        hosts = {record.host for record in ranks}
         self.one_clock = len(ranks) == 1 or (len(hosts) == 1 and None not in hosts)
         if not self.one_clock:
+            why = (
+                "the files do not say their hosts, whose clocks may differ" if None in hosts
+                else "the ranks' hosts have clocks of their own, which are not aligned"
+            )  # fmt: skip
             self.unknown["clocks"] = (
-                f"the ranks' hosts have clocks of their own, which are not aligned: moments are those of rank "
-                f"{ranks[0].rank} alone, and nobody can be told to be last"
+                f"{why}: moments are those of rank {ranks[0].rank} alone, and nobody can be told to be last"
             )
-            ranks = ranks[:1]
+            ranks, steps = ranks[:1], steps[:1]
         world = ranks[0].world_size
         self.complete = self.one_clock and (world is None or world == len(ranks))
         if not self.complete:
             self.missing["straggler_wait"] = "needs all ranks on one clock: its time is part of backward"
             self.unknown["last"] = "nobody can be told to be last without all ranks on one clock"
-        if any(each.on_gpu for each in ranks):
+        self._ranks = [record.rank or 0 for record in ranks]
+        self.steps = steps
+        every = [step for of_rank in steps for step in of_rank]
+        calls = [call for step in every for call in step.calls]
+        if any(call.on_device for call in calls):
             self.unknown["gpu"] = (
-                "steps are those of the CPU, which runs ahead of the GPU; a kernel counts in the step it begins in"
+                "steps are those of the CPU, which runs ahead of the GPU; a kernel counts in the step that launched it"
             )
-        self._numbers = numbers
-        self._ranks = [each.rank or 0 for each in ranks]
-        self.steps = [steps_of(each, numbers) for each in ranks]
-        if not all(step.loaded_ns is not None for steps in self.steps for step in steps):
+        self.timed = all(call.begin_ns is not None and not call.on_device for call in calls)
+        if not self.timed:
+            self.missing["exposed_collective"] = _DEVICE if any(call.on_device for call in calls) else _UNTIMED
+        self._passes_known = all(step.forward_ns is not None and step.backward_ns is not None for step in every)
+        self._begins_known = self._passes_known and all(step.begins_known for step in every)
+        self._loading_known = all(step.loading_ns is not None for step in every)
+        self.sizes = Sizes()
+        if not self._passes_known:
+            self.missing["forward"] = "not every step has a backward pass recorded: its time is part of backward"
+        if not self._begins_known and not self._loading_known:
             self.missing["input_stall"] = _NO_LOADER
-        if not all(step.forward_ns is not None for steps in self.steps for step in steps):
-            self.missing["forward"] = "nothing of backward is recorded: its time is part of backward"
-        self._base = min(steps[0].begin_ns for steps in self.steps)
-        self.nbytes_untold = False
+        if not calls and not any(step.passes for step in every):
+            self.missing |= dict.fromkeys(_OF_STEPS, _NO_BACKWARD)
+        self._shift = min(of_rank[0].begin_ns for of_rank in steps)
 
     def trace(self) -> Trace:
         """All steps on one time axis; 0 is where the first rank begins the first step."""
         writer, end = TraceWriter(), 0
-        for index in range(len(self._numbers)):
-            end = self._step(writer, index, [steps[index] for steps in self.steps], end)
-        if self.nbytes_untold:
-            why = "record_shapes=True, or NCCL's own figures, would tell sizes"
-            self.unknown |= dict.fromkeys(("bytes_per_step", "bytes_min", "bytes_median", "bytes_max"), why)
+        gaps = []
+        for index in range(len(self.steps[0])):
+            found = [of_rank[index] for of_rank in self.steps]
+            if index and found[0].number != self.steps[0][index - 1].number + 1:
+                self._shift = min(step.begin_ns for step in found) - end
+                gaps.append(found[0].number)
+            end = self._step(writer, index, found, end)
+        if gaps:
+            self.unknown["gaps"] = (
+                f"steps before {', '.join(map(str, gaps[:4]))}{' and more' if len(gaps) > 4 else ''} were not recorded "
+                "by all: the recorded ones are laid end to end"
+            )
         return writer.finish(blocking=False, missing=frozenset(self.missing))
 
     def _step(self, writer: TraceWriter, index: int, found: list[RankStep], before: int) -> int:
-        base, start = self._base, before
-        if "input_stall" not in self.missing:
-            start = max(before, *(step.loaded_ns - base for step in found if step.loaded_ns is not None))
-        asked = [max([*step.asked_ns, step.begin_ns]) - base for step in found]
-        ready_last = max(*asked, start)
+        times = _Times(
+            [step.end_ns - self._shift for step in found], [max(step.ready_ns - self._shift, before) for step in found]
+        )
+        ready_last = max(times.ready)
         collective = self._responses(writer, index, found, before)
-        collective = max(collective, ready_last)
-        end = max([step.end_ns - base for step in found] + [collective])
+        collective = max(collective, ready_last) if self.timed else ready_last
+        end = max([*times.ends, collective])
         median = (len(found) - 1) // 2
-        ready = min(max(sorted(asked)[median], start), ready_last) - start if self.complete else ready_last - start
+        start = before + min(self._input(found, times, before, median), ready_last - before)
+        ready = min(max(sorted(times.ready)[median], start), ready_last) if self.complete else ready_last
         forward = 0
-        if "forward" not in self.missing:
-            ends = sorted(step.forward_ns - base for step in found if step.forward_ns is not None)
-            forward = min(max(ends[median] - start, 0), ready)
-        last = self._ranks[asked.index(max(asked))] if self.complete else -1
-        writer.step(index, start, forward, ready, ready_last, last, collective, end)
+        if self._passes_known:
+            forward = min(sorted(step.forward_ns or 0 for step in found)[median], ready - start)
+            if self._begins_known and self.complete and len(found) > 1:
+                # each rank's own work: where gathers tie ranks together, all come late when one of them does
+                backward = sorted(step.backward_ns or 0 for step in found)[median]
+                ready = min(start + forward + backward, ready)
+        last = self._ranks[times.ready.index(ready_last)] if self.complete else -1
+        writer.step(index, start, forward, ready - start, ready_last, last, collective, end)
         return end
+
+    def _input(self, found: list[RankStep], times: _Times, before: int, median: int) -> int:
+        """What lies outside of forward and backward before R; where forward's beginning is not known, loading."""
+        if self._begins_known:
+            each = [
+                max(ready - before - (step.forward_ns or 0) - (step.backward_ns or 0), 0)
+                for step, ready in zip(found, times.ready, strict=True)
+            ]
+        else:
+            each = [step.loading_ns or 0 if self._loading_known else 0 for step in found]
+        return sorted(each)[median]
 
     def _responses(self, writer: TraceWriter, index: int, found: list[RankStep], before: int) -> int:
         """Write the step's collectives; returns when the last one ends."""
-        counts = {len(step.transfers) for step in found}
-        if len(counts) > 1:
-            self.unknown["collectives"] = "ranks differ in how many collectives a step has; the shortest list counts"
-        at, rows = before, []
-        for place in range(min(counts)):
-            each = [step.transfers[place] for step in found]
-            asked = max(step.asked_of(place) for step in found) - self._base
-            rows.append((max(transfer.end_ns for transfer in each) - self._base, asked, each))
-        for end_ns, asked_ns, each in sorted(rows, key=lambda row: row[0]):
-            end = max(end_ns, at)
-            launch = min(max(asked_ns, before), end)
-            begin = max(launch, at)
-            nbytes = _size_of(each)
-            self.nbytes_untold |= nbytes is None
+        others = [keyed(step.calls) for step in found[1:]]
+        if any(len(step.calls) != len(found[0].calls) for step in found):
+            self.unknown["collectives"] = (
+                f"ranks differ in how many collectives a step has: the figures are those of rank {self._ranks[0]}"
+            )
+        keys = {id(call): key for key, call in keyed(found[0].calls).items()}
+        rows = []
+        for call in found[0].calls:
+            key = keys.get(id(call))
+            same = [call] + [of_rank[key] for of_rank in others if key in of_rank]
+            rows.append((self._moments(same, found[0], before), self.sizes.take(same)))
+        at = before
+        for (asked, begin, end), nbytes in sorted(rows, key=lambda row: (row[0][2], row[0][0])):
+            if self.timed:
+                end = max(end, at)
+                asked = min(asked, end)
+                begin = max(asked, at)
+                at = end
             writer.cycle(CycleRow(
-                index, int(Kind.FAST), launch, launch, -1, launch, launch, 0, 0, 0, responses=1,
+                index, int(Kind.FAST), asked, asked, -1, asked, asked, 0, 0, 0, responses=1,
             ))  # fmt: skip
             writer.response(
-                writer.next_cycle - 1, 0, 1, nbytes or 0, launch, launch, begin, 0, end - begin, 0, end
+                writer.next_cycle - 1, 0, 1, nbytes or 0, asked, asked, begin, 0, end - begin, 0, end
             )
-            at = end
         return at
 
-
-def _size_of(each: Sequence[Transfer]) -> int | None:
-    sizes = {transfer.nbytes for transfer in each}
-    return next(iter(sizes)) if len(sizes) == 1 else None
-
-
-def _summary(ranks: Sequence[RankTrace], numbers: range, merge: _Merge) -> dict[str, Any]:
-    per_rank = []
-    for each in ranks:
-        steps = steps_of(each, numbers)
-        moving = [transfer.end_ns - transfer.begin_ns for step in steps for transfer in step.transfers]
-        per_rank.append({
-            "rank": each.rank, "step_s": float(np.median([step.end_ns - step.begin_ns for step in steps])) / 1e9,
-            "collective_s": float(np.median(moving)) / 1e9 if moving else None,
-        })  # fmt: skip
-    steps = steps_of(ranks[0], numbers)
-    return {
-        "events": sum(each.events for each in ranks),
-        "ranks": ranks[0].world_size,
-        "ranks_with_a_trace": len(ranks),
-        "backend": ranks[0].backend,
-        "groups": ranks[0].groups,
-        "hosts": len({each.host for each in ranks if each.host}) or None,
-        "one_clock": merge.one_clock,
-        "first_step": numbers.start,
-        "steps": len(numbers),
-        "collectives_per_step": len(steps[-1].transfers),
-        "collective_bytes": [transfer.nbytes for transfer in steps[-1].transfers],
-        "watched_on": "GPU" if ranks[0].on_gpu else "CPU",
-        "by_rank": per_rank,
-    }  # fmt: skip
+    def _moments(self, same: Sequence[Call], step: RankStep, before: int) -> tuple[int, int, int]:
+        """When the last rank asked for a collective, when it began there and when it ended; without times it ends where
+        it was asked for."""
+        asked = max(max(call.asked_ns for call in same) - self._shift, before)
+        begins = [call.begin_ns for call in same if call.begin_ns is not None]
+        ends = [
+            call.end_ns if call.on_device else min(call.end_ns, max(step.end_ns, call.asked_ns))
+            for call in same
+            if call.end_ns is not None
+        ]  # on a CPU a step ends after its collectives; a thread that notes the end of one late is not the collective
+        if not begins or not ends:
+            return asked, asked, asked
+        begin = max(max(begins) - self._shift, asked if self.timed else before)
+        return min(asked, begin), begin, max(max(ends) - self._shift, begin)

@@ -1,87 +1,267 @@
-"""One rank's steps: which of its events lie in which."""
+"""One rank's recording as steps: what the source says they are, and which calls and passes are in which."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import itertools
+from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from operator import attrgetter
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from coordsim.formats.kineto.reader import RankTrace, Span, Transfer
+from coordsim.errors import InputError
+from coordsim.formats.kineto.causality import Call, Calls, calls_of
+from coordsim.formats.kineto.passes import Pass, Passes
+from coordsim.formats.kineto.raw import Gradient, Mark, Process, RawTrace, Span
+
+PROFILER, OPTIMIZER, ZERO_GRAD, DEVICE, NONE = (
+    "ProfilerStep", "Optimizer.step", "Optimizer.zero_grad", "ProfilerStep on the device", "nothing",
+)  # fmt: skip
+SOURCES = (PROFILER, OPTIMIZER, ZERO_GRAD, DEVICE, NONE)
+"""What tells steps, the best first."""
+
+
+class StepGradient(NamedTuple):
+    ready_ns: int
+    """After the pass's backward began."""
+    shape: tuple[int, ...]
+    dtype: str
 
 
 @dataclass(frozen=True)
 class RankStep:
-    """Times in ns on the rank's clock; None: not recorded."""
+    """One step of one rank; times in ns on the rank's clock, None where not recorded."""
 
+    number: int
     begin_ns: int
     end_ns: int
-    loaded_ns: int | None
-    """The batch is there."""
+    calls: tuple[Call, ...]
+    """By when they were asked for."""
+    ready_ns: int
+    """When the last call of backward was asked for; without calls, when backward ended."""
     forward_ns: int | None
-    """Forward has ended."""
+    """Sum over passes."""
     backward_ns: int | None
-    """Backward has begun."""
-    asked_ns: list[int]
-    """When each collective was asked for, in order."""
-    transfers: list[Transfer]
-    """In order of their beginning."""
-
-    def asked_of(self, place: int) -> int:
-        """When the collective at ``place`` was asked for; its beginning where that was not recorded."""
-        begin = self.transfers[place].begin_ns
-        return min(self.asked_ns[place], begin) if place < len(self.asked_ns) else begin
+    """Sum over passes; the last one until :attr:`ready_ns`."""
+    loading_ns: int | None
+    """Sum of the DataLoader's events."""
+    begins_known: bool
+    """Whether the beginnings of forward are recorded, so that what lies before them is known, too."""
+    passes: int
+    """Backward passes."""
 
 
-def steps_of(trace: RankTrace, numbers: range) -> list[RankStep]:
-    """The steps ``numbers`` of one rank. What begins after the last of them is left out."""
-    return list(_steps_of(_Key(trace), numbers))
+@dataclass
+class RankRecord:
+    """One rank, from one file or several."""
+
+    files: list[str]
+    rank: int | None
+    world_size: int | None
+    backend: str | None
+    host: str | None
+    group_count: int | None
+    source: str
+    steps: list[RankStep]
+    gradients: list[StepGradient]
+    """Of the step with the median backward, each parameter once, first ready first."""
+    outside: tuple[Call, ...]
+    """Calls in no step: all of them where the file marks no steps."""
+    events: int
+    characters: int
+    window: Span
+    left_out: Counter[str] = field(default_factory=Counter)
+    notes: dict[str, str] = field(default_factory=dict)
+    lost: str | None = None
+    sources: tuple[str, ...] = (NONE,)
+    """All that could tell its steps."""
 
 
-class _Key:
-    """A trace by identity, so that its steps are worked out once."""
-
-    def __init__(self, trace: RankTrace) -> None:
-        self.trace = trace
-
-    def __hash__(self) -> int:
-        return id(self.trace)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and other.trace is self.trace
+def sources_of(process: Process) -> tuple[str, ...]:
+    """What could tell a process's steps, the best first."""
+    present = (process.steps, process.optimizers, process.zero_grads, process.device_steps, True)
+    return tuple(source for source, there in zip(SOURCES, present, strict=True) if there)
 
 
-@lru_cache(maxsize=4096)
-def _steps_of(key: _Key, numbers: range) -> tuple[RankStep, ...]:
-    trace = key.trace
-    transfers = sorted(trace.transfers, key=attrgetter("begin_ns"))
-    starts = [each.begin_ns for each in transfers]
-    asked, backwards = sorted(trace.submissions), sorted(trace.backwards)
-    forwards, loaders = sorted(trace.forwards), sorted(trace.loaders)
-    found = []
-    for number in numbers:
-        begin, end = trace.steps[number]
-        following = trace.steps.get(number + 1)
-        until = following.begin_ns if following else end
-        first = bisect_left(backwards, begin)
-        backward = backwards[first] if first < len(backwards) and backwards[first] < until else None
-        forward = _last_end(forwards, begin, until)
-        found.append(RankStep(
-            begin, end, _last_end(loaders, begin, backward or until), forward if forward is not None else backward,
-            backward, asked[bisect_left(asked, begin) : bisect_left(asked, until)],
-            _inside(transfers[bisect_left(starts, begin) : bisect_left(starts, until)], end, bool(trace.on_gpu)),
-        ))  # fmt: skip
-    return tuple(found)
+def record_of(
+    trace: RawTrace, process: Process, source: str | None = None, flows: dict[int, tuple[int, int]] | None = None
+) -> RankRecord:
+    """One process's record. ``source``: one of :data:`SOURCES`, by default the best. Raises InputError for steps that
+    overlap."""
+    sources = sources_of(process)
+    source = source if source in sources else sources[0]
+    calls = calls_of(process, trace.groups, trace.world_size, flows)
+    window = _window(trace, process, calls)
+    spans = _spans(trace, process, source, window)
+    passes = Passes(process)
+    steps, outside, chosen = _steps(process, spans, calls.calls, passes)
+    if trace.lost and len(steps) > 1 and _less(steps[-1], steps[-2]):
+        calls.notes["cut_step"] = f"step {steps[-1].number} lies at the cut and is left out"
+        outside += steps.pop().calls
+    left_out = calls.left_out + trace.not_read
+    if process.launches.left_out:
+        left_out["launches beyond the first that are kept"] += process.launches.left_out
+    return RankRecord(
+        [trace.file], process.rank if process.rank is not None else trace.rank, trace.world_size, trace.backend,
+        trace.host, trace.group_count, source, steps, _chosen(chosen), outside, trace.events, trace.characters, window,
+        left_out, calls.notes, trace.lost, sources,
+    )  # fmt: skip
 
 
-def _inside(transfers: Sequence[Transfer], end: int, on_gpu: bool) -> list[Transfer]:
-    """On a CPU a step ends after its collectives; a thread that notes the end of one late is not the collective."""
-    if on_gpu:
-        return list(transfers)
-    return [each._replace(end_ns=min(each.end_ns, max(end, each.begin_ns))) for each in transfers]
+def _less(last: RankStep, before: RankStep) -> bool:
+    """Whether a step lacks what the one before has."""
+    return len(last.calls) < len(before.calls) or last.passes < before.passes
 
 
-def _last_end(spans: Sequence[Span], begin: int, until: int) -> int | None:
-    inside = spans[bisect_left(spans, (begin,)) : bisect_left(spans, (until,))]
-    return inside[-1].end_ns if inside else None
+def _window(trace: RawTrace, process: Process, calls: Calls) -> Span:
+    """From when to when the process was recorded, as far as its events tell."""
+    begins = [mark.begin_ns for marks in (process.steps, process.optimizers, process.zero_grads) for mark in marks]
+    ends = [mark.end_ns for marks in (process.steps, process.optimizers, process.zero_grads) for mark in marks]
+    begins += [span.begin_ns for span in (*process.forwards, *process.loaders)] + list(process.nodes.begin_ns)
+    ends += [span.end_ns for span in (*process.forwards, *process.loaders)] + list(process.nodes.end_ns)
+    begins += [call.asked_ns for call in calls.calls]
+    ends += [call.asked_ns for call in calls.calls]
+    begins += [mark.begin_ns for mark in process.device_steps]
+    ends += [mark.end_ns for mark in process.device_steps]
+    if trace.window is not None and len(trace.processes) == 1:
+        begins.append(trace.window.begin_ns)
+        ends.append(trace.window.end_ns)
+    return Span(min(begins, default=0), max(ends, default=0))
+
+
+def _spans(trace: RawTrace, process: Process, source: str, window: Span) -> list[Mark]:
+    """The steps' marks in order of time; each number once, or once in each of several recordings."""
+    if source == NONE:
+        return []
+    if source in (PROFILER, DEVICE):
+        marks = sorted(process.steps if source == PROFILER else process.device_steps)
+        if source == DEVICE:
+            marks = _widest(marks)
+        for before, mark in itertools.pairwise(marks):
+            if mark.begin_ns < before.end_ns:
+                again = " a second time: of two recordings?" if mark.number == before.number else " inside another"
+                where = f"{trace.file}: steps"
+                raise InputError.one(where, "", mark.number, f"marks step {mark.number}{again}")
+        return marks
+    if source == OPTIMIZER:
+        ended = _rounds(process.optimizers)
+        begins = [window.begin_ns, *(mark.end_ns for mark in ended)]
+        return [Mark(begin, mark.end_ns, source, number)
+                for number, (begin, mark) in enumerate(zip(begins, ended, strict=False))]  # fmt: skip
+    begun = _rounds(process.zero_grads)
+    nodes = sorted(process.nodes.begin_ns)
+    if nodes and nodes[0] < begun[0].begin_ns and nodes[-1] < begun[-1].begin_ns:
+        # gradients are cleared behind every pass, so that clearing ends an iteration
+        edges = [window.begin_ns, *(mark.end_ns for mark in begun)]
+    else:
+        edges = [*(mark.begin_ns for mark in begun), max(window.end_ns, begun[-1].end_ns)]
+    return [Mark(begin, end, source, number) for number, (begin, end) in enumerate(itertools.pairwise(edges))]
+
+
+def _widest(marks: Sequence[Mark]) -> list[Mark]:
+    """One mark for each number: a device marks a step on every stream."""
+    by_number: dict[int, Mark] = {}
+    for mark in marks:
+        known = by_number.get(mark.number, mark)
+        by_number[mark.number] = Mark(
+            min(known.begin_ns, mark.begin_ns), max(known.end_ns, mark.end_ns), mark.name, mark.number
+        )
+    ordered = sorted(by_number.values())
+    return [
+        mark._replace(end_ns=min(mark.end_ns, after.begin_ns))
+        for mark, after in itertools.pairwise(ordered)
+    ] + ordered[-1:]
+
+
+def _rounds(marks: Sequence[Mark]) -> list[Mark]:
+    """One mark for each iteration: the outermost of nested ones, and of several optimizers the one that comes last."""
+    kept: list[Mark] = []
+    for mark in sorted(marks, key=lambda mark: (mark.begin_ns, -mark.end_ns)):
+        if not kept or mark.begin_ns >= kept[-1].end_ns:
+            kept.append(mark)
+    name = kept[-1].name
+    return [mark for mark in kept if mark.name == name]
+
+
+def _steps(
+    process: Process, marks: Sequence[Mark], calls: Sequence[Call], passes: Passes
+) -> tuple[list[RankStep], tuple[Call, ...], list[tuple[int, int, list[Gradient]]]]:
+    """Steps, calls in none of them, and the gradients of each step with backward's length and beginning."""
+    begins = [mark.begin_ns for mark in marks]
+    until = [
+        after.begin_ns if after.number == mark.number + 1 else mark.end_ns
+        for mark, after in itertools.pairwise(marks)
+    ] + [mark.end_ns for mark in marks[-1:]]
+    by_step: list[list[Call]] = [[] for _ in marks]
+    places = {mark.number: place for place, mark in enumerate(marks)}
+    outside: list[Call] = []
+    for call in calls:
+        place = bisect_right(begins, call.asked_ns) - 1
+        if call.step_mark is not None:
+            place = places.get(call.step_mark, -1)
+        elif place >= 0 and not (call.asked_ns < until[place] or call.asked_ns <= marks[place].end_ns):
+            place = -1
+        (by_step[place] if place >= 0 else outside).append(call)
+    optimizers = sorted(mark.begin_ns for mark in process.optimizers)
+    loaders = sorted(process.loaders)
+    steps, gradients = [], []
+    for mark, end, of_step in zip(marks, until, by_step, strict=True):
+        inside = passes.of(mark.begin_ns, end)
+        steps.append(_step(mark, end, of_step, inside, optimizers, loaders))
+        ready = passes.gradients(inside, end)
+        if ready:
+            begun = [one.backward.begin_ns for one in inside if one.backward]
+            begin = max((at_ns for at_ns in begun if at_ns <= ready[-1].at_ns), default=ready[0].at_ns)
+            gradients.append((ready[-1].at_ns - begin, begin, ready))
+    return steps, tuple(outside), gradients
+
+
+def _step(
+    mark: Mark, until: int, calls: Sequence[Call], passes: Sequence[Pass], optimizers: Sequence[int],
+    loaders: Sequence[Span],
+) -> RankStep:  # fmt: skip
+    backwards = [one.backward for one in passes if one.backward]
+    over = max((span.end_ns for span in backwards), default=None)
+    stepped = bisect_left(optimizers, over if over is not None else mark.begin_ns)
+    limit = optimizers[stepped] if stepped < len(optimizers) and optimizers[stepped] < until else None
+    asked = [call.asked_ns for call in calls if limit is None or call.asked_ns < limit] or [
+        call.asked_ns for call in calls
+    ]
+    ready = max(asked, default=over if over is not None else mark.begin_ns)
+    loading = [
+        span.end_ns - span.begin_ns
+        for span in loaders[bisect_left(loaders, (mark.begin_ns,)) : bisect_left(loaders, (until,))]
+    ]
+    forward, known = _forward(mark, passes, sum(loading))
+    backward = None
+    if backwards:
+        lengths = [span.end_ns - span.begin_ns for span in backwards[:-1]]
+        backward = sum(lengths) + max(ready - backwards[-1].begin_ns, 0)
+    return RankStep(
+        mark.number, mark.begin_ns, mark.end_ns, tuple(calls), ready, forward, backward,
+        sum(loading) if loading else None, known, len(backwards),
+    )  # fmt: skip
+
+
+def _forward(mark: Mark, passes: Sequence[Pass], loading_ns: int) -> tuple[int | None, bool]:
+    """Forward's time, and whether its beginnings are known. Where they are not, it is all that lies before each
+    backward pass, without loading."""
+    forwards = [one.forward for one in passes if one.forward]
+    if forwards:
+        return sum(span.end_ns - span.begin_ns for span in forwards), True
+    before, total = mark.begin_ns, 0
+    for one in passes:
+        if one.backward:
+            total += max(one.backward.begin_ns - before, 0)
+            before = one.backward.end_ns
+    return (max(total - loading_ns, 0), False) if total or passes else (None, False)
+
+
+def _chosen(steps: list[tuple[int, int, list[Gradient]]]) -> list[StepGradient]:
+    """The gradients of the step with the median backward among those that have all parameters."""
+    if not steps:
+        return []
+    most = max(len(ready) for _, _, ready in steps)
+    whole = sorted((one for one in steps if len(one[2]) == most), key=lambda one: one[0])
+    _, begin, ready = whole[(len(whole) - 1) // 2]
+    return [StepGradient(max(one.at_ns - begin, 0), one.shape, one.dtype) for one in ready]

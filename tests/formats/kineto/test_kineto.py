@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from coordsim.errors import InputError
 from coordsim.formats.imported import Imported
 from coordsim.formats.kineto import import_traces
-from coordsim.formats.kineto.reader import MOST_KEPT, read_trace
+from coordsim.formats.kineto.files import records_of
+from coordsim.formats.kineto.reader import read_trace
+from coordsim.formats.kineto.steps import RankRecord
 from coordsim.record.breakdown import breakdown, step_times
 from tests.formats.torch_files import KINETO, changed, loaded
 
@@ -31,16 +33,30 @@ def events(found: dict[str, Any], start: str) -> list[dict[str, Any]]:
     return [each for each in found["traceEvents"] if str(each.get("name")).startswith(start) and each["ph"] == "X"]
 
 
+def record(path: Path) -> RankRecord:
+    (only,) = records_of(path, None)
+    return only
+
+
 def test_a_rank_is_read_as_json_reads_it() -> None:
-    trace, said = read_trace(KINETO[0]), loaded(KINETO[0])
+    trace, said = record(KINETO[0]), loaded(KINETO[0])
     assert (trace.rank, trace.world_size, trace.backend, trace.lost) == (0, 2, "gloo", None)
     assert trace.events == len(said["traceEvents"])
-    assert sorted(trace.steps) == [3, 4, 5, 6, 7]
-    reduced = events(said, "gloo:all_reduce")
-    assert [each.nbytes for each in trace.transfers] == [4 * each["args"]["Input Dims"][0][0] for each in reduced]
+    assert [step.number for step in trace.steps] == [3, 4, 5, 6, 7]
+    calls = sorted((call for step in trace.steps for call in step.calls), key=lambda call: call.begin_ns or 0)
+    reduced = sorted(events(said, "gloo:all_reduce"), key=lambda each: each["ts"])
+    assert [call.nbytes for call in calls] == [4 * each["args"]["Input Dims"][0][0] for each in reduced]
+    assert [call.begin_ns for call in calls] == [
+        said["baseTimeNanoseconds"] + round(each["ts"] * 1000) for each in reduced
+    ]
+    asked = sorted(each["ts"] for each in events(said, "c10d::allreduce_"))
+    assert [call.asked_ns for step in trace.steps for call in step.calls] == [
+        said["baseTimeNanoseconds"] + round(ts * 1000) for ts in asked
+    ]
     first = events(said, "ProfilerStep#3")[0]
-    assert trace.steps[3].begin_ns == said["baseTimeNanoseconds"] + round(first["ts"] * 1000)
-    assert len(trace.gradients) == 5 * 6
+    assert trace.steps[0].begin_ns == said["baseTimeNanoseconds"] + round(first["ts"] * 1000)
+    assert [step.passes for step in trace.steps] == [1] * 5
+    assert len(trace.gradients) == 6
 
 
 def test_two_ranks_on_one_host_are_a_run() -> None:
@@ -48,7 +64,7 @@ def test_two_ranks_on_one_host_are_a_run() -> None:
     trace = found.trace
     assert trace is not None
     sums(found)
-    assert trace.missing == {"input_stall", "cycle_wait", "control_exchange", "control_work", "fusion_copy"}
+    assert trace.missing == {"cycle_wait", "control_exchange", "control_work", "fusion_copy"}
     assert trace.steps["step"].size == 5
     assert set(trace.steps["ready_last_rank"].tolist()) <= {0, 1}
     assert trace.responses["bytes"].tolist() == [271_392, 66_560] * 5
@@ -56,8 +72,8 @@ def test_two_ranks_on_one_host_are_a_run() -> None:
     assert found.facts["ranks_absent"] == []
     assert found.unknown["cycles_per_step"].startswith("nothing is negotiated under DDP")
     for step in range(5):  # the last rank's end of step, on the ranks' common clock
-        ends = [read_trace(path).steps[3 + step].end_ns for path in KINETO]
-        begin = min(read_trace(path).steps[3].begin_ns for path in KINETO)
+        ends = [record(path).steps[step].end_ns for path in KINETO]
+        begin = min(record(path).steps[0].begin_ns for path in KINETO)
         assert trace.steps["end_ns"][step] == max(ends) - begin
 
 
@@ -99,7 +115,7 @@ def test_clocks_of_different_hosts_are_not_compared(tmp_path: Path) -> None:
 
 
 def test_kernels_of_nccl_count_when_they_are_there(tmp_path: Path) -> None:
-    """Their format is that of Kineto's documentation; no GPU was at hand to record one."""
+    """Those of a file without calls and launches of its own."""
 
     def with_kernels(found: dict[str, Any]) -> None:
         for each in events(found, "gloo:all_reduce"):
@@ -113,7 +129,7 @@ def test_kernels_of_nccl_count_when_they_are_there(tmp_path: Path) -> None:
     assert "gpu" in found.unknown
 
 
-def test_a_loader_tells_the_input_stall(tmp_path: Path) -> None:
+def test_a_loader_is_told_beside_what_lies_before_forward(tmp_path: Path) -> None:
     def loading(found: dict[str, Any]) -> None:
         for each in events(found, "ProfilerStep#"):
             found["traceEvents"].append({
@@ -122,7 +138,7 @@ def test_a_loader_tells_the_input_stall(tmp_path: Path) -> None:
 
     found = import_traces([changed(KINETO[0], tmp_path / "a.json", loading)])
     assert found.trace is not None
-    assert "input_stall" not in found.trace.missing
+    assert found.summary["loading_s"] == pytest.approx(50e-6)
     assert (breakdown(found.trace)["input_stall"] >= 50_000).all()
     sums(found)
 
@@ -159,10 +175,10 @@ def test_a_cut_trace_keeps_its_whole_steps(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [1, 13, 1000])
 def test_pieces_may_end_anywhere(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = read_trace(KINETO[0])
+    whole = record(KINETO[0])
     monkeypatch.setattr("coordsim.formats.shared.json_text.CHUNK_BYTES", size)
-    found = read_trace(KINETO[0])
-    assert (found.steps, found.transfers, found.base_ns) == (whole.steps, whole.transfers, whole.base_ns)
+    found = record(KINETO[0])
+    assert (found.steps, found.gradients, found.window) == (whole.steps, whole.gradients, whole.window)
 
 
 def _other_world(found: dict[str, Any]) -> None:
@@ -175,10 +191,6 @@ def _twice(found: dict[str, Any]) -> None:
 
 def _beyond(found: dict[str, Any]) -> None:
     found["distributedInfo"]["rank"] = 2
-
-
-def _no_steps(found: dict[str, Any]) -> None:
-    found["traceEvents"] = [each for each in found["traceEvents"] if "ProfilerStep" not in str(each["name"])]
 
 
 def _other_steps(found: dict[str, Any]) -> None:
@@ -200,7 +212,6 @@ def _twice_marked(found: dict[str, Any]) -> None:
         (_other_world, "distributedInfo.world_size: of another run: 8, where kineto_rank0.json.gz has 2"),
         (_twice, "rank 0 has two traces"),
         (_beyond, "rank 2 of a job of 2"),
-        (_no_steps, "has no step"),
         (_other_steps, "no step is in all files"),
         (_no_time, 'has no time as "ts"'),
         (_twice_marked, "marks step 3 a second time"),
@@ -217,7 +228,8 @@ def test_ranks_that_do_not_belong_together(change: Any, said: str, tmp_path: Pat
     ("text", "said"),
     [
         ("", "is empty"),
-        ("[]", "starts with '['"),
+        ("[]", "holds no event"),
+        ("7", "starts with '7'"),
         ("{}", "holds no event"),
         ('{"traceEvents": []}', "holds no event"),
         ('{"traceEvents": [1]}', "traceEvents[0]: is no object"),
@@ -232,7 +244,8 @@ def test_ranks_that_do_not_belong_together(change: Any, said: str, tmp_path: Pat
         ('{"traceEvents": [{}] "a": 1}', "expected a comma or the closing brace"),
         ('{"traceEvents": [{} {}]}', "expected a comma or the closing bracket"),
         ('{"traceEvents": [{},, {}]}', "Expecting value"),
-        ('{"traceEvents": {}}', "has no step"),
+        ('{"traceEvents": {}}', "holds no event"),
+        ('{"traceEvents": null}', "is no object"),
     ],
 )
 def test_what_is_no_trace_is_one_error(text: str, said: str, tmp_path: Path) -> None:
@@ -278,12 +291,15 @@ def test_json_that_is_no_trace_but_parses(tmp_path: Path) -> None:
     found = import_traces([path])
     assert found.summary["ranks"] is None
     assert "distributedInfo" in found.unknown["ranks"]
-    sums(found)
+
+
+def test_what_is_kept_of_a_file_has_a_limit() -> None:
+    with pytest.raises(InputError, match=r"kineto_rank0.*traceEvents\[.*is beyond .* marks; record fewer steps"):
+        read_trace(KINETO[0], room=100)
 
 
 def test_what_is_kept_of_all_ranks_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = MOST_KEPT - read_trace(KINETO[0]).room
-    monkeypatch.setattr("coordsim.formats.kineto.run.MOST_KEPT", kept + 1)
+    monkeypatch.setattr("coordsim.formats.kineto.files.MOST_KEPT", 15)
     import_traces([KINETO[0]])
     with pytest.raises(InputError, match=r"kineto_rank1.*is beyond .* of all ranks; record fewer steps"):
         import_traces(list(KINETO))

@@ -1,0 +1,141 @@
+"""How large a message is, from whichever event says so.
+
+A message's size is the larger of what one rank puts in and what it gets out: the whole buffer. So an all-gather counts
+what every rank has in the end, a reduce-scatter what each has at first, as nccl-tests and ``coordsim profile`` do.
+"""
+
+from __future__ import annotations
+
+import ast
+from itertools import zip_longest
+from typing import Any, NamedTuple
+
+from coordsim.formats.shared.torch_types import TYPES, numel_of
+
+_MORE = {
+    "float8_e4m3fn": 1, "float8_e5m2": 1, "float8_e4m3fnuz": 1, "float8_e5m2fnuz": 1, "c10::float8_e4m3fn": 1,
+    "c10::float8_e5m2": 1, "complexfloat": 8, "complexdouble": 16, "c10::complex<float>": 8, "c10::complex<double>": 16,
+    "long long": 8, "unsigned short": 2, "uint16": 2, "uint32": 4, "unsigned int": 4, "uint64": 8, "unsigned long": 8,
+    "float16": 2, "float32": 4, "float64": 8, "int8": 1, "uint8": 1, "int16": 2, "int32": 4, "int64": 8,
+}  # fmt: skip
+_LARGEST = 1 << 50
+_LONGEST_SHAPES = 1 << 16
+GROWS = ("all_gather", "gather")
+"""A rank gets out what all put in."""
+SHRINKS = ("reduce_scatter", "scatter")
+"""A rank puts in what all get out."""
+
+
+class Elements(NamedTuple):
+    """Values that one rank puts in and gets out, and the bytes of one; None for what an event does not say."""
+
+    put_in: int | None = None
+    got_out: int | None = None
+    each: int | None = None
+    dtype: str | None = None
+    shapes: bool = False
+    """Whether shapes were recorded at all, if only of other arguments."""
+
+    def or_else(self, other: Elements) -> Elements:
+        """What is missing here, from ``other``."""
+        put_in = self.put_in if self.put_in is not None else other.put_in
+        got_out = self.got_out if self.got_out is not None else other.got_out
+        return Elements(put_in, got_out, *self._kind(other), self.shapes or other.shapes)
+
+    def _kind(self, other: Elements) -> tuple[int | None, str | None]:
+        return (self.each, self.dtype) if self.each is not None else (other.each, self.dtype or other.dtype)
+
+
+NOTHING = Elements()
+
+
+def bytes_of_type(kind: Any) -> int | None:
+    """Bytes of one value of a type as PyTorch's recorders write it."""
+    if not isinstance(kind, str):
+        return None
+    name = kind.lower()
+    return TYPES[name][1] if name in TYPES else _MORE.get(name)
+
+
+def from_metadata(args: dict[str, Any]) -> Elements:
+    """What ``record_param_comms`` knows, on the call or on the kernel that it launched."""
+    kind = args.get("dtype")
+    name = kind[:40] if isinstance(kind, str) else None
+    return Elements(
+        _count(args.get("In msg nelems")), _count(args.get("Out msg nelems")), bytes_of_type(kind), name
+    )  # fmt: skip
+
+
+def from_shapes(args: dict[str, Any], operator: str | None) -> Elements:
+    """What recorded shapes tell; ``operator`` is c10d's, None for a backend's annotation, which has its inputs only."""
+    dims = _listed(_either(args, "Input Dims", "Input dims"))
+    kinds = _listed(_either(args, "Input type", "Input Types"))
+    if not dims and not kinds:
+        return NOTHING
+    names = [str(kind)[:40] for kind in kinds[:64]]
+    counts = [_numel(shape, name) for shape, name in zip_longest(dims[:64], names, fillvalue="")]
+    each, dtype = next(((size, name) for name in names if (size := bytes_of_type(name)) is not None), (None, None))
+    dtype = dtype or next((name for name in names if name and not name.lower().endswith(("list", "scalar", "]"))), None)
+    if not dims:
+        return Elements(None, None, each, dtype)
+    if operator is None:
+        known = [count for count in counts if count is not None]
+        return Elements(sum(known) if known and len(known) == len(counts) else None, None, each, dtype, True)
+    pair = counts[:2]
+    if operator.startswith(_TWO_SIDED) and not operator.endswith("_into_tensor"):
+        return Elements(pair[1] if len(pair) > 1 else None, pair[0], each, dtype, True)
+    return Elements(pair[0], None, each, dtype, True)
+
+
+_TWO_SIDED = ("_allgather_base", "allgather", "_reduce_scatter_base", "reduce_scatter", "alltoall", "gather", "scatter")
+"""c10d's operators whose first argument is the output and whose second is the input."""
+
+
+def size_of(operation: str | None, known: Elements, group_size: int | None) -> tuple[int | None, str | None]:
+    """A message's bytes, or None and why."""
+    put_in, got_out = known.put_in, known.got_out
+    if put_in is None and got_out is None:
+        if known.shapes:
+            return None, "shapes are recorded, but not those of their lists of tensors: NCCL's metadata would tell"
+        return None, "no shapes are recorded for them: record_shapes=True, or NCCL's metadata, would tell"
+    if known.each is None:
+        said = f"their values are of type {known.dtype!r}, whose size is not known"
+        return None, said if known.dtype else "their shapes are recorded without a type of their values"
+    if operation in GROWS and got_out in (None, 0):
+        got_out = put_in * group_size if put_in is not None and group_size else None
+    elif operation in SHRINKS and put_in in (None, 0):
+        put_in = got_out * group_size if got_out is not None and group_size else None
+    if (operation in GROWS and got_out is None) or (operation in SHRINKS and put_in is None):
+        return None, "one side's shape is recorded, and how many ranks the group has is not"
+    return max(put_in or 0, got_out or 0) * known.each, None
+
+
+def _count(value: Any) -> int | None:
+    if isinstance(value, str) and value.isdigit() and len(value) < 16:
+        value = int(value)
+    return value if type(value) is int and 0 <= value < _LARGEST else None
+
+
+def _either(args: dict[str, Any], *keys: str) -> Any:
+    return next((args[key] for key in keys if key in args), None)
+
+
+def _listed(value: Any) -> list[Any]:
+    """A list, or one that PyTorch 1.8 to 1.10 wrote as text."""
+    if isinstance(value, str) and value.startswith("[") and len(value) < _LONGEST_SHAPES and value.count("[") < 4096:
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return []
+    return value if isinstance(value, list) else []
+
+
+def _numel(shape: Any, kind: str) -> int | None:
+    """Values of one tensor, or of a list of tensors; None for an argument that is none.
+
+    ``[]`` is a tensor without dimensions where a type of values stands beside it, and else no tensor.
+    """
+    if isinstance(shape, list) and shape and all(isinstance(one, list) for one in shape):
+        parts = [numel_of(one) for one in shape]
+        return sum(part for part in parts if part is not None) if None not in parts else None
+    return numel_of(shape) if shape or bytes_of_type(kind) is not None else None
