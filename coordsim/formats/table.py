@@ -67,6 +67,8 @@ _CHAKRA_OBJECT = _object_with(r'"schema"\s*:\s*"[^"]{0,40}chakra', r'"nodes"\s*:
 _FLIGHT_OBJECT = _object_with(r'"(?:entries|pg_config|pg_status|comm_lib_version|nccl_comm_state|nccl_version)"\s*:')
 _NCCL_JSON = _object_with(r'"args"\s*:\s*\[[^\]]{0,8192}\]\s*,\s*"env"\s*:', r'"(?:bus_bw|aggregated_iterations)"\s*:')
 _NCCL_TABLE = _text_with(r"\bbusbw\b|^#\s*nThread\b")
+_INSPECTOR = _object_with(r'"(?:coll_perf|p2p_perf|dump_stats|inspector_output_format_version)"\s*:')
+_NCCL_LOG = _text_with(r"\bNCCL (?:INFO|WARN|TRACE|CALL)\b")
 
 SOURCES: tuple[SourceFormat, ...] = (
     SourceFormat(
@@ -97,6 +99,14 @@ SOURCES: tuple[SourceFormat, ...] = (
         "gloo-benchmark", 'a header with "elements", "min" and "p50"',
         _text_with(r"\belements\s+min \((?:us|ns)\)\s+p50 \("),
         "coordsim.formats.gloo_bench.reader:import_tables",
+    ),
+    SourceFormat(
+        "nccl-inspector", 'objects with "coll_perf", "p2p_perf" or "inspector_output_format_version"', _INSPECTOR,
+        "coordsim.formats.nccl_inspector:import_dumps",
+    ),
+    SourceFormat(
+        "nccl-debug", 'lines with "NCCL INFO" or "NCCL WARN", and no table of nccl-tests', _NCCL_LOG,
+        "coordsim.formats.nccl_debug:import_logs",
     ),
 )  # fmt: skip
 """In the order in which they are tried."""

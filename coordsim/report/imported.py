@@ -10,6 +10,8 @@ from coordsim.units import format_rate
 
 _LABEL = 26
 _UNITS = ("_s", "bytes", "_Bps")
+_TABLE = "_table"
+_MOST_ROWS = 12
 
 
 def import_report(facts: dict[str, Any], title: str, page: Page) -> str:
@@ -17,8 +19,12 @@ def import_report(facts: dict[str, Any], title: str, page: Page) -> str:
     files = len(facts["files"])
     many = f", {text.plural(files, 'file')}" if files != 1 else ""
     lines = [page.bold(line) for line in page.wrap(f"{title}: {facts['format']}{many}", rest="  ")]
-    rows = [(_words(key), _told(key, value)) for key, value in facts["found"].items()]
+    found = facts["found"]
+    rows = [(_words(key), _told(key, value)) for key, value in found.items() if not key.endswith(_TABLE)]
     lines += ["", *tables.facts([row for row in rows if row[1]], page, label=_LABEL)]
+    for key in found:
+        if key.endswith(_TABLE) and found[key]:
+            lines += ["", *_table(_words(key.removesuffix(_TABLE)), found[key], page)]
     gives = [name for name, given in facts["gives"].items() if given]
     lines += ["", *tables.facts([("gives", ", ".join(f"a {name}" for name in gives) or "nothing to write")], page,
                                 label=_LABEL)]  # fmt: skip
@@ -27,6 +33,23 @@ def import_report(facts: dict[str, Any], title: str, page: Page) -> str:
         for sentence in tables.reasons(facts["unknown"]):
             lines += [page.dim(line) for line in page.wrap(sentence, "  - ")]
     return "\n".join(lines)
+
+
+def _table(name: str, rows: list[dict[str, Any]], page: Page) -> list[str]:
+    """Rows with the same keys, under their names; columns at the right that do not fit are left out, which is said."""
+    keys = [key for key in rows[0] if any(row[key] is not None for row in rows)]
+    cells = [[_words(key) for key in keys]]
+    cells += [[_told(key, row[key]) if row[key] is not None else "-" for key in keys] for row in rows[:_MOST_ROWS]]
+    words = [any(isinstance(row[key], str) for row in rows) for key in keys]
+    widths = [max(len(line[place]) for line in cells) + 2 for place in range(len(keys))]
+    fitting = len(keys)
+    while fitting > 1 and sum(widths[:fitting]) > page.width:
+        fitting -= 1
+    align = "".join("l" if word else "r" for word in words[:fitting])
+    lines = [page.bold(name), *tables.columns([line[:fitting] for line in cells], align, indent=2)]
+    left = [f"{len(rows) - _MOST_ROWS:,} more rows"] if len(rows) > _MOST_ROWS else []
+    left += [f"columns {', '.join(cells[0][fitting:])}"] if fitting < len(keys) else []
+    return [line[: page.width] for line in lines] + [page.dim(f"  with --json: {'; '.join(left)}")] * bool(left)
 
 
 def _words(key: str) -> str:
