@@ -29,6 +29,8 @@ class Imported:
     """Gradients as ``simulate --workload`` reads them."""
     cluster_toml: str | None = None
     """A scenario file with ``[cluster.data]``."""
+    not_read: dict[str, int | str] = field(default_factory=dict)
+    """What stands in the source and was passed over, in words -> how often, or why where it cannot be counted."""
 
 
 @dataclass(frozen=True, slots=True)

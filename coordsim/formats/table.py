@@ -68,7 +68,7 @@ _FLIGHT_OBJECT = _object_with(r'"(?:entries|pg_config|pg_status|comm_lib_version
 _NCCL_JSON = _object_with(r'"args"\s*:\s*\[[^\]]{0,8192}\]\s*,\s*"env"\s*:', r'"(?:bus_bw|aggregated_iterations)"\s*:')
 _NCCL_TABLE = _text_with(r"\bbusbw\b|^#\s*nThread\b")
 _INSPECTOR = _object_with(r'"(?:coll_perf|p2p_perf|dump_stats|inspector_output_format_version)"\s*:')
-_NCCL_LOG = _text_with(r"\bNCCL (?:INFO|WARN|TRACE|CALL)\b")
+_NCCL_LOG = re.compile(r"\bNCCL (?:INFO|WARN|TRACE|CALL) |^(?:NCCL|RCCL) version\s?:? ?[0-9]", re.MULTILINE)
 
 SOURCES: tuple[SourceFormat, ...] = (
     SourceFormat(
@@ -105,7 +105,8 @@ SOURCES: tuple[SourceFormat, ...] = (
         "coordsim.formats.nccl_inspector:import_dumps",
     ),
     SourceFormat(
-        "nccl-debug", 'lines with "NCCL INFO" or "NCCL WARN", and no table of nccl-tests', _NCCL_LOG,
+        "nccl-debug", 'lines with "NCCL INFO" or "NCCL WARN", and no table of nccl-tests',
+        lambda head: _NCCL_LOG.search(head.text) is not None,
         "coordsim.formats.nccl_debug:import_logs",
     ),
 )  # fmt: skip

@@ -8,15 +8,12 @@ of one may stand a line later. What could be another message's rest is not taken
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import NamedTuple
 
-MESSAGE = re.compile(
-    r"(?:(?P<host>[^\s:|\[\]\"'(){}]{1,256}):(?P<pid>[0-9]{1,10}):(?P<tid>[0-9]{1,10}) )?"
-    r"(?:\[(?P<device>-?[0-9]{1,6})\] )?(?:[0-9.]{6,24} )?(?:\S{1,120}:[0-9]{1,7} )?(?:\([^)\n]{1,80}\) )?"
-    r"(?P<level>NCCL (?:INFO|WARN|TRACE|CALL)) "
-)
-"""``host:pid:tid [device] NCCL INFO ``, with source and line where the level has them; people cut off the beginning."""
+_LEVEL = re.compile(r"NCCL (?:INFO|WARN|TRACE|CALL) ")
+_WHO = re.compile(r"(?P<host>[^\s:|\[\]\"'(){}]{1,256}):(?P<pid>[0-9]{1,10}):(?P<tid>[0-9]{1,10})$")
+_BETWEEN = re.compile(r"\[(?P<device>-?[0-9]{1,6})\]|[0-9.]{6,24}|\S{1,120}:[0-9]{1,7}|\([^)]{1,80}\)")
+"""What stands between ``host:pid:tid`` and the level: the device, a time, the place in NCCL's source, its function."""
 _TUNED = re.compile(
     r"(?:\w{1,40}: )?[0-9]{1,18} Bytes -> Algo (?P<algorithm>[A-Z0-9_]{1,20}) proto (?P<protocol>[A-Z0-9_]{1,20})"
 )
@@ -120,18 +117,51 @@ _SIZES = {0: 1, 1: 1, 2: 4, 3: 4, 4: 8, 5: 8, 6: 2, 7: 4, 8: 8, 9: 2, 10: 1, 11:
 """ncclDataType_t -> bytes; 9 is bfloat16 since 2.10, 10 and 11 are of 8 bits."""
 
 
-def messages_of(line: str) -> Iterator[Message]:
-    """The messages that begin in ``line``."""
-    found = list(MESSAGE.finditer(line, 0, LONGEST_LINE))
+def messages_of(line: str) -> list[Message]:
+    """The messages that begin in ``line``: ``host:pid:tid [device] NCCL INFO ...``, whatever stands before.
+
+    People cut off the beginning, up to the device or the level.
+    """
+    found = list(_LEVEL.finditer(line, 0, LONGEST_LINE))
+    if not found:
+        return []
+    fronts = []
     for place, match in enumerate(found):
-        last = place + 1 == len(found)
-        text = line[match.end() : len(line) if last else found[place + 1].start()]
-        device = int(match["device"]) if match["device"] else None
-        alone = len(found) == 1 and len(line) <= LONGEST_LINE
-        yield Message(
-            match["host"], int(match["pid"] or 0), int(match["tid"] or 0), device, match["level"], text.rstrip(), alone,
-            place == 0,
-        )  # fmt: skip
+        fronts.append(_front(line, found[place - 1].end() if place else 0, match.start()))
+    alone = len(found) == 1 and len(line) <= LONGEST_LINE
+    messages = []
+    for place, (match, front) in enumerate(zip(found, fronts, strict=True)):
+        end = fronts[place + 1].at if place + 1 < len(found) else len(line)
+        text, level = line[match.end() : max(end, match.end())].rstrip(), match[0][:-1]
+        messages.append(Message(front.host, front.pid, front.tid, front.device, level, text, alone, place == 0))
+    return messages
+
+
+class _Front(NamedTuple):
+    at: int
+    host: str | None
+    pid: int
+    tid: int
+    device: int | None
+
+
+def _front(line: str, low: int, high: int) -> _Front:
+    """What stands before a level at ``high``, word for word from there back, and where it begins."""
+    device = None
+    for _ in range(6):
+        if high <= low or line[high - 1] != " ":
+            break
+        begin = max(line.rfind(" ", low, high - 1) + 1, low)
+        word = line[begin : high - 1]
+        who = _WHO.search(word)
+        if who is not None:
+            return _Front(begin + who.start(), who["host"], int(who["pid"]), int(who["tid"]), device)
+        between = _BETWEEN.fullmatch(word)
+        if between is None:
+            break
+        device = int(between["device"]) if between["device"] else device
+        high = begin
+    return _Front(high, None, 0, 0, device)
 
 
 def init_of(message: Message) -> Init | None:

@@ -96,7 +96,7 @@ class Log:
                 continue
             if "CCL version" in line and (version := lines.version_of(line)) is not None:
                 self.versions[version] += 1
-            found = list(lines.messages_of(line))
+            found = lines.messages_of(line)
             self.torn += len(found) if len(found) > 1 else 0
             for message in found:
                 self._take(message)

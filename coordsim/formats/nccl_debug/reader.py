@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from coordsim.formats.nccl_debug.init_times import InitTimes, init_times
 from coordsim.formats.nccl_debug.log import Log, Member
 from coordsim.formats.nccl_debug.text import LogLines
 from coordsim.formats.shared.repeated_messages import buckets, repeated
+from coordsim.formats.shared.sources import SourcePath
 
 FORMAT = "nccl-debug"
 EXPECTED = "expected a log of NCCL (lines with NCCL INFO or NCCL WARN)"
@@ -27,7 +27,7 @@ _UNKNOWN = {
 }
 
 
-def import_logs(paths: list[Path]) -> Imported:
+def import_logs(paths: list[SourcePath]) -> Imported:
     """The logs of one job. Raises InputError for a file without a line of NCCL."""
     log = Log()
     unknown = dict(_UNKNOWN)

@@ -58,7 +58,7 @@ class Arrivals:
     aligned: bool
     """Whether clocks of several hosts had to be aligned."""
     by_rank: list[tuple[int, int, float]]
-    """(rank, calls at which somebody waits and to which it came last, median time behind the first rank in s) of every rank."""
+    """Of every rank: itself, calls with a wait to which it came last, median time behind the first rank in s."""
 
 
 def arrivals_of(columns: Columns, records: Records) -> list[Arrivals]:

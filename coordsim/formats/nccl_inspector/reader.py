@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from coordsim.formats.nccl_inspector.calls import (
 )
 from coordsim.formats.nccl_inspector.records import EXPECTED, HOST, KNOWN_VERSIONS, MOST_RECORDS, Records, read_records
 from coordsim.formats.shared.repeated_messages import buckets, repeated
+from coordsim.formats.shared.sources import SourcePath
 
 FORMAT = "nccl-inspector"
 MOST_ROWS = 200
@@ -35,7 +35,7 @@ _UNKNOWN = {
 _PARQUET = b"PAR1"
 
 
-def import_dumps(paths: list[Path]) -> Imported:
+def import_dumps(paths: list[SourcePath]) -> Imported:
     """The dumps of one job, one file for each process.
 
     Raises InputError for files that hold no record, and for the Parquet files that NCCL's exporter makes of them.
@@ -70,7 +70,6 @@ def imported(records: Records, files: list[str]) -> Imported:
         "algorithms": dict(records.algorithms.most_common(6)) or None,
         "not_recorded": missing,
         "dropped": sum(records.dropped.values()) if records.dropped else None,
-        "not_read": dict(records.other_kinds.most_common(6)) or None,
         "pattern_bytes": [gradient.nbytes for gradient in gradients] or None,
         "waited_for": _waited_for(arrivals, records) or None,
         "arrivals_from": "; ".join(dict.fromkeys(each.source for each in arrivals)) or None,
@@ -85,8 +84,19 @@ def imported(records: Records, files: list[str]) -> Imported:
     }  # fmt: skip
     return Imported(
         FORMAT, files, {key: value for key, value in summary.items() if value is not None or key in _ALWAYS}, unknown,
-        workload_csv=workload_csv(gradients) if gradients else None, cluster_toml=cluster,
+        workload_csv=workload_csv(gradients) if gradients else None, cluster_toml=cluster, not_read=_not_read(records),
     )  # fmt: skip
+
+
+def _not_read(records: Records) -> dict[str, int | str]:
+    found: dict[str, int | str] = {f"records of {kind}": count for kind, count in records.other_kinds.most_common(6)}
+    if records.unread:
+        found["lines or records that make no sense"] = f"{records.unread:,}; the first: {records.first_unread}"
+    if records.repeated:
+        found["records that stand in two files"] = records.repeated
+    if records.beyond:
+        found[f"records behind the first {MOST_RECORDS:,}"] = records.beyond
+    return found
 
 
 _ALWAYS = frozenset({"version", "processes", "hosts", "ranks"})
@@ -129,8 +139,8 @@ def _waited_for(arrivals: list[Arrivals], records: Records) -> list[str]:
             where = f" ({process.host}, pid {process.pid})" if process is not None else ""
             found.append(
                 f"rank {late.rank} of communicator {each.communicator}{where}: last in {late.last:,} of {each.waits:,} "
-                f"calls at which anybody waits ({each.calls:,} in all), {_milliseconds(late.behind_s)} behind the first "
-                "rank in the median of them"
+                f"calls at which anybody waits ({each.calls:,} in all), {_milliseconds(late.behind_s)} behind the "
+                "first rank in the median of them"
             )
     return found
 
@@ -240,15 +250,9 @@ def _note_what_is_not_known(
         named = ", ".join(map(repr, other[:4]))
         known = f"{KNOWN_VERSIONS[0]} to {KNOWN_VERSIONS[-1]}"
         unknown["version"] = f"{named} is not known here ({known} are): what has the known names is read"
-    if records.unread:
-        unknown["unread"] = f"{records.unread:,} lines or records make no sense; the first: {records.first_unread}"
     if records.lost:
         more = f"; {len(records.lost) - 1:,} more files" if len(records.lost) > 1 else ""
         unknown["cut"] = f"the file is cut off: {records.lost[0]}{more}"
-    if records.beyond:
-        unknown["beyond"] = f"{records.beyond:,} records behind the first {MOST_RECORDS:,} are counted only"
-    if records.repeated:
-        unknown["repeated"] = f"{records.repeated:,} records stand in two files, and count once"
     if records.other_rates:
         unknown["bandwidth"] = (
             f"in {records.other_rates:,} records the file's bus bandwidth is not what size, time and ranks give; "

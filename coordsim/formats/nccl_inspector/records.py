@@ -11,12 +11,12 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from sys import intern
 from typing import Any, NamedTuple
 
 from coordsim.errors import InputError
 from coordsim.formats.shared.json_text import JsonText
+from coordsim.formats.shared.sources import SourcePath
 
 EXPECTED = "expected records of NCCL Inspector (header, metadata, coll_perf or p2p_perf)"
 KNOWN_VERSIONS = ("v4.0", "v4.1", "v4.2", "v4.3", "v4.4")
@@ -100,7 +100,7 @@ class Records:
     _spans: dict[int, list[int]] = field(default_factory=dict)
 
 
-def read_records(paths: list[Path]) -> Records:
+def read_records(paths: list[SourcePath]) -> Records:
     """The records in ``paths``. Raises InputError where a file holds none."""
     records = Records()
     for place, path in enumerate(paths):
@@ -108,7 +108,7 @@ def read_records(paths: list[Path]) -> Records:
     return records
 
 
-def _read_file(records: Records, path: Path, place: int) -> None:
+def _read_file(records: Records, path: SourcePath, place: int) -> None:
     text = JsonText(path, EXPECTED, "record")
     reader = _Reader(records, path, place)
     before = records.unread
@@ -124,7 +124,7 @@ def _read_file(records: Records, path: Path, place: int) -> None:
         raise InputError.one(str(path), "", None, f"has no record: {why}; {EXPECTED}")
 
 
-def _values(text: JsonText, records: Records, path: Path) -> Iterator[Any]:
+def _values(text: JsonText, records: Records, path: SourcePath) -> Iterator[Any]:
     """JSON values, one after another, on a line each or on several. What is none is passed over, to its line's end."""
     while first := text.next_character():
         place = text.place
@@ -161,7 +161,7 @@ def _note_unread(records: Records, why: str) -> None:
 class _Reader:
     """One file's records, in order: from v4.3 on an operation belongs to the header before it."""
 
-    def __init__(self, records: Records, path: Path, place: int) -> None:
+    def __init__(self, records: Records, path: SourcePath, place: int) -> None:
         self.records = records
         self.path = path
         self.place = place

@@ -1,22 +1,19 @@
 """JSON files of any size, read through a rolling buffer: one value at a time, never the whole file.
 
-Plain or gzip, told by the first bytes. A file cut off anywhere is read up to the cut. Memory is bounded by the longest
-single value, whatever a compressed file unfolds to.
+The file is plain or gzip, or a member of an archive. A file cut off anywhere is read up to the cut. Memory is bounded
+by the longest single value, whatever a compressed file unfolds to.
 """
 
 from __future__ import annotations
 
 import codecs
-import gzip
 import json
 import re
-import zlib
 from collections.abc import Iterator
-from io import BufferedReader
-from pathlib import Path
 from typing import Any, NoReturn
 
 from coordsim.errors import InputError
+from coordsim.formats.shared.sources import SourcePath, open_source
 
 CHUNK_BYTES = 1 << 18
 VALUE_LIMIT = 1 << 20
@@ -28,7 +25,6 @@ _IN_NUMBER = (".", "e", "E", "e+", "e-", "E+", "E-")
 """What may stand where a number was cut off behind its first digits."""
 _ESCAPE = 6
 """Characters of the longest escape in a string."""
-_MAGIC = b"\x1f\x8b"
 
 
 class _Twice(ValueError):
@@ -53,7 +49,7 @@ class JsonText:
     the place where there is one. :attr:`lost` says what a cut took; None (so far) when nothing is missing.
     """
 
-    def __init__(self, path: Path, expected: str, kind: str = "event") -> None:
+    def __init__(self, path: SourcePath, expected: str, kind: str = "event") -> None:
         self.path = path
         self.lost: str | None = None
         self.buffer = ""
@@ -145,22 +141,12 @@ class JsonText:
         """What is in the file, unpacked; empty at its end, but not after a cut."""
         if self.path.is_dir():
             raise InputError.one(str(self.path), "", None, f"is a folder; {self._expected}")
-        try:
-            file = open(self.path, "rb")  # noqa: SIM115
-        except FileNotFoundError:
-            raise InputError.one(str(self.path), "", None, "no such file") from None
-        with file:
-            packed = file.peek(2)[:2] == _MAGIC
-            stream: BufferedReader | gzip.GzipFile = gzip.GzipFile(fileobj=file) if packed else file
+        with open_source(self.path) as source:
             while True:
-                try:
-                    # read1: what is there already is not lost when the next block turns out to be cut
-                    piece = stream.read1(CHUNK_BYTES)
-                except EOFError:
-                    self.lost = "the compressed file is cut off"
+                piece = source.read(CHUNK_BYTES)
+                if source.lost is not None:
+                    self.lost = source.lost
                     return
-                except (zlib.error, gzip.BadGzipFile) as error:
-                    raise InputError.one(str(self.path), "", None, f"damaged compression: {error}") from error
                 yield piece
                 if not piece:
                     return
