@@ -92,6 +92,8 @@ def _why_not(calls: Calls, group: Group, members: list[Member], labels: dict[int
         return "lines of calls are torn by other processes' lines"
     if calls.log.calls_beyond:
         return "there are more calls than are kept"
+    if any(member.rank is None and calls.number[calls.of(member)[0]] != 0 for member in members):
+        return "the log does not begin with their first calls"
     for member in members:
         numbers = calls.number[calls.of(member)]
         jumps = np.flatnonzero(np.diff(numbers) > 1)

@@ -21,7 +21,7 @@ class Group:
     members: list[Member]
     """By rank."""
     known: bool
-    """Whether they are one communicator for certain: by its id, each rank once."""
+    """Whether they are one communicator for certain: by its id, each rank once; or since all its ranks are there."""
 
     @property
     def name(self) -> str:
@@ -31,6 +31,8 @@ class Group:
         split = next((member.split for member in self.members if member.split), None)
         if split is not None:
             return f"split of colour {split.split()[-1]} ({self.members[0].comm})"
+        if self.known and len(self.members) > 1 and self.members[0].rank is None:
+            return f"the only communicator of {self.ranks:,} ranks"
         return self.members[0].comm
 
 
@@ -54,7 +56,46 @@ def groups_of(log: Log) -> list[Group]:
     groups: list[Group] = []
     for members in found.values():
         groups += _groups_of(members)
-    return groups
+    return _with_all_there(_with_torn_members(groups))
+
+
+def _with_torn_members(groups: list[Group]) -> list[Group]:
+    """Put ranks whose id was torn off to the only communicator with an id that has as many ranks and lacks theirs."""
+    by_ranks: dict[int, list[Group]] = {}
+    for group in groups:
+        if group.id is not None:
+            by_ranks.setdefault(group.ranks, []).append(group)
+    kept, added = [], dict[int, list[Member]]()
+    for group in groups:
+        able = by_ranks.get(group.ranks, []) if group.id is None and group.members[0].torn else []
+        if len(able) == 1 and not any(member.has_parent for member in group.members):
+            added.setdefault(id(able[0]), []).extend(group.members)
+        else:
+            kept.append(group)
+    for place, group in enumerate(kept):
+        more = added.get(id(group), [])
+        ranks = [member.rank for member in (*group.members, *more)]
+        if more and len(set(ranks)) == len(ranks):
+            members = sorted((*group.members, *more), key=lambda member: member.rank or 0)
+            kept[place] = Group(group.id, group.ranks, members, False)
+        elif more:
+            kept += [Group(None, member.ranks, [member], False) for member in more]
+    return kept
+
+
+def _with_all_there(groups: list[Group]) -> list[Group]:
+    """Put together what calls alone tell of: n communicators of n ranks, each in another process, are one."""
+    by_ranks: dict[int, list[Group]] = {}
+    for group in groups:
+        by_ranks.setdefault(group.ranks, []).append(group)
+    whole = []
+    for ranks, same in by_ranks.items():
+        members = [member for group in same for member in group.members]
+        loose = all(member.rank is None for member in members)
+        if ranks > 1 and len(members) == ranks and loose and len({member.process for member in members}) == ranks:
+            whole.append(Group(None, ranks, members, True))
+    replaced = {member.index for group in whole for member in group.members}
+    return [group for group in groups if group.members[0].index not in replaced] + whole
 
 
 def _key(member: Member, of_member: list[int | None], depth: list[int]) -> Hashable:

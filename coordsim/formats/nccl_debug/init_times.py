@@ -28,7 +28,7 @@ class InitTimes:
     """Label of the rank with the longest time."""
     slowest_s: float
     slowest_phase: str | None
-    """That of the slowest rank that is furthest above the median of the others; None where phases are torn off."""
+    """That in which the slowest rank spent most; None where its phases are torn off."""
     slowest_phase_s: float | None
     phase_median_s: float | None
     phases: dict[str, float]
@@ -44,16 +44,17 @@ class InitTimes:
 def init_times(log: Log, groups: list[Group], labels: dict[int, str]) -> list[InitTimes]:
     """The longest first. ``labels``: a member's place -> its name."""
     found = []
+    rest = _without(log, groups)
     for place, group in enumerate(groups):
-        rows = [
-            (labels[member.index], member.timings) for member in group.members if member.timings is not None
-        ]  # fmt: skip
+        rows = [(labels[member.index], member.timings) for member in group.members if member.timings is not None] + [
+            (f"rank {timings.rank}", timings) for timings in rest.added.get(place, [])
+        ]
         if rows:
-            function = next((member.function for member in group.members if member.function), None)
+            function = next((timings.function for _, timings in rows if timings.function), None)
             found.append(_of(place, function, group.ranks, rows))
     loose: dict[tuple[str | None, int, int], list[tuple[str, Timings]]] = {}
     turns: dict[tuple[int, str | None, int, int], int] = {}
-    for process, timings in log.loose_timings:
+    for process, timings in rest.loose:
         mine = (process, timings.function, timings.ranks, timings.rank)
         turns[mine] = turns.get(mine, 0) + 1
         key = (timings.function, timings.ranks, turns[mine])
@@ -63,14 +64,40 @@ def init_times(log: Log, groups: list[Group], labels: dict[int, str]) -> list[In
     return sorted(found, key=lambda times: (-times.told * times.slowest_s, -times.slowest_s))
 
 
+@dataclass(frozen=True)
+class _Rest:
+    """Times that no line puts to a communicator."""
+
+    added: dict[int, list[Timings]]
+    """Place of a group -> those of its ranks, since it is the only one with as many ranks and lacks theirs."""
+    loose: list[tuple[int, Timings]]
+
+
+def _without(log: Log, groups: list[Group]) -> _Rest:
+    able: dict[int, list[int]] = {}
+    for place, group in enumerate(groups):
+        able.setdefault(group.ranks, []).append(place)
+    told = {
+        (place, member.rank) for place, group in enumerate(groups) for member in group.members
+        if member.timings is not None
+    }  # fmt: skip
+    rest = _Rest({}, [])
+    for process, timings in log.loose_timings:
+        places = able.get(timings.ranks, [])
+        if len(places) == 1 and (places[0], timings.rank) not in told:
+            told.add((places[0], timings.rank))
+            rest.added.setdefault(places[0], []).append(timings)
+        else:
+            rest.loose.append((process, timings))
+    return rest
+
+
 def _of(place: int | None, function: str | None, ranks: int, rows: list[tuple[str, Timings]]) -> InitTimes:
     whole = [(label, timings) for label, timings in rows if timings.phases]
     names = list(dict.fromkeys(name for _, timings in whole for name in timings.phases))
     medians = {name: median(timings.phases.get(name, 0.0) for _, timings in whole) for name in names}
     slowest, timings = max(rows, key=lambda row: row[1].total)
-    phase = max(timings.phases, key=lambda name: timings.phases[name] - medians[name]) if timings.phases else None
-    if phase is not None and timings.phases[phase] - medians[phase] < LEAST_LATE_S / 10:
-        phase = max(timings.phases, key=lambda name: timings.phases[name])
+    phase = max(timings.phases, key=lambda name: timings.phases[name]) if timings.phases else None
     return InitTimes(
         place, function, ranks, len(rows), median(timings.total for _, timings in rows), slowest, timings.total,
         phase, None if phase is None else timings.phases[phase], None if phase is None else medians[phase], medians,

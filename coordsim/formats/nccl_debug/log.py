@@ -17,6 +17,7 @@ MOST_CALLS = 1 << 23
 MOST_PROCESSES = 1 << 20
 MOST_WARNINGS = 1000
 _LONGEST_WARNING = 160
+_LONGEST_FRONT = 64
 
 
 @dataclass(slots=True)
@@ -30,6 +31,8 @@ class Member:
     index: int
     """Place in :attr:`Log.members`."""
     rank: int | None = None
+    job_rank: int | None = None
+    """Of the job, where RCCL's calls say it."""
     function: str | None = None
     id: str | None = None
     parent: Member | None = None
@@ -80,6 +83,8 @@ class Log:
     table_at: str | None = None
     """File and line of a table of nccl-tests."""
     _process: dict[tuple[str, int], int] = field(default_factory=dict)
+    _hosts: set[str] = field(default_factory=set)
+    """Names at the beginnings of lines."""
     _by_pid: dict[int, list[int]] = field(default_factory=dict)
     _current: dict[tuple[int, str], Member] = field(default_factory=dict)
     _latest: dict[tuple[int, int, int], Member] = field(default_factory=dict)
@@ -146,18 +151,18 @@ class Log:
         if message.host is None:
             key = ("", message.device if message.device is not None else -1)
         else:
-            key = (message.host, message.pid)
+            key = (message.host if message.first else self._without_front(message.host), message.pid)
         index = self._process.get(key)
         if index is None:
             for other in self._by_pid.get(message.pid, ()) if key[0] else ():
                 name = self.processes[other][0]
                 if name and (name.endswith(key[0]) or key[0].endswith(name)):
                     index = other
-            if index is None and not message.first:
-                return None
             if index is None and len(self.processes) < MOST_PROCESSES:
                 index = len(self.processes)
                 self.processes.append(key)
+                if message.first:
+                    self._hosts.add(key[0])
                 self.said.append(Counter())
                 self._by_pid.setdefault(message.pid, []).append(index)
             if index is None:
@@ -165,6 +170,11 @@ class Log:
             self._process[key] = index
         self.said[index][key[0]] += 1
         return index
+
+    def _without_front(self, host: str) -> str:
+        """A host's name in the middle of a line, without what was glued to it."""
+        cuts = (host[cut:] for cut in range(min(len(host), _LONGEST_FRONT)))
+        return next((name for name in cuts if name in self._hosts), host)
 
     def settle(self) -> None:
         """Give each process the name that it had most often; call it behind the last file."""
@@ -218,6 +228,7 @@ class Log:
         if member is None or len(self.number) == MOST_CALLS:
             self.calls_beyond += 1
             return
+        member.job_rank = call.rank
         name = self._names.get(call.name)
         if name is None:
             if len(self.names) == 1000:

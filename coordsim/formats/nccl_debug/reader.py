@@ -76,7 +76,7 @@ def imported(log: Log, files: list[str], unknown: dict[str, str]) -> Imported:
         "compared": comparison.compared or None,
         "behind": comparison.behind,
         "differ": comparison.differ,
-        "warnings": [f"{text} ({count:,} times)" for text, count in log.warnings.most_common(20)] or None,
+        "warnings": [f"{text} ({_times(count)})" for text, count in log.warnings.most_common(20)] or None,
         "init_table": [_init_row(each) for each in times[:MOST_ROWS]],
         "calls_table": _call_rows(calls, groups)[:MOST_ROWS],
         "communicators_table": [_group_row(place, group, log) for place, group in enumerate(groups[:MOST_ROWS])],
@@ -91,9 +91,15 @@ def imported(log: Log, files: list[str], unknown: dict[str, str]) -> Imported:
     return Imported(FORMAT, files, summary, unknown, workload_csv=workload_csv(gradients) if gradients else None)
 
 
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count:,} times"
+
+
 def _label(log: Log, member: Member) -> str:
     if member.rank is not None:
         return f"rank {member.rank}"
+    if member.job_rank is not None:
+        return f"rank {member.job_rank}"
     host, pid = log.processes[member.process]
     return f"{host} pid {pid}" if host else f"GPU {pid}"
 
