@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from coordsim.formats.nccl_debug import lines
 from coordsim.formats.nccl_debug.lines import Call, Init, Message, Timings
 
-MOST_MEMBERS = 1 << 18
+MOST_MEMBERS = 1 << 17
 """Ranks of communicators, one of each rank, of which details are kept; what is beyond them is counted."""
+MOST_LOOSE = 1 << 16
+"""Times of initialisation of communicators that no other line tells of."""
 MOST_CALLS = 1 << 23
 """Calls that are kept, 26 bytes each; what is beyond them is counted."""
 MOST_PROCESSES = 1 << 20
@@ -218,7 +220,7 @@ class Log:
         if member is not None and member.timings is None:
             member.timings, member.completed = timings, True
             member.function = member.function or timings.function
-        elif len(self.loose_timings) < MOST_MEMBERS:
+        elif not self.members_beyond and len(self.loose_timings) < MOST_LOOSE:
             self.loose_timings.append((process, timings))
 
     def _call(self, process: int, call: Call) -> None:
