@@ -12,6 +12,7 @@ from coordsim.formats.nccl_inspector.records import GPU, HOST, Records, bus_byte
 Whole = NDArray[np.int64]
 SYNCHRONISING = frozenset({"AllReduce", "AllGather", "ReduceScatter", "AlltoAll", "AllToAll"})
 """No rank ends these before every rank has begun."""
+MOST_ROWS = 2000
 _MOST_DIFFERENCES = 20
 
 
@@ -88,17 +89,20 @@ class SizeRow:
 
 
 def size_rows(columns: Columns, records: Records) -> list[SizeRow]:
-    """By bytes moved, the most first."""
+    """By bytes moved, the most first; at most MOST_ROWS."""
     if not len(columns.first):
         return []
     keys = (columns.nbytes, columns.operation, columns.communicator)
     order = np.lexsort(keys)
     changed = np.any([np.diff(column[order]) != 0 for column in keys], axis=0)
     starts = np.concatenate(([0], np.flatnonzero(changed) + 1))
+    ends = np.append(starts[1:], len(order))
+    moved = columns.nbytes[order[starts]].astype(np.float64) * (ends - starts)
     shortest = _shortest_of_whole_calls(columns, records)
     rows = [
-        _size_row(columns, records, group, shortest) for group in np.split(order, starts[1:])
-    ]  # fmt: skip
+        _size_row(columns, records, order[starts[place] : ends[place]], shortest)
+        for place in np.argsort(-moved, kind="stable")[:MOST_ROWS]
+    ]
     return sorted(rows, key=lambda row: (-row.nbytes * row.records, row.communicator, row.operation))
 
 
@@ -154,3 +158,15 @@ def differences(columns: Columns, records: Records) -> list[str]:
 def missing_numbers(numbers: Whole) -> int:
     """How many calls between the first and the last of ``numbers`` have no record."""
     return int(numbers.max() - numbers.min()) + 1 - len(np.unique(numbers)) if len(numbers) else 0
+
+
+def missing_calls(columns: Columns) -> int:
+    """The same of each collective of each rank, summed."""
+    if not len(columns.number):
+        return 0
+    keys = (columns.rank, columns.operation, columns.communicator)
+    order = np.lexsort((columns.number, *keys))
+    number = columns.number[order]
+    other = np.any([np.diff(column[order]) != 0 for column in keys], axis=0)
+    # within one collective of one rank, what lies between a number and the next one
+    return int(np.maximum(np.diff(number) - 1, 0)[~other].sum())

@@ -15,6 +15,7 @@ from coordsim.formats.nccl_inspector.calls import (
     SizeRow,
     collective_columns,
     differences,
+    missing_calls,
     missing_numbers,
     size_rows,
 )
@@ -52,7 +53,7 @@ def imported(records: Records, files: list[str]) -> Imported:
     columns = collective_columns(records)
     rows, arrivals = size_rows(columns, records), arrivals_of(columns, records)
     unknown = dict(_UNKNOWN)
-    missing = _missing(columns, records)
+    missing = missing_calls(columns)
     gradients = _workload(columns, records, unknown)
     cluster = _cluster(rows, records, unknown)
     _note_what_is_not_known(records, columns, rows, arrivals, unknown)
@@ -147,17 +148,6 @@ def _waited_for(arrivals: list[Arrivals], records: Records) -> list[str]:
 
 def _milliseconds(seconds: float) -> str:
     return f"{1e3 * seconds:.3g} ms"
-
-
-def _missing(columns: Columns, records: Records) -> int:
-    """Calls between a rank's first and last record that have none."""
-    if not len(columns.number):
-        return 0
-    keys = (columns.rank, columns.operation, columns.communicator)
-    order = np.lexsort((columns.number, *keys))
-    changed = np.any([np.diff(column[order]) != 0 for column in keys], axis=0)
-    groups = np.split(columns.number[order], np.flatnonzero(changed) + 1)
-    return sum(missing_numbers(group) for group in groups)
 
 
 def _workload(columns: Columns, records: Records, unknown: dict[str, str]) -> list[Gradient]:
