@@ -49,7 +49,8 @@ def _table(name: str, rows: list[dict[str, Any]], page: Page) -> list[str]:
     lines = [page.bold(name), *tables.columns([line[:fitting] for line in cells], align, indent=2)]
     left = [f"{len(rows) - _MOST_ROWS:,} more rows"] if len(rows) > _MOST_ROWS else []
     left += [f"columns {', '.join(cells[0][fitting:])}"] if fitting < len(keys) else []
-    return [line[: page.width] for line in lines] + [page.dim(f"  with --json: {'; '.join(left)}")] * bool(left)
+    more = page.wrap("; ".join(left), "  with --json: ", "    ") if left else []
+    return [line[: page.width] for line in lines] + [page.dim(line) for line in more]
 
 
 def _words(key: str) -> str:
