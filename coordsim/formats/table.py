@@ -77,6 +77,8 @@ class SourceFormat:
     """``module:function``; the function takes one job's files and returns what they give."""
     anywhere: bool = False
     """Whether its sign may stand anywhere in a log, far behind what other programs printed."""
+    gives_way: bool = False
+    """Whether a format whose sign stands :attr:`anywhere` further on in the same log is the one that is meant."""
 
     def read(self, paths: Sequence[SourcePath]) -> Imported:
         """Read one job's files. Raises InputError for files that are not of this format, or of several jobs."""
@@ -105,6 +107,8 @@ _NCCL_JSON = _object_with(r'"args"\s*:\s*\[[^\]]{0,8192}\]\s*,\s*"env"\s*:', r'"
 _NCCL_TABLE = _text_with(
     r"\b(?:size|bytes)\s+(?:count|N)\s[^\n]{0,400}\balgbw\s+busbw\b|\bnThread\s+\d{1,6}\s+nGpus\s+\d"
 )
+_INSPECTOR = _object_with(r'"(?:coll_perf|p2p_perf|dump_stats|inspector_output_format_version)"\s*:')
+_NCCL_LOG = re.compile(r"\bNCCL (?:INFO|WARN|TRACE|CALL) |^(?:NCCL|RCCL) version\s?:? ?[0-9]", re.MULTILINE)
 
 SOURCES: tuple[SourceFormat, ...] = (
     SourceFormat(
@@ -140,6 +144,15 @@ SOURCES: tuple[SourceFormat, ...] = (
         "gloo-benchmark", 'a header with "elements", "min" and "p50"',
         _text_with(r"\belements\s+min \((?:us|ns)\)\s+p50 \("),
         "coordsim.formats.gloo_bench.reader:import_tables", anywhere=True,
+    ),
+    SourceFormat(
+        "nccl-inspector", 'objects with "coll_perf", "p2p_perf" or "inspector_output_format_version"', _INSPECTOR,
+        "coordsim.formats.nccl_inspector:import_dumps",
+    ),
+    SourceFormat(
+        "nccl-debug", 'lines with "NCCL INFO" or "NCCL WARN", and no table of nccl-tests',
+        lambda head: _NCCL_LOG.search(head.text) is not None,
+        "coordsim.formats.nccl_debug:import_logs", gives_way=True,
     ),
 )  # fmt: skip
 """In the order in which they are tried."""
@@ -276,7 +289,8 @@ def _sniff(path: SourcePath, alone: bool) -> _Sniffed:
     foreign = None
     if source is None and head.text:
         foreign = next((name for sign, name in _FOREIGN if sign.search(head.raw)), None)
-        source = _source_further_on(path) if foreign is None and _is_log(head) else None
+    if (source is None or source.gives_way) and foreign is None and _is_log(head):
+        source = _source_further_on(path) or source
     return _Sniffed(path, source, f"begins with {head.start!r}" if head.text else "is empty", foreign)
 
 

@@ -12,6 +12,8 @@ _LABEL = 26
 _MOST_TABLES = 40
 _MOST_SENTENCES = 24
 _UNITS = ("_s", "bytes", "_Bps")
+_TABLE = "_table"
+_MOST_ROWS = 12
 
 
 def import_report(facts: dict[str, Any], title: str, page: Page) -> str:
@@ -20,16 +22,7 @@ def import_report(facts: dict[str, Any], title: str, page: Page) -> str:
     many = f", {text.plural(files, 'file')}" if files != 1 else ""
     lines = [page.bold(line) for line in page.wrap(f"{title}: {facts['format']}{many}", rest="  ")]
     found = facts["found"]
-    if "tables" in found:
-        lines += ["", *_table_lines(found["tables"], page)]
-    else:
-        texts = {text for entries in found.values() for text in _texts(entries)}
-        rows = [
-            (_words(key), _told(key, value)) for key, value in found.items()
-            if not (isinstance(value, list) and texts.intersection(map(str, value))) and not _texts(value)
-        ]  # fmt: skip
-        lines += ["", *tables.facts([row for row in rows if row[1]], page, label=_LABEL)]
-        lines += _sections(found, page)
+    lines += ["", *(_table_lines(found["tables"], page) if "tables" in found else _figures(found, page))]
     gives = [name for name, given in facts["gives"].items() if given]
     lines += ["", *tables.facts([("gives", ", ".join(f"a {name}" for name in gives) or "nothing to write")], page,
                                 label=_LABEL)]  # fmt: skip
@@ -67,6 +60,21 @@ def _table_lines(found: list[dict[str, Any]], page: Page) -> list[str]:
     return lines
 
 
+def _figures(found: dict[str, Any], page: Page) -> list[str]:
+    """Values in a line each, then tables, then sentences; a key whose values are told in sentences has no line."""
+    texts = {sentence for value in found.values() for sentence in _texts(value)}
+    rows = []
+    for key, value in found.items():
+        in_sentences = isinstance(value, list) and (_texts(value) or texts.intersection(map(str, value)))
+        if not key.endswith(_TABLE) and not in_sentences and (words := _told(key, value)):
+            rows.append((_words(key), words))
+    lines = tables.facts(rows, page, label=_LABEL)
+    for key, value in found.items():
+        if key.endswith(_TABLE) and value:
+            lines += ["", *_table(_words(key.removesuffix(_TABLE)), value, page)]
+    return [*lines, *_sections(found, page)]
+
+
 def _texts(value: Any) -> list[str]:
     """The sentences of entries that say themselves in words (``text``), for a section of their own."""
     entries = value if isinstance(value, list) else []
@@ -84,6 +92,24 @@ def _sections(found: dict[str, Any], page: Page) -> list[str]:
             if len(texts) > _MOST_SENTENCES:
                 lines.append(f"  {len(texts) - _MOST_SENTENCES:,} more in --json")
     return lines
+
+
+def _table(name: str, rows: list[dict[str, Any]], page: Page) -> list[str]:
+    """Rows with the same keys, under their names; columns at the right that do not fit are left out, which is said."""
+    keys = [key for key in rows[0] if any(row[key] is not None for row in rows)]
+    cells = [[_words(key) for key in keys]]
+    cells += [[_told(key, row[key]) if row[key] is not None else "-" for key in keys] for row in rows[:_MOST_ROWS]]
+    words = [any(isinstance(row[key], str) for row in rows) for key in keys]
+    widths = [max(len(line[place]) for line in cells) + 2 for place in range(len(keys))]
+    fitting = len(keys)
+    while fitting > 1 and sum(widths[:fitting]) > page.width:
+        fitting -= 1
+    align = "".join("l" if word else "r" for word in words[:fitting])
+    lines = [page.bold(name), *tables.columns([line[:fitting] for line in cells], align, indent=2)]
+    left = [f"{len(rows) - _MOST_ROWS:,} more rows"] if len(rows) > _MOST_ROWS else []
+    left += [f"columns {', '.join(cells[0][fitting:])}"] if fitting < len(keys) else []
+    more = page.wrap("; ".join(left), "  with --json: ", "    ") if left else []
+    return [line[: page.width] for line in lines] + [page.dim(line) for line in more]
 
 
 def _words(key: str) -> str:

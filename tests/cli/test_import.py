@@ -11,13 +11,15 @@ import pytest
 
 from tests.cli.conftest import Run
 from tests.formats.gloo_bench.test_gloo_benchmark import TABLE as GLOO
+from tests.formats.nccl_debug.test_nccl_debug import TIMINGS
+from tests.formats.nccl_inspector.test_nccl_inspector import RELEASE
 from tests.formats.nccl_tests.test_nccl_tests import TABLE
 from tests.formats.torch_files import CHAKRA, FLIGHT, KINETO
 from tests.timelines import REAL
 
 SOURCES = {
     "horovod": (REAL[2],), "kineto": KINETO, "flight-recorder": FLIGHT, "chakra": CHAKRA, "nccl-tests": (TABLE,),
-    "gloo-benchmark": (GLOO,),
+    "gloo-benchmark": (GLOO,), "nccl-inspector": RELEASE, "nccl-debug": (TIMINGS,),
 }  # fmt: skip
 
 

@@ -1,0 +1,75 @@
+"""The lines of a log of any size, one at a time.
+
+NCCL names host and process in each of its lines, so launchers' prefixes need not be taken off. Only where mpirun tags
+pieces of lines (``--tag-output``) they are put together again, by :class:`WrappedLines`, which takes twice the time.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+
+from coordsim.formats.shared.small_files import first_bytes
+from coordsim.formats.shared.sources import SourcePath, open_source
+from coordsim.formats.shared.wrapped_lines import WrappedLines
+
+LONGEST = 1 << 16
+"""Characters of a line that are kept."""
+_PIECE = 1 << 18
+_HEAD = 1 << 16
+_ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+_TAG = re.compile(rb"<std(?:out|err|diag)>:")
+_DOCKER = '{"log":"'
+
+
+class LogLines:
+    """Iterates once over a log's lines. Raises InputError for what cannot be opened, and for damaged compression.
+
+    :attr:`lost` says what a cut inside the compression took; None so far when nothing is missing.
+    """
+
+    def __init__(self, path: SourcePath) -> None:
+        self.path = path
+        self.lost: str | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        if _TAG.search(first_bytes(self.path, _HEAD)):
+            wrapped = WrappedLines(self.path)
+            for whole in wrapped:
+                yield whole.text[:LONGEST]
+            self.lost = wrapped.lost
+            return
+        for text in self._physical():
+            line = _ESCAPE.sub("", text) if "\x1b" in text else text
+            yield _unpacked(line) if line.startswith(_DOCKER) else line
+
+    def _physical(self) -> Iterator[str]:
+        rest = ""
+        for text in self._decoded():
+            *lines, rest = (rest + text).split("\n")
+            for line in lines:
+                yield line[:LONGEST]
+            rest = rest[:LONGEST]
+        if rest:
+            yield rest
+
+    def _decoded(self) -> Iterator[str]:
+        with open_source(self.path) as source:
+            piece = source.read(_PIECE)
+            encoding = "utf-16" if piece[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+            decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
+            while piece:
+                yield decoder.decode(piece)
+                piece = source.read(_PIECE)
+            self.lost = source.lost
+
+
+def _unpacked(line: str) -> str:
+    """What Docker's log driver json-file wrapped."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return line
+    return str(value.get("log", ""))[:LONGEST].rstrip("\n") if isinstance(value, dict) else line
