@@ -23,7 +23,7 @@ _AUTO = "auto"
 def import_(
     source: Annotated[
         Path,
-        typer.Argument(metavar="FILE_OR_DIR", help="A file, plain or gzip; or one job's files: a folder, zip or tar."),
+        typer.Argument(metavar="FILE_OR_DIR", help="The source: a file (or .gz), or one job's folder, zip or tar."),
     ],
     form: Annotated[
         str,
@@ -40,7 +40,7 @@ def import_(
     ] = None,
     table: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Which of a benchmark's tables --out writes.", show_default=False),
+        typer.Option(metavar="N", help="Which of a benchmark's tables --out writes.", show_default=False),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

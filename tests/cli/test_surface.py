@@ -37,7 +37,7 @@ OPTIONS = {
     "validate here": {"--ranks", "--out", "--quick", "--json"},
     "validate scale": {"--out", "--quick", "--json"},
     "export": {"run", "--to", "--out", "--steps", "--max-events"},
-    "import": {"source", "--format", "--out", "--json"},
+    "import": {"source", "--format", "--out", "--table", "--json"},
     "catalog": {"--json", "--schema"},
     "catalog show": {"name", "--json"},
     "doctor": {"--json"},

@@ -74,6 +74,10 @@ _DEBUG = re.compile(
 """How NCCL and RCCL begin a line of NCCL_DEBUG: host, process, thread, device."""
 
 
+_ROW_BEFORE = re.compile(r"\d+\s+\d+\s+[a-z]\w*\s+(?:sum|prod|max|min|avg|none)(?=[A-Za-z])")
+"""The beginning of a row of nccl-tests without ``root``, which ends in the operation."""
+
+
 class Line(NamedTuple):
     """What one program wrote as one line."""
 
@@ -199,7 +203,8 @@ class _Log:
         host, at = debug["host"], debug.start("host")
         if debug.start() == at and host not in self._hosts:
             cut = next((cut for cut in range(1, len(host)) if host[cut:] in self._hosts), 0)
-            return at + cut
+            row = _ROW_BEFORE.search(debug.string[: at + len(host)]) if not cut else None
+            return at + cut if row is None else row.end()
         return debug.start()
 
     def _begin(self, key: tuple[str, str], text: str) -> None:
