@@ -41,7 +41,8 @@ class GroupReport:
 def compare(job: Job) -> list[GroupReport]:
     """Compare all groups; those with findings first, then by name."""
     job.join_unknown()
-    reports = [_Group(job, key, ranks).report() for key, ranks in job.groups.items() if any(_called(ranks))]
+    stands = job.open_calls()
+    reports = [_Group(job, key, ranks, stands).report() for key, ranks in job.groups.items() if any(_called(ranks))]
     return sorted(reports, key=lambda report: (not report.findings, _name_order(report.key.name), report.members))
 
 
@@ -56,7 +57,10 @@ def _name_order(name: str) -> tuple[int, str]:
 class _Group:
     """The comparison of one group."""
 
-    def __init__(self, job: Job, key: Key, ranks: dict[int, RankCalls]) -> None:
+    def __init__(
+        self, job: Job, key: Key, ranks: dict[int, RankCalls], stands: dict[int, list[tuple[Key, int, str]]]
+    ) -> None:
+        self.stands = stands
         self.job, self.key, self.label = job, key, job.label(key)
         self.ranks = dict(sorted(ranks.items()))
         self.recorded = key.members is not None and key not in job.strangers
@@ -307,13 +311,9 @@ class _Group:
         )
 
     def _elsewhere(self, rank: int) -> str:
-        for key, ranks in self.job.groups.items():
-            calls = ranks.get(rank)
-            if key == self.key or calls is None or calls.first_open is None:
-                continue
-            place = calls.first_open
-            name = self.job.calls[calls.calls[place]].operations[0].name
-            return f", and it is itself in call {calls.numbers[place]} of {self.job.label(key)}, {name}"
+        for key, number, name in self.stands.get(rank, ()):
+            if key != self.key:
+                return f", and it is itself in call {number} of {self.job.label(key)}, {name}"
         return ""
 
     def _note_short(self, proven: int) -> None:

@@ -10,8 +10,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from coordsim.errors import InputError
 from coordsim.formats.flight_recorder.reader import Dump, Entry, Tensors, printable
 
+MOST_GROUPS = 100_000
+"""Of a job: some kilobytes each."""
 SCHEDULED, STARTED, DONE = range(3)
 STATES = ("scheduled", "started", "completed")
 
@@ -138,6 +141,9 @@ class Job:
         self.early |= dump.version_number <= (2, 4)
         self.sizes_in_part |= dump.version_number < (2, 4)
         for (key, description), entries in _by_group(dump).items():
+            if len(self.groups) >= MOST_GROUPS and key not in self.groups:
+                message = f"more than {MOST_GROUPS:,} process groups in the job"
+                raise InputError.one(str(dump.path), "process_group", key.name, message)
             self.descriptions[key] = self.descriptions.get(key) or description
             if key.members is not None and rank >= 0 and entries and rank not in key.members:
                 self.strangers.add(key)
@@ -159,14 +165,29 @@ class Job:
 
     def join_unknown(self) -> None:
         """Put calls of ranks that do not know a group's members to those of ranks that do, where one group fits."""
+        by_name: dict[str, list[Key]] = {}
+        for key in self.groups:
+            if key.members is not None:
+                by_name.setdefault(key.name, []).append(key)
         for key in [key for key in self.groups if key.members is None]:
-            others = [other for other in self.groups if other.name == key.name and other.members is not None]
+            others = by_name.get(key.name, [])
             for rank in list(self.groups[key]):
                 fits = [other for other in others if other.members is not None and rank in other.members]
                 if len(fits) == 1 and rank not in self.groups[fits[0]]:
                     self.groups[fits[0]][rank] = self.groups[key].pop(rank)
             if not self.groups[key]:
                 del self.groups[key]
+
+    def open_calls(self) -> dict[int, list[tuple[Key, int, str]]]:
+        """Rank -> its first open call (group, number, name) in each of the first two groups that have one."""
+        calls: dict[int, list[tuple[Key, int, str]]] = {}
+        for key, ranks in self.groups.items():
+            for rank, own in ranks.items():
+                place = own.first_open
+                if place is not None and len(calls.get(rank, ())) < 2:
+                    name = self.calls[own.calls[place]].operations[0].name
+                    calls.setdefault(rank, []).append((key, own.numbers[place], name))
+        return calls
 
     def _fold(self, entries: list[Entry], whole: bool, cut: bool) -> RankCalls:
         rank = RankCalls(whole=whole, cut=cut)
