@@ -15,8 +15,9 @@ from coordsim.formats.flight_recorder.reader import Dump, Entry, Tensors, printa
 
 MOST_GROUPS = 100_000
 """Of a job: some kilobytes each."""
-SCHEDULED, STARTED, DONE = range(3)
-STATES = ("scheduled", "started", "completed")
+SCHEDULED, STARTED, ENDED, DONE = range(4)
+"""Gloo's calls end, and it is not recorded whether well or with an error."""
+STATES = ("scheduled", "started", "ended", "completed")
 
 
 class Operation(NamedTuple):
@@ -90,13 +91,13 @@ class RankCalls:
     @property
     def last_done(self) -> int:
         """The highest number that ended; 0 where none did."""
-        place = self.states.rfind(DONE)
+        place = max(self.states.rfind(DONE), self.states.rfind(ENDED))
         return self.numbers[place] if place >= 0 else 0
 
     @property
     def first_open(self) -> int | None:
         """Place of the first call behind the last one that ended."""
-        place = self.states.rfind(DONE) + 1
+        place = max(self.states.rfind(DONE), self.states.rfind(ENDED)) + 1
         return place if place < len(self.states) else None
 
 
@@ -257,7 +258,9 @@ class Job:
 
 
 def _state(entry: Entry) -> int:
-    return DONE if entry.done else STARTED if entry.state == "started" else SCHEDULED
+    if entry.done:
+        return DONE if entry.state == "completed" else ENDED
+    return STARTED if entry.state == "started" else SCHEDULED
 
 
 def _by_group(dump: Dump) -> dict[tuple[Key, str], list[Entry]]:
