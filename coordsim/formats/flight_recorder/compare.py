@@ -287,7 +287,8 @@ class _Group:
         call = self.job.calls[first.calls[first.place(number) or 0]]
         text = (
             f"{self.label}, call {number}, {in_words(call)}: it has ended on {self._names(having)}, and it is not "
-            f"recorded whether well or with an error; {self._names(lacking)} {verb(lacking, 'has', 'have')} not called it: "
+            f"recorded whether well or with an error; {self._names(lacking)} {verb(lacking, 'has', 'have')} not called "
+            "it: "
             + "; ".join(self._last(rank) for rank in lacking[:_MOST_CLUSTERS])
             + ". If it ended well, that dump was taken earlier."
         )
