@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from coordsim.formats.flight_recorder.findings import Finding
-from coordsim.formats.flight_recorder.job import DONE, SCHEDULED, STARTED, STATES, Job, Key, RankCalls
+from coordsim.formats.flight_recorder.job import DONE, ENDED, SCHEDULED, STARTED, STATES, Job, Key, RankCalls
 from coordsim.formats.flight_recorder.messages import open_messages
 from coordsim.formats.flight_recorder.operations import Disagreement, disagreement, in_words, needs_all
 from coordsim.formats.flight_recorder.words import listed, names_of, plural, ranks_in_words, verb
@@ -41,7 +41,8 @@ class GroupReport:
 def compare(job: Job) -> list[GroupReport]:
     """Compare all groups; those with findings first, then by name."""
     job.join_unknown()
-    reports = [_Group(job, key, ranks).report() for key, ranks in job.groups.items() if any(_called(ranks))]
+    stands = job.open_calls()
+    reports = [_Group(job, key, ranks, stands).report() for key, ranks in job.groups.items() if any(_called(ranks))]
     return sorted(reports, key=lambda report: (not report.findings, _name_order(report.key.name), report.members))
 
 
@@ -56,7 +57,10 @@ def _name_order(name: str) -> tuple[int, str]:
 class _Group:
     """The comparison of one group."""
 
-    def __init__(self, job: Job, key: Key, ranks: dict[int, RankCalls]) -> None:
+    def __init__(
+        self, job: Job, key: Key, ranks: dict[int, RankCalls], stands: dict[int, list[tuple[Key, int, str]]]
+    ) -> None:
+        self.stands = stands
         self.job, self.key, self.label = job, key, job.label(key)
         self.ranks = dict(sorted(ranks.items()))
         self.recorded = key.members is not None and key not in job.strangers
@@ -149,7 +153,7 @@ class _Group:
 
     def _all_done(self, number: int) -> bool:
         places = ((rank, rank.place(number)) for rank in self.ranks.values())
-        return all(place is None or rank.states[place] == DONE for rank, place in places)
+        return all(place is None or rank.states[place] >= ENDED for rank, place in places)
 
     def _difference(self, number: int, by_call: dict[int, list[int]], problem: Disagreement) -> Finding:
         groups: dict[str, list[int]] = {}
@@ -212,13 +216,13 @@ class _Group:
         if not begun:
             self._note_short(proven)
             self._note_open(proven)
-            return []
+            return self._short_of_ended(proven)
         number = min(begun)
         here: dict[int, int] = {}
         for rank, calls in self.ranks.items():
             if (place := calls.place(number)) is not None:
                 here[rank] = calls.states[place]
-        waiting = tuple(rank for rank, state in here.items() if state != DONE)
+        waiting = tuple(rank for rank, state in here.items() if state < ENDED)
         lacking = tuple(rank for rank, calls in self.ranks.items() if self._lacks(rank, calls, number))
         first = self.ranks[waiting[0]]
         place = first.place(number)
@@ -227,7 +231,7 @@ class _Group:
         what = f"{self.label}, call {number}, {in_words(call)}"
         name = call.operations[0].name
         if lacking:
-            return [self._missing(number, name, what, lacking, waiting)]
+            return [self._missing(number, name, what, lacking, waiting, here)]
         problem = self._not_known(what, here, waiting, number)
         begun_on = tuple(rank for rank in waiting if here[rank] == STARTED)
         idle = tuple(rank for rank in waiting if here[rank] == SCHEDULED)
@@ -267,6 +271,30 @@ class _Group:
             )
         return None
 
+    def _short_of_ended(self, proven: int) -> list[Finding]:
+        """Ranks without a call that ended on others, where that does not prove that all ranks made it (gloo)."""
+        last = max((calls.last for calls in self.ranks.values()), default=0)
+        lacking = tuple(rank for rank, calls in self.ranks.items() if self._lacks(rank, calls, last))
+        number = min((self.ranks[rank].last for rank in lacking), default=0) + 1
+        having = tuple(
+            rank for rank, calls in self.ranks.items()
+            if (place := calls.place(number)) is not None and calls.states[place] == ENDED
+        )  # fmt: skip
+        if not lacking or not having or number <= proven:
+            return []
+        lacking = tuple(rank for rank in lacking if self.ranks[rank].last < number)
+        first = self.ranks[having[0]]
+        call = self.job.calls[first.calls[first.place(number) or 0]]
+        text = (
+            f"{self.label}, call {number}, {in_words(call)}: it has ended on {self._names(having)}, and it is not "
+            f"recorded whether well or with an error; {self._names(lacking)} {verb(lacking, 'has', 'have')} not called "
+            "it: "
+            + "; ".join(self._last(rank) for rank in lacking[:_MOST_CLUSTERS])
+            + ". If it ended well, that dump was taken earlier."
+        )
+        name = call.operations[0].name
+        return [Finding("missing", self.label, number, name, text, waited_for=lacking, waiting=having)]
+
     def _proven(self, rank: RankCalls) -> int:
         """The highest number that ended on this rank and can end nowhere before all ranks have called it."""
         for place in range(len(rank.numbers) - 1, -1, -1):
@@ -283,7 +311,13 @@ class _Group:
         return rank in self.ranks and self.ranks[rank].last > number
 
     def _missing(
-        self, number: int, name: str, what: str, lacking: tuple[int, ...], waiting: tuple[int, ...]
+        self,
+        number: int,
+        name: str,
+        what: str,
+        lacking: tuple[int, ...],
+        waiting: tuple[int, ...],
+        here: dict[int, int],
     ) -> Finding:
         places = ((rank, self.ranks[rank].place(number)) for rank in waiting)
         states = sorted({STATES[self.ranks[rank].states[place]] for rank, place in places if place is not None})
@@ -291,6 +325,9 @@ class _Group:
         text += f"{self._names(lacking)} {verb(lacking, 'has', 'have')} not called it: "
         text += "; ".join(self._last(rank) for rank in lacking[:_MOST_CLUSTERS])
         text += f"; {len(lacking) - _MOST_CLUSTERS} more." if len(lacking) > _MOST_CLUSTERS else "."
+        if ENDED in here.values():
+            ended = self._names(rank for rank, state in here.items() if state == ENDED)
+            text += f" It has ended on {ended}, not recorded whether well; if so, that dump was taken earlier."
         if self.absent:
             text += f" {self._names(self.absent)} left no dump.".replace(" rank", " Rank", 1)
         return Finding("missing", self.label, number, name, text, waited_for=lacking, waiting=waiting)
@@ -307,13 +344,9 @@ class _Group:
         )
 
     def _elsewhere(self, rank: int) -> str:
-        for key, ranks in self.job.groups.items():
-            calls = ranks.get(rank)
-            if key == self.key or calls is None or calls.first_open is None:
-                continue
-            place = calls.first_open
-            name = self.job.calls[calls.calls[place]].operations[0].name
-            return f", and it is itself in call {calls.numbers[place]} of {self.job.label(key)}, {name}"
+        for key, number, name in self.stands.get(rank, ()):
+            if key != self.key:
+                return f", and it is itself in call {number} of {self.job.label(key)}, {name}"
         return ""
 
     def _note_short(self, proven: int) -> None:
@@ -342,7 +375,7 @@ class _Group:
         """Calls that ended on one rank, so that all have made them, and are open on another."""
         slow = [
             rank for rank, calls in self.ranks.items()
-            if (place := calls.place(proven)) is not None and calls.states[place] != DONE
+            if (place := calls.place(proven)) is not None and calls.states[place] < ENDED
         ]  # fmt: skip
         if slow:
             self.notes.append(f"call {proven} has ended on other ranks and was still open on {self._names(slow)}")

@@ -12,7 +12,7 @@ import numpy as np
 from coordsim.errors import InputError
 from coordsim.formats.flight_recorder.compare import GroupReport, compare
 from coordsim.formats.flight_recorder.findings import Finding
-from coordsim.formats.flight_recorder.job import DONE, Job, RankCalls
+from coordsim.formats.flight_recorder.job import Job, RankCalls
 from coordsim.formats.flight_recorder.operations import is_known
 from coordsim.formats.flight_recorder.reader import KNOWN_VERSIONS, MOST_ENTRIES, Dump, Entry, read_dump
 from coordsim.formats.flight_recorder.words import names_of, plural, ranks_in_words
@@ -244,4 +244,4 @@ def _by_rank(job: Job, group: str | None) -> list[dict[str, Any]]:
 
 
 def _last_done(calls: RankCalls) -> int | None:
-    return calls.last_done if DONE in calls.states else None
+    return calls.last_done or None

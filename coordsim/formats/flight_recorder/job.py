@@ -10,10 +10,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from coordsim.errors import InputError
 from coordsim.formats.flight_recorder.reader import Dump, Entry, Tensors, printable
 
-SCHEDULED, STARTED, DONE = range(3)
-STATES = ("scheduled", "started", "completed")
+MOST_GROUPS = 100_000
+"""Of a job: some kilobytes each."""
+SCHEDULED, STARTED, ENDED, DONE = range(4)
+"""Gloo's calls end, and it is not recorded whether well or with an error."""
+STATES = ("scheduled", "started", "ended", "completed")
 
 
 class Operation(NamedTuple):
@@ -87,13 +91,13 @@ class RankCalls:
     @property
     def last_done(self) -> int:
         """The highest number that ended; 0 where none did."""
-        place = self.states.rfind(DONE)
+        place = max(self.states.rfind(DONE), self.states.rfind(ENDED))
         return self.numbers[place] if place >= 0 else 0
 
     @property
     def first_open(self) -> int | None:
         """Place of the first call behind the last one that ended."""
-        place = self.states.rfind(DONE) + 1
+        place = max(self.states.rfind(DONE), self.states.rfind(ENDED)) + 1
         return place if place < len(self.states) else None
 
 
@@ -138,6 +142,9 @@ class Job:
         self.early |= dump.version_number <= (2, 4)
         self.sizes_in_part |= dump.version_number < (2, 4)
         for (key, description), entries in _by_group(dump).items():
+            if len(self.groups) >= MOST_GROUPS and key not in self.groups:
+                message = f"more than {MOST_GROUPS:,} process groups in the job"
+                raise InputError.one(str(dump.path), "process_group", key.name, message)
             self.descriptions[key] = self.descriptions.get(key) or description
             if key.members is not None and rank >= 0 and entries and rank not in key.members:
                 self.strangers.add(key)
@@ -159,14 +166,29 @@ class Job:
 
     def join_unknown(self) -> None:
         """Put calls of ranks that do not know a group's members to those of ranks that do, where one group fits."""
+        by_name: dict[str, list[Key]] = {}
+        for key in self.groups:
+            if key.members is not None:
+                by_name.setdefault(key.name, []).append(key)
         for key in [key for key in self.groups if key.members is None]:
-            others = [other for other in self.groups if other.name == key.name and other.members is not None]
+            others = by_name.get(key.name, [])
             for rank in list(self.groups[key]):
                 fits = [other for other in others if other.members is not None and rank in other.members]
                 if len(fits) == 1 and rank not in self.groups[fits[0]]:
                     self.groups[fits[0]][rank] = self.groups[key].pop(rank)
             if not self.groups[key]:
                 del self.groups[key]
+
+    def open_calls(self) -> dict[int, list[tuple[Key, int, str]]]:
+        """Rank -> its first open call (group, number, name) in each of the first two groups that have one."""
+        calls: dict[int, list[tuple[Key, int, str]]] = {}
+        for key, ranks in self.groups.items():
+            for rank, own in ranks.items():
+                place = own.first_open
+                if place is not None and len(calls.get(rank, ())) < 2:
+                    name = self.calls[own.calls[place]].operations[0].name
+                    calls.setdefault(rank, []).append((key, own.numbers[place], name))
+        return calls
 
     def _fold(self, entries: list[Entry], whole: bool, cut: bool) -> RankCalls:
         rank = RankCalls(whole=whole, cut=cut)
@@ -236,7 +258,9 @@ class Job:
 
 
 def _state(entry: Entry) -> int:
-    return DONE if entry.done else STARTED if entry.state == "started" else SCHEDULED
+    if entry.done:
+        return DONE if entry.state == "completed" else ENDED
+    return STARTED if entry.state == "started" else SCHEDULED
 
 
 def _by_group(dump: Dump) -> dict[tuple[Key, str], list[Entry]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from coordsim.formats.flight_recorder.findings import Finding
-from coordsim.formats.flight_recorder.job import DONE, STATES, Job, Key, Message, RankCalls
+from coordsim.formats.flight_recorder.job import ENDED, STATES, Job, Key, Message, RankCalls
 from coordsim.formats.flight_recorder.operations import tensors_in_words
 from coordsim.formats.flight_recorder.words import plural
 
@@ -46,7 +46,7 @@ def open_messages(job: Job, key: Key, ranks: dict[int, RankCalls], members: Sequ
 
 def _without_dump(job: Job, key: Key, ends: tuple[int, int], halves: list[Message]) -> Finding | None:
     """An open half whose peer left no dump, or one that does not go back far enough."""
-    first = next((message for message in halves if message.state != DONE), None)
+    first = next((message for message in halves if message.state < ENDED), None)
     if first is None:
         return None
     waits, other = ends if first.sent else ends[::-1]
@@ -73,8 +73,8 @@ def _channel(
     ``whole``: both buffers go back to the first call, so that counts can be compared: an open receive may have a send
     that ended early, because small messages are buffered.
     """
-    sends = [message for message in halves[0] if message.state != DONE]
-    receives = [message for message in halves[1] if message.state != DONE]
+    sends = [message for message in halves[0] if message.state < ENDED]
+    receives = [message for message in halves[1] if message.state < ENDED]
     surplus = len(halves[0]) - len(halves[1])
     if whole:
         sends = sends[-surplus:] if surplus > 0 and len(sends) > surplus else sends

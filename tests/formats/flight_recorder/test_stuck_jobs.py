@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,22 @@ def test_a_rank_that_never_arrives() -> None:
     assert (finding["kind"], finding["number"], finding["operation"]) == ("missing", 5, "gloo:barrier")
     assert (finding["waited_for"], finding["waiting"]) == ([2], [0, 1, 3])
     assert result.summary["behind"] == [2]
-    assert "the last call of rank 2 in this group is 4, gloo:all_reduce (completed)" in finding["text"]
+    assert "the last call of rank 2 in this group is 4, gloo:all_reduce (ended)" in finding["text"]
+
+
+def test_a_rank_that_never_arrives_when_the_others_timed_out(tmp_path: Path) -> None:
+    """Gloo retires a call that ended in an error as one that ended well."""
+    paths = []
+    for path in dumps(DATA / "never_arrived"):
+        dump = pickle.loads(path.read_bytes())
+        for entry in dump["entries"]:
+            entry["retired"] = True
+        paths.append(tmp_path / path.name)
+        paths[-1].write_bytes(pickle.dumps(dump, protocol=2))
+    result = import_dumps(paths)
+    (finding,) = result.summary["findings"]
+    assert (finding["kind"], finding["number"], result.summary["behind"]) == ("missing", 5, [2])
+    assert "it is not recorded whether well or with an error" in finding["text"]
 
 
 @pytest.mark.parametrize(

@@ -221,3 +221,12 @@ def test_a_hostile_pickle_is_one_error(data: bytes, said: str, tmp_path: Path) -
     path.write_bytes(data)
     with pytest.raises(InputError, match=said):
         import_dumps([path])
+
+
+def test_groups_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordsim.formats.flight_recorder.job.MOST_GROUPS", 2)
+    ranks = ranks_of(1, {str(number): ("", (0,)) for number in range(3)})
+    for group in ranks[0].groups:
+        ranks[0].call(group, "all_reduce", [1])
+    with pytest.raises(InputError, match="more than 2 process groups"):
+        import_dumps(written(tmp_path, ranks))
