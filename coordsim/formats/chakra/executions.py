@@ -217,7 +217,7 @@ def imported(first: Summary, others: Sequence[Other] = ()) -> Imported:
         "backend": first.backend,
         "iterations": len(first.iterations) if many else None,
         "iterations_told_by": first.told_by,
-        "backward_passes_per_iteration": last.passes or None,
+        "passes_per_iteration": last.passes or None,
         "collectives": dict(first.collectives.most_common(_MOST_NAMED)),
         "collectives_per_iteration": dict(Counter(call.kind for call in last.calls).most_common(_MOST_NAMED)) if many
         else None,
@@ -274,7 +274,11 @@ def _ranks_of_files(paths: Sequence[Path]) -> int | None:
 
 def _add_reasons(unknown: dict[str, str], first: Summary, others: Sequence[Other]) -> None:
     """Add what is to be known of how the figures came about."""
-    if first.schema is not None and first.schema not in SCHEMAS:
+    if first.backend is None:
+        unknown["backend"] = "no description of process groups and no operation in it names a backend"
+    if first.schema is None:
+        unknown["schema"] = "no version of the schema is noted in it"
+    elif first.schema not in SCHEMAS:
         unknown["schema"] = f"schema {first.schema!r} is not known here; it was read as the others are"
     if first.told_by is None:
         unknown["iterations"] = "no ProfilerStep, optimizer step or zero_grad is in it: it counts as one iteration"

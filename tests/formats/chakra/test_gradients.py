@@ -22,7 +22,7 @@ def of(trace: Trace, tmp_path: Path, *keys: str) -> list[Any]:
 
 
 SIZE = ("gradients", "gradient_bytes")
-ITERATIONS = ("iterations", "iterations_told_by", "backward_passes_per_iteration")
+ITERATIONS = ("iterations", "iterations_told_by", "passes_per_iteration")
 
 
 def test_three_steps_have_the_gradients_of_one() -> None:
@@ -64,7 +64,7 @@ def test_without_any_mark_a_backward_pass_is_an_iteration() -> None:
 
 def test_equal_checkpointed_blocks_are_not_passes() -> None:
     found = import_executions([DATA / "checkpointed.json.gz"])
-    assert found.summary["backward_passes_per_iteration"] == 1
+    assert found.summary["passes_per_iteration"] == 1
     assert found.workload_csv is not None
     assert found.workload_csv.count(",64,") == 3
 
