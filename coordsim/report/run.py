@@ -108,11 +108,13 @@ def _messages(facts: dict[str, Any]) -> str:
     if found["bytes_median"] is None:
         return f"{told}, of unknown size"
     total = found["bytes_per_step"]
-    in_all = "some of unknown size" if total is None else f"{text.size(total)} in all"
+    in_all = "others of unknown size" if total is None else f"{text.size(total)} in all"
+    if total is None:
+        told += ", those of known size"
     sizes = f"{text.size(found['bytes_min'])} to {text.size(found['bytes_max'])}, median "
     if found["bytes_min"] == found["bytes_max"]:
         sizes = "each of "
-    return f"{told}, {sizes}{text.size(found['bytes_median'])}; {in_all}"
+    return f"{told}{' ' if total is None else ', '}{sizes}{text.size(found['bytes_median'])}; {in_all}"
 
 
 def _control(facts: dict[str, Any]) -> str:

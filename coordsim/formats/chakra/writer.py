@@ -67,6 +67,9 @@ def simulated_workload(trace: Trace, wanted: Iterable[int]) -> Workload:
         first, behind = np.searchsorted(trace.responses["end_ns"], [at, ends[step]], side="right").tolist()
         collectives = []
         for number, row in enumerate(range(first, behind)):
+            if table["bytes"][row] < 0:  # of unknown size
+                found.skipped += 1
+                continue
             ready = max(min(table["launch_ns"][row], until), at)
             name = f"response {number} of {table['units'][row]} tensors"
             collectives.append(Collective(
