@@ -133,9 +133,8 @@ class _Reader:
         if self._text.next_character() == "[":
             from coordsim.formats.shared.json_text import _elements
 
-            yield from (("traceEvents", event) for event in _elements(self._text))
-            return
-        yield from members(self._text, frozenset({"traceEvents"}))
+            return (("traceEvents", event) for event in _elements(self._text))
+        return members(self._text, frozenset({"traceEvents"}))
 
     def _rebase(self, base_ns: int) -> None:
         """Kineto writes ``baseTimeNanoseconds`` before the events; tools that rewrite traces put it behind them."""
@@ -185,12 +184,12 @@ class _Reader:
                 self._named(event)
             return
         name, category = event.get("name"), event.get("cat")
-        if type(name) is not str:
-            return
-        name = name[:_LONGEST_NAME]
+        if type(name) is not str or name.startswith("aten::"):
+            return  # most events are operators that tell nothing of a step
         kind = category.lower() if type(category) is str else None
         if kind in _PASSED_OVER:
             return
+        name = name[:_LONGEST_NAME]
         if kind in _HOST:
             if _INTERESTING.match(name):
                 self._host(event, name)
