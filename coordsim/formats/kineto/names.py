@@ -28,7 +28,7 @@ _BACKEND = re.compile(r"([a-z]*ccl[a-z]{0,4}[0-9]{0,2}|gloo|mpi|ucc):{1,2}(\w.*)
 _OTHER_BACKEND = re.compile(
     r"([a-z][a-z0-9_]{1,15}):(_?(?:all_?reduce|all_?gather|reduce_?scatter|all_?to_?all|broadcast)\w*)"
 )
-_DISPATCHED = re.compile(r"(?:c10d|_c10d_functional|c10d_functional)::(\w+)")
+_DISPATCHED = re.compile(r"_?c10d\w{0,30}::(\w+)")
 _KERNEL = re.compile(
     r"(?:void )?(?:[\w() ]{1,40}::){0,4}_?(?:nccl|rccl|hccl|xccl|oneccl|mccl|msccl|hcom_)", re.IGNORECASE
 )

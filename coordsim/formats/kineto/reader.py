@@ -9,11 +9,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
 from coordsim.errors import InputError
+from coordsim.formats.kineto.fields import (
+    LONGEST_US,
+    MOST_RANKS,
+    args_of,
+    decimal_ns,
+    external_of,
+    group_of,
+    ranks_of,
+    whole_of,
+)
 from coordsim.formats.kineto.names import (
     dispatched,
     is_kernel,
@@ -28,9 +37,7 @@ from coordsim.formats.kineto.raw import (
     OPERATOR,
     SINCE_1970_NS,
     TITLE,
-    UNGROUPED,
     Gradient,
-    Group,
     Kernel,
     Mark,
     Process,
@@ -46,9 +53,11 @@ from coordsim.formats.shared.torch_types import TYPES, numel_of
 EXPECTED = "expected a trace of PyTorch's profiler: an object with traceEvents"
 MOST_KEPT = 1 << 20
 """Collectives, gradients and marks of one file, and collectives of all files; a longer recording has to be split."""
-_MOST_RANKS = 1 << 20
 _MOST_PROCESSES = 1 << 12
-_LONGEST_US = 9e15
+_MOST_THREADS = 1 << 16
+_MOST_NAMES = 1000
+_LONGEST_NAME = 160
+"""Of a name that is looked at; kernels' end in their template arguments."""
 _EVALUATE = "autograd::engine::evaluate_function: "
 _ACCUMULATE = "torch::autograd::AccumulateGrad"
 _STEP = re.compile(r"ProfilerStep#([0-9]{1,12})")
@@ -124,9 +133,8 @@ class _Reader:
         if self._text.next_character() == "[":
             from coordsim.formats.shared.json_text import _elements
 
-            yield from (("traceEvents", event) for event in _elements(self._text))
-            return
-        yield from members(self._text, frozenset({"traceEvents"}))
+            return (("traceEvents", event) for event in _elements(self._text))
+        return members(self._text, frozenset({"traceEvents"}))
 
     def _rebase(self, base_ns: int) -> None:
         """Kineto writes ``baseTimeNanoseconds`` before the events; tools that rewrite traces put it behind them."""
@@ -137,7 +145,7 @@ class _Reader:
 
     def _named(self, event: dict[str, Any]) -> None:
         """``RANK 3 - CPU``: how tools that join ranks call a process."""
-        said = _args(event).get("name")
+        said = args_of(event).get("name")
         if isinstance(said, str) and (match := _RANK.search(said[:200])):
             self._ranks_by_pid[str(event.get("pid"))[:40]] = int(match[1])
 
@@ -150,9 +158,9 @@ class _Reader:
         numbers: dict[str, int | None] = {}
         for key in ("rank", "world_size"):
             number = value.get(key)
-            if isinstance(number, str) and number.isdigit() and len(number) < 8:
+            if isinstance(number, str) and len(number) < 8 and number.isascii() and number.isdecimal():
                 number = int(number)
-            if number is not None and (type(number) is not int or not 0 <= number <= _MOST_RANKS):
+            if number is not None and (type(number) is not int or not 0 <= number <= MOST_RANKS):
                 raise InputError.one(self._where, f"{where}.{key}", str(number)[:40], "is no number of a rank")
             numbers[key] = number
         trace = self._trace
@@ -163,7 +171,7 @@ class _Reader:
             trace.group_count = len(groups)
             trace.groups = {}
             for one in groups:
-                ranks = _ranks(one.get("ranks")) if isinstance(one, dict) else None
+                ranks = ranks_of(one.get("ranks")) if isinstance(one, dict) else None
                 if ranks is not None:
                     trace.groups[str(one.get("pg_name"))[:80]] = ranks
 
@@ -176,11 +184,12 @@ class _Reader:
                 self._named(event)
             return
         name, category = event.get("name"), event.get("cat")
-        if type(name) is not str:
-            return
+        if type(name) is not str or name.startswith("aten::"):
+            return  # most events are operators that tell nothing of a step
         kind = category.lower() if type(category) is str else None
         if kind in _PASSED_OVER:
             return
+        name = name[:_LONGEST_NAME]
         if kind in _HOST:
             if _INTERESTING.match(name):
                 self._host(event, name)
@@ -195,7 +204,7 @@ class _Reader:
             self._kernel(event, name)
         elif kind in _DEVICE:
             if looks_like_communication(name):
-                self._trace.not_read[name.removeprefix("void ").partition("<")[0][:60]] += 1
+                self._leave_out(name.removeprefix("void ").partition("<")[0][:60])
         elif kind is None and _INTERESTING.match(name):
             self._host(event, name)
 
@@ -251,7 +260,7 @@ class _Reader:
         span = self._span(event)
         if span is None:
             return
-        owner, args = self._owner(event), _args(event)
+        owner, args = self._owner(event), args_of(event)
         if not (owner.nodes.evaluated and _ACCUMULATE in owner.nodes.names):
             self._use_room()
             owner.nodes.add(span, f"{_ACCUMULATE} alone")
@@ -262,7 +271,7 @@ class _Reader:
         if kind is not None and numel_of(dims[0]) is not None:
             self._keep(owner.gradients, Gradient(span.end_ns, tuple(dims[0]), kind[0]))
         else:
-            self._trace.not_read["gradients without a shape, as sparse ones are"] += 1
+            self._leave_out("gradients without a shape, as sparse ones are")
 
     # Calls.
 
@@ -270,13 +279,13 @@ class _Reader:
         operation = operation_of(operator)
         if operation is None:
             if "wait" not in operator:
-                self._trace.not_read[name[:80]] += 1
+                self._leave_out(name[:80])
             return
-        args = _args(event)
+        args = args_of(event)
         self._record(event, OPERATOR, operation, "", args, from_shapes(args, operator))
 
     def _metadata(self, event: dict[str, Any]) -> None:
-        args = _args(event)
+        args = args_of(event)
         name = args.get("Collective name")
         operation = operation_of(name) if isinstance(name, str) else None
         if isinstance(name, str) and operation is None:
@@ -290,9 +299,9 @@ class _Reader:
         title = title_of(name)
         if title is None or title.operation is None:
             if looks_like_communication(name) or title is not None:
-                self._trace.not_read[name[:80]] += 1
+                self._leave_out(name[:80])
             return
-        args = _args(event)
+        args = args_of(event)
         self._record(event, TITLE, title.operation, title.backend, args, from_shapes(args, None))
 
     def _record(
@@ -302,7 +311,7 @@ class _Reader:
         if span is not None:
             thread = self._thread(event)
             self._keep(self._owner(event).records, Record(
-                thread, *span, kind, operation, backend, known, _external(args), _group(args),
+                thread, *span, kind, operation, backend, known, external_of(args), group_of(args),
             ))  # fmt: skip
 
     # The device.
@@ -310,7 +319,7 @@ class _Reader:
     def _launch(self, event: dict[str, Any], name: str) -> None:
         if "aunch" not in name and "mtia" not in str(event.get("cat")):
             return
-        correlation = _whole(_args(event).get("correlation"))
+        correlation = whole_of(args_of(event).get("correlation"))
         at_ns = self._ns(event.get("ts"))
         if correlation is not None and at_ns is not None:
             self._owner(event).launches.add(correlation, at_ns, self._thread(event))
@@ -319,15 +328,15 @@ class _Reader:
         span = self._span(event)
         if span is None:
             return
-        args = _args(event)
+        args = args_of(event)
         called = args.get("Collective name")
         operation = operation_of(called) if isinstance(called, str) else None
         kernel = Kernel(
             *span, name.partition("(")[0][:80], operation or kernel_operation(name), str(event.get("pid"))[:40],
-            str(event.get("tid"))[:40], _whole(args.get("correlation")), _external(args),
-            from_metadata(args) if "dtype" in args else NOTHING, _group(args),
+            str(event.get("tid"))[:40], whole_of(args.get("correlation")), external_of(args),
+            from_metadata(args) if "dtype" in args else NOTHING, group_of(args),
         )  # fmt: skip
-        rank = _whole(args.get("rank"))
+        rank = whole_of(args.get("rank"))
         self._use_room()
         owner = self._by_key.get(("rank", rank)) if rank is not None else self._process
         self._stray.append((owner, kernel))
@@ -364,7 +373,7 @@ class _Reader:
 
     def _owner(self, event: dict[str, Any]) -> Process:
         args = event.get("args")
-        rank = _whole(args.get("rank")) if isinstance(args, dict) and "rank" in args else None
+        rank = whole_of(args.get("rank")) if isinstance(args, dict) and "rank" in args else None
         key: Any = ("rank", rank) if rank is not None else event.get("pid")
         try:
             process = self._by_key.get(key)
@@ -380,7 +389,10 @@ class _Reader:
 
     def _thread(self, event: dict[str, Any]) -> int:
         key = (str(event.get("pid"))[:40], str(event.get("tid"))[:40])
-        return self._trace.threads.setdefault(key, len(self._trace.threads))
+        threads = self._trace.threads
+        if len(threads) >= _MOST_THREADS:
+            return threads.get(key, -1)
+        return threads.setdefault(key, len(threads))
 
     def _mark(self, event: dict[str, Any], name: str, number: int) -> Mark:
         """A step: the one event without whose times nothing can be said."""
@@ -395,7 +407,7 @@ class _Reader:
     def _span(self, event: dict[str, Any]) -> Span | None:
         begin, length = self._ns(event.get("ts")), self._length(event.get("dur"))
         if begin is None or length is None:
-            self._trace.not_read['events without a time as "ts" or "dur"'] += 1
+            self._leave_out('events without a time as "ts" or "dur"')
             return None
         return Span(begin, begin + length)
 
@@ -403,24 +415,28 @@ class _Reader:
         """A time in us, a number or text, as ns on the file's clock."""
         kind = type(value)
         ns: int | None = None
-        if (kind is float or kind is int) and -_LONGEST_US < value < _LONGEST_US:
+        if (kind is float or kind is int) and -LONGEST_US < value < LONGEST_US:
             ns = round(value * 1000)
         elif kind is str and len(value) < 40:
-            ns = _decimal_ns(value)
+            ns = decimal_ns(value)
         return ns if ns is None or ns >= SINCE_1970_NS else ns + self._base_ns
 
     def _length(self, value: Any) -> int | None:
         """A duration in us as ns; one below 0, as old versions write, is 0."""
         kind = type(value)
         ns: int | None = None
-        if (kind is float or kind is int) and -_LONGEST_US < value < _LONGEST_US:
+        if (kind is float or kind is int) and -LONGEST_US < value < LONGEST_US:
             ns = round(value * 1000)
         elif kind is str and len(value) < 40:
-            ns = _decimal_ns(value)
+            ns = decimal_ns(value)
         if ns is not None and ns < 0:
-            self._trace.not_read["durations below 0, read as 0"] += 1
+            self._leave_out("durations below 0, read as 0")
             return 0
         return ns
+
+    def _leave_out(self, what: str) -> None:
+        known = self._trace.not_read
+        known[what if what in known or len(known) < _MOST_NAMES else "under further names"] += 1
 
     def _keep(self, into: list[Any], what: Any) -> None:
         self._use_room()
@@ -434,63 +450,6 @@ class _Reader:
     def _wrong(self, value: Any, message: str) -> NoReturn:
         place = f"traceEvents[{self._trace.events - 1}]"
         raise InputError.one(self._where, place, str(value)[:80], message)
-
-
-_NO_ARGS: dict[str, Any] = {}
-_LIST = re.compile(r"\[\s*[0-9]+(?:\s*,\s*[0-9]+)*\s*\]")
-_DECIMAL = re.compile(r"\s*(-?)([0-9]{1,16})(?:\.([0-9]{0,20}))?\s*")
-
-
-def _decimal_ns(text: str) -> int | None:
-    match = _DECIMAL.fullmatch(text)
-    if not match or int(match[2]) >= _LONGEST_US:
-        return None
-    ns = int(match[2]) * 1000 + int(((match[3] or "") + "000")[:3])
-    return -ns if match[1] else ns
-
-
-def _args(event: dict[str, Any]) -> dict[str, Any]:
-    args = event.get("args")
-    return args if isinstance(args, dict) else _NO_ARGS
-
-
-def _whole(value: Any) -> int | None:
-    if isinstance(value, str) and value.isdigit() and len(value) < 19:
-        value = int(value)
-    return value if type(value) is int and 0 <= value < 1 << 63 else None
-
-
-def _external(args: dict[str, Any]) -> int | None:
-    return _whole(args.get("External id", args.get("external id")))
-
-
-def _group(args: dict[str, Any]) -> Group:
-    if "Process Group Name" not in args and "Group size" not in args and "Seq" not in args:
-        return UNGROUPED
-    name = args.get("Process Group Name")
-    size = _whole(args.get("Group size"))
-    return Group(
-        name[:80] if isinstance(name, str) else "", size if size and size <= _MOST_RANKS else None,
-        _ranks(args.get("Process Group Ranks")), _whole(args.get("Seq")),
-    )  # fmt: skip
-
-
-@lru_cache(maxsize=256)
-def _ranks_of_text(text: str) -> tuple[int, ...] | None:
-    if not _LIST.fullmatch(text):
-        return None
-    return _ranks([int(number) for number in text.strip("[] ").split(",") if len(number) < 12])
-
-
-def _ranks(value: Any) -> tuple[int, ...] | None:
-    """A group's ranks, from a list or its text; None for a shortened one (``[0, 1, ...]``)."""
-    if isinstance(value, str):
-        return _ranks_of_text(value)
-    if not isinstance(value, list) or not value:
-        return None
-    if not all(type(rank) is int and 0 <= rank <= _MOST_RANKS for rank in value):
-        return None
-    return tuple(value)
 
 
 def launch_flows(path: Path, trace: RawTrace, process: Process) -> dict[int, tuple[int, int]]:

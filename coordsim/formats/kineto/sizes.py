@@ -111,7 +111,7 @@ def size_of(operation: str | None, known: Elements, group_size: int | None) -> t
 
 
 def _count(value: Any) -> int | None:
-    if isinstance(value, str) and value.isdigit() and len(value) < 16:
+    if isinstance(value, str) and len(value) < 16 and value.isascii() and value.isdecimal():
         value = int(value)
     return value if type(value) is int and 0 <= value < _LARGEST else None
 

@@ -66,6 +66,29 @@ def test_arrays_nested_without_end_are_one_error(nested: str, tmp_path: Path) ->
     assert peak < 20_000_000
 
 
+def test_names_threads_and_ids_without_end_do_not_fill_the_memory(tmp_path: Path) -> None:
+    kinds = ("nccl:x", "nccl:all_reduce", "multimem_all_reduce")
+    events = [event("user_annotation" if place % 3 < 2 else "kernel", f"{kinds[place % 3]}{place}" + "z" * 2000, 5.0,
+                    tid=f"t{place}") for place in range(6000)]  # fmt: skip
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(trace([step(1, 0.0), *events])))
+    del events
+    tracemalloc.start()
+    found = import_traces([path])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16_000_000
+    assert len(found.summary["not_read"]) <= 12
+    assert found.summary["collectives_per_step"] == 2000
+
+
+@pytest.mark.parametrize("digits", ["\u00b2", "\u0663", "1_0", " 7"])
+def test_digits_of_other_alphabets_are_no_numbers(digits: str, tmp_path: Path) -> None:
+    events = [step(1, 0.0), event("cpu_op", "record_param_comms", 50.0, Collective_name="allreduce", dtype="Float",
+                                  In_msg_nelems=digits, Seq=digits, External_id=digits)]  # fmt: skip
+    assert read(tmp_path / "t.json", trace(events)).summary["bytes_per_step"] is None
+
+
 def test_a_file_of_step_marks_at_one_time_is_one_error(tmp_path: Path) -> None:
     events = [step(3, 0.0), step(4, 10.0)]
     with pytest.raises(InputError, match="marks step 4 inside another"):
