@@ -41,6 +41,7 @@ def write_run(path: Path, trace: Trace, facts: dict[str, Any], streams: Path | N
         manifest = {
             **facts, "schema": SCHEMA, "blocking": trace.blocking, "trace_sha256": trace.digest(),
             **({"missing_parts": sorted(trace.missing)} if trace.missing else {}),
+            **({"own_parts": list(trace.own)} if trace.own else {}),
         }  # fmt: skip
         (fresh / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
         if streams is not None:
@@ -69,6 +70,8 @@ def _write_columns(path: Path, trace: Trace) -> None:
         for table, names in _TABLES.items():
             for name in names:
                 put(f"{table}.{name}", getattr(trace, table)[name])
+        for name, column in trace.own.items():
+            put(f"own.{name}", column)
 
 
 def _replace(path: Path, fresh: Path) -> None:
@@ -106,10 +109,11 @@ def read_run(path: Path) -> tuple[Trace, dict[str, Any]]:
                 table: {name: stored[f"{table}.{name}"] for name in names} for table, names in _TABLES.items()
             }
             blocking = bool(stored["blocking"])
+            own: dict[str, Int64] = {name: stored[f"own.{name}"] for name in manifest.get("own_parts", ())}
     except Exception as error:  # a damaged archive raises BadZipFile, zlib.error, RuntimeError, struct.error...
         raise InputError.one(str(path / "trace.npz"), "", None, f"damaged: {error}") from error
     missing = frozenset(map(str, manifest.get("missing_parts", ())))
-    trace = Trace(tables["cycles"], tables["responses"], tables["steps"], blocking, missing)
+    trace = Trace(tables["cycles"], tables["responses"], tables["steps"], blocking, missing, own)
     if blocking is not manifest.get("blocking"):
         raise InputError.one(str(manifest_path), "blocking", manifest.get("blocking"), f"trace.npz says {blocking}")
     if trace.digest() != manifest.get("trace_sha256"):

@@ -171,7 +171,7 @@ def test_on_a_gpu_ends_are_null_and_said_to_be(tmp_path: Path) -> None:
         written.mark("step", step * MS + 100)
     written.close()
     trace, facts = merged_run(read_folder(tmp_path))
-    assert trace.missing == {"fusion_copy", "exposed_collective"}
+    assert trace.missing == {"straggler_wait", "fusion_copy", "exposed_collective"}
     assert (sum(breakdown(trace).values()) == step_times(trace)).all()
     summary = run_summary(trace, facts)
     assert summary["breakdown_s"]["exposed_collective"] is None

@@ -96,8 +96,9 @@ class RankEvents:
         ]
 
     def _behind(self, kind: str, track: Track, name: str, begin_ns: int, end_ns: int, step: int) -> Event:
-        """A slice that begins no earlier than the last one of its track ended: a fast rank may be a step ahead."""
-        begin = max(begin_ns, self._until.get(track, begin_ns))
+        """A slice that begins no earlier than the last one of its track ended, nor than the trace: a fast rank may be a
+        step ahead."""
+        begin = max(begin_ns, self._until.get(track, 0))
         self._until[track] = max(begin, end_ns)
         return slice_of(kind, track, name, begin, end_ns, step=step)
 

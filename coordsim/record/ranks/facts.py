@@ -21,7 +21,12 @@ _WHY = {
     "forward": "nobody marked where backward begins: its time is part of backward",
     "fusion_copy": "on a GPU the loop goes on before copies end: their time is part of exposed_collective",
 }
+_WHY_SPANS = {
+    "input_stall": "no DataLoader was seen: what makes the samples is part of between steps",
+    "straggler_wait": "on a GPU nobody saw when collectives ended: waits are part of what the host did meanwhile",
+}
 _WHY_NOT_NEGOTIATED = _WHY | {
+    "straggler_wait": _WHY_SPANS["straggler_wait"],
     "fusion_copy": "nobody saw when buckets were filled: its time is part of what comes after",
     "exposed_collective": "nobody saw when collectives ended (on a GPU, or a reduction of DDP's that no hook can "
     "stand in for): its time is part of optimizer",
@@ -40,6 +45,8 @@ def facts_of(
     }
     negotiated = control_plane(records[0]) != NOT_NEGOTIATED
     why = _WHY if negotiated else _WHY_NOT_NEGOTIATED
+    if any(step.spans for record in records for step in record.steps):
+        why = why | _WHY_SPANS
     return {
         "source": "real run", "ranks": head["ranks"], "job": head.get("job"), "settings": head.get("settings"),
         "control_plane": control_plane(records[0]), "first_step": steps.start,
