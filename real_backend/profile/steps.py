@@ -13,7 +13,7 @@ from typing import Any
 from coordsim.protocol.messages import Op
 from coordsim.record.ranks.format import NULL, RESPONSE, STEP, Block, block
 from real_backend.life.clocks import Offset
-from real_backend.stream import Parameter, RankStream
+from real_backend.stream import Parameter, RankStream, StepTold
 
 MAX_BYTES = 256 << 20
 
@@ -44,6 +44,7 @@ class _Step:
     start_ns: int = NULL
     forward_end_ns: int = NULL
     end_ns: int = NULL
+    told: StepTold | None = None
     ready: dict[Parameter, int] = field(default_factory=dict)
     collectives: list[Collective] = field(default_factory=list)
 
@@ -70,8 +71,8 @@ class StepRecorder:
         """Ended, of which a collective's end is not known yet."""
         self._over = False
 
-    def mark(self, what: str, now_ns: int) -> None:
-        """"forward" or "backward" begins, or "step" ends."""
+    def mark(self, what: str, now_ns: int, told: StepTold | None = None) -> None:
+        """"forward" or "backward" begins, or "step" ends; ``told``: with "step", what else is known of it."""
         with self._lock:
             if self._over:
                 return
@@ -81,7 +82,7 @@ class StepRecorder:
             elif what == "backward":
                 step.forward_end_ns = now_ns
             elif step.ready:
-                step.end_ns = now_ns
+                step.end_ns, step.told = now_ns, told
                 self._ended.append(step)
                 self._step = _Step(step.number + 1)
             self._settle()
@@ -122,6 +123,8 @@ class StepRecorder:
     def _write(self, step: _Step) -> None:
         stream = self._stream
         stream.ready(step.number, list(step.ready.items()))
+        if step.told is not None:
+            stream.step_details(step.number, step.told)
         for place, each in enumerate(step.collectives):
             ids = [stream.parameter(parameter) for parameter in each.parameters]
             begin_ns = each.asked_ns
