@@ -34,6 +34,14 @@ def nobody(facts: dict[str, Any], tied: bool, unsure_rank: int | None, unsure: L
     return f"nobody: no rank is last by more, and more often, than noise explains; {seen}"
 
 
+def shared(rank: int, late: Late) -> str:
+    """Why a rank that comes last too often is not named: its cores are shared."""
+    return (
+        f"nobody for certain: rank {rank:,} is {amount(late.median_ns / 1e9)} slower a step, which sharing its cores "
+        "with other work explains; give each rank a core of its own to see more"
+    )
+
+
 def amount(seconds: float) -> str:
     """``5.2 ms``, ``201 ms``: for a sentence."""
     scale, unit = _unit(seconds)

@@ -26,7 +26,7 @@ import numpy as np
 from coordsim.errors import InputError
 from coordsim.record.ranks.facts import NOT_NEGOTIATED, clock_offset, control_plane, facts_of
 from coordsim.record.ranks.format import NULL
-from coordsim.record.ranks.own import OwnStep, last_ready, own_steps
+from coordsim.record.ranks.own import OwnStep, ends_known, last_ready, own_steps
 from coordsim.record.ranks.reader import CycleRecord, RankRecord, ResponseRecord, SpanKind, StepRecord, read_folder
 from coordsim.record.ranks.split import columns, stated
 from coordsim.record.trace import CycleRow, Trace, TraceWriter, wake_hash
@@ -95,7 +95,7 @@ class _Merge:
         self._by_step = [{step.step: step for step in record.steps} for record in records]
         self._negotiated = control_plane(records[0]) != NOT_NEGOTIATED
         self._missing = self._unmarked()
-        self._timed = self._negotiated or self._ends_known()
+        self._timed = self._negotiated or ends_known(records, steps)
         self._own = [own_steps(record, self._timed) for record in records]
         self._stated = stated(records, self._own, steps)
         self._base = self._begin()
@@ -104,17 +104,6 @@ class _Merge:
         """By step: when its last response ended."""
         self._ours: dict[tuple[int, int], int] = {}
         """(cycle, place) of a response -> when it ended on the stated rank."""
-
-    def _ends_known(self) -> bool:
-        """Whether every step has collectives, and every rank with details saw the end of each of them."""
-        of_steps: set[int] = set()
-        for record in self._detailed:
-            for each in record.responses:
-                if each.step in self._steps:
-                    of_steps.add(each.step)
-                    if each.end_ns == NULL:
-                        return False
-        return of_steps >= set(self._steps)
 
     @property
     def _stated_rank(self) -> int:

@@ -12,7 +12,7 @@ Records without spans (schemas 1 and 2) have the marks of one pass; those are ta
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -106,6 +106,18 @@ def last_ready(step: OwnStep) -> int:
     if step.record.last_submit_ns != NULL:
         return step.record.last_submit_ns
     return max((span.end_ns for span in step.record.spans if span.kind == SpanKind.BACKWARD), default=step.end_ns)
+
+
+def ends_known(records: Sequence[RankRecord], steps: Collection[int]) -> bool:
+    """Whether every one of ``steps`` has collectives, and every rank with details saw the end of each of them."""
+    seen: set[int] = set()
+    for record in records:
+        for each in record.responses if record.head.get("detailed") else ():
+            if each.step in steps:
+                seen.add(each.step)
+                if each.end_ns == NULL:
+                    return False
+    return seen >= set(steps)
 
 
 def own_steps(record: RankRecord, timed: bool = True) -> dict[int, OwnStep]:
