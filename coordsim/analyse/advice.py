@@ -27,6 +27,7 @@ from coordsim.analyse.replay import (
 from coordsim.record.breakdown import CONTROL_PARTS, breakdown
 from coordsim.record.ranks.facts import NOT_NEGOTIATED, control_plane, gathers
 from coordsim.record.ranks.merge import Merged
+from coordsim.record.ranks.own import OWN_PARTS
 
 LEAST_STEPS = 5
 WORTH_CHANGING = 0.005
@@ -35,6 +36,8 @@ BESIDE_LARGEST = 1 / 3
 """A change that is not about the largest part must save this share of it."""
 FAVOURED = 1.25
 """By so much a change must save more than one about the largest part to be recommended instead."""
+HIDDEN = 0.7
+"""A late rank's saving below this share of the straggler wait is explained."""
 FEW_STEPS = 3
 """When so few steps hold more than half of a saving, they are named."""
 _DRAWS = 2_000
@@ -85,6 +88,8 @@ def advice(merged: Merged, stragglers: Mapping[str, Any]) -> dict[str, Any]:
         least = WORTH_CHANGING if _concerns(about, largest["part"]) else largest["share"] * BESIDE_LARGEST
         if each["saves_low"] > 0 and each["saves"] >= max(least, WORTH_CHANGING):
             candidate = {"change": change, "about": about, **each, "largest": largest}
+            if about == LATE and largest["part"] == "straggler_wait" and each["saves"] < HIDDEN * largest["share"]:
+                candidate["why"] += "; the rest of the wait is for reductions that run meanwhile, or for other ranks"
             if best is None or _weight(candidate) > _weight(best):
                 best = candidate
     if best is not None:
@@ -153,7 +158,7 @@ def _of_late(replay: Replay, each: Mapping[str, Any], named: Collection[int]) ->
     if not places or len(late) == len(replay.ranks):
         return None
     told = each["onset"]["parts"]
-    parts = [one["part"] for one in told if one["excess_s"] > 0] if told else list(replay.steps[0].ranks[0].before._fields)
+    parts = [one["part"] for one in told if one["excess_s"] > 0] if told else OWN_PARTS
     return together([like_the_others(place, parts, late) for place in places])
 
 

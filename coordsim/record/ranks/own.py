@@ -56,6 +56,16 @@ class Wait(NamedTuple):
     """Whether parameters are gathered, not gradients reduced."""
 
 
+class Piece(NamedTuple):
+    """A stretch of a step that belongs to one part; ns of the rank's clock."""
+
+    part: str
+    kind: int
+    """Of the span; 0 outside of all."""
+    begin_ns: int
+    end_ns: int
+
+
 @dataclass(frozen=True)
 class OwnStep:
     """One step of one rank; times are ns of its own clock."""
@@ -76,6 +86,8 @@ class OwnStep:
     checkpoint_ns: int
     passes: int
     """Backward passes."""
+    pieces: tuple[Piece, ...]
+    """The main thread's time in order, waits not cut out."""
 
     @property
     def work(self) -> Work:
@@ -99,6 +111,17 @@ class OwnStep:
 def add(one: Work, other: Work) -> Work:
     """The parts of both together."""
     return Work(*(left + right for left, right in zip(one, other, strict=True)))
+
+
+def shown_pieces(step: OwnStep) -> Iterator[tuple[str, int, int]]:
+    """(name, begin, end) of a rank's own work and its waits, in order and without a gap; ns of its clock."""
+    cut = sorted([*step.waits, *([Wait(*step.tail, -1)] if step.tail is not None else [])])
+    found = [(wait.begin_ns, wait.end_ns, "wait in a gather" if wait.gather else "wait") for wait in cut]
+    for piece in step.pieces:
+        name = piece.part.replace("_", " ")
+        found += [(since, until, name) for since, until in _without(piece.begin_ns, piece.end_ns, cut)]
+    for begin, end, name in sorted(found):
+        yield name, begin, end
 
 
 def last_ready(step: OwnStep) -> int:
@@ -176,7 +199,7 @@ def _own(step: StepRecord, begin: int, end: int, calls: Sequence[Wait], timed: b
     passes = len({span.place for span in step.spans if span.kind == SpanKind.BACKWARD}) or 1
     return OwnStep(
         step, begin, end, Work(**sums[True]), Work(**sums[False]), tail, waits, details[SpanKind.EVALUATION],
-        details[SpanKind.CHECKPOINT], passes,
+        details[SpanKind.CHECKPOINT], passes, tuple(pieces),
     )  # fmt: skip
 
 
@@ -197,14 +220,6 @@ def _marked(step: StepRecord, begin: int, end: int, timed: bool) -> tuple[Span, 
     return tuple(found)
 
 
-class _Piece(NamedTuple):
-    part: str
-    kind: int
-    """Of the span; 0 outside of all."""
-    begin_ns: int
-    end_ns: int
-
-
 _PART = {
     SpanKind.INPUT: "input_stall", SpanKind.FORWARD: "forward", SpanKind.BACKWARD: "backward",
     SpanKind.OPTIMIZER: "optimizer", SpanKind.OPTIMIZER_SKIPPED: "optimizer", SpanKind.EVALUATION: "between_steps",
@@ -214,21 +229,21 @@ _OPTIMIZERS = (SpanKind.OPTIMIZER, SpanKind.OPTIMIZER_SKIPPED)
 _PASS = (SpanKind.FORWARD, SpanKind.BACKWARD)
 
 
-def _pieces(spans: Sequence[Span], begin: int, end: int) -> Iterator[_Piece]:
+def _pieces(spans: Sequence[Span], begin: int, end: int) -> Iterator[Piece]:
     """All of [begin, end], in order: spans where they are the innermost, and the time between them."""
     inner = list(_innermost(spans, begin, end))
     validated = _validated(inner)
     at, before = begin, 0
     for number, (kind, since, until) in enumerate(inner):
         if since > at:
-            yield _Piece(_between(before, kind), 0, at, since)
+            yield Piece(_between(before, kind), 0, at, since)
         part = "between_steps" if number in validated else _PART[SpanKind(kind)]
         if kind == SpanKind.CLOSURE and before == SpanKind.BACKWARD:  # such as clipping
             part = "before_optimizer"
-        yield _Piece(part, kind, since, until)
+        yield Piece(part, kind, since, until)
         at, before = until, kind
     if at < end:
-        yield _Piece(_between(before, 0), 0, at, end)
+        yield Piece(_between(before, 0), 0, at, end)
 
 
 def _innermost(spans: Sequence[Span], begin: int, end: int) -> Iterator[tuple[int, int, int]]:
@@ -289,7 +304,7 @@ def _between(before: int, after: int) -> str:
     return "between_steps"
 
 
-def _tail(step: StepRecord, pieces: Sequence[_Piece], begin: int, end: int) -> tuple[int, int] | None:
+def _tail(step: StepRecord, pieces: Sequence[Piece], begin: int, end: int) -> tuple[int, int] | None:
     """When the main thread waited for the last collective of the step: in the piece in which that ended, from the last
     gradient on."""
     over = step.end_collective_ns
