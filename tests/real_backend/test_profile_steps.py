@@ -20,6 +20,7 @@ from coordsim.analyse.recorded import merged_run
 from coordsim.analyse.replay import like_the_others, played, replay_of, without
 from coordsim.analyse.run_summary import run_summary
 from coordsim.analyse.stragglers import stragglers
+from coordsim.formats.horovod import TimelineReader
 from coordsim.protocol.messages import Op
 from coordsim.record.breakdown import CONTROL_PARTS, breakdown, step_times
 from coordsim.record.ranks import RankRecord, merge, read_folder, read_rank
@@ -34,6 +35,7 @@ from real_backend.profile.launch import environment
 from real_backend.profile.session import Session
 from real_backend.profile.steps import StepRecorder
 from real_backend.stream import Parameter, StepTold
+from tests.formats.chakra.chakra_schema import attributes, read_et
 
 MS = 1_000_000
 TENSORS = [Parameter(name, "float32", (4,), 16) for name in ("a", "b", "c")]
@@ -98,6 +100,42 @@ def test_a_run_that_negotiates_nothing_can_be_looked_at_with_each_collective_in_
     events = json.loads((tmp_path / "run.json").read_text())["traceEvents"]
     seen = [each["args"]["bytes"] for each in events if each.get("cat") == "responses"]
     assert seen == [32, 16]
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["ddp", "fsdp"])
+@pytest.mark.parametrize("to", ["chakra", "horovod", "perfetto", "chrome"])
+def test_a_run_that_negotiates_nothing_is_exported_to_every_format(to: str, tied: bool, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    if tied:
+        write_tied(tmp_path / "run", lambda rank, step: (1 + rank) * MS)
+    else:
+        write(tmp_path / "run", 2, 3, {(1, 2): MS})
+    done = export_run(tmp_path / "run", to, tmp_path / "file", range(1, 3), 10_000)
+    if to == "chakra":
+        nodes = [read_et(tmp_path / f"file.{rank}.et")[1] for rank in range(2)]
+        kinds = [attributes(node)["comm_type"] for node in nodes[1] if "comm_type" in attributes(node)]
+        assert kinds == ([2, 2, 2, 7] if tied else [0, 0]) * 2
+    elif to == "horovod":
+        told = (tmp_path / "file").read_text()
+        asked = ("NEGOTIATE_ALLGATHER", "NEGOTIATE_REDUCESCATTER") if tied else ("NEGOTIATE_ALLREDUCE",)
+        assert all(each in told for each in asked)
+        assert list(TimelineReader(tmp_path / "file"))
+        assert any("nobody negotiates" in sentence for sentence in done.left_out)
+    else:
+        assert (tmp_path / "file").stat().st_size > 1000
+
+
+def test_a_ranks_lane_shows_what_it_did_and_its_buckets(tmp_path: Path) -> None:
+    write(tmp_path / "run", 2, 3, {(1, 2): MS})
+    export_run(tmp_path / "run", "chrome", tmp_path / "file", range(1, 3), 10_000)
+    events = json.loads((tmp_path / "file").read_text())["traceEvents"]
+    tracks = {(each["pid"], each["tid"]): each["args"]["name"] for each in events if each["name"] == "thread_name"}
+    lanes: dict[str, list[str]] = {}
+    for each in events:
+        if each["ph"] == "X":
+            lanes.setdefault(tracks[each["pid"], each["tid"]], []).append(each["name"])
+    assert lanes["work and wait"][:5] == ["input stall", "forward", "backward", "wait", "optimizer"]
+    assert lanes["collectives"][:2] == ["bucket 0", "bucket 1"]
 
 
 def test_a_rank_that_is_late_in_the_second_half_is_what_is_recommended(tmp_path: Path) -> None:

@@ -83,8 +83,12 @@ def starved(chain: Chain) -> bool:
 
 
 def beyond_sharing(chain: Chain, places: Sequence[int], late_ns: float) -> bool:
-    """Whether these ranks (those of a host, or one) are late by more than shared cores can make of equal ranks: some
-    part takes them more than :data:`SHARING` times as long, or they used that much more CPU time."""
+    """Whether these ranks (those of a host, or one) are late by more than shared cores can make of equal ranks.
+
+    Somebody else on its core makes a rank :data:`SHARING` times slower at most. So it is not that if a part takes it
+    longer than that, against the others; or if it is late by more than that of the CPU time that its work needs; or if
+    its work needs so much more CPU time.
+    """
     if not chain.steps.size:
         return False
     enough = max(ENOUGH * late_ns, SLICE_NS)
@@ -94,14 +98,13 @@ def beyond_sharing(chain: Chain, places: Sequence[int], late_ns: float) -> bool:
 def _beyond(chain: Chain, place: int) -> float:
     """ns a step that sharing cores does not explain."""
     others = np.delete(chain.parts_SRP, place, axis=1)
-    longer = behind_median_of(chain.parts_SRP, place)
+    longer = np.median(behind_median_of(chain.parts_SRP, place), axis=0)
     allowed = (SHARING - 1) * np.median(np.median(others, axis=1), axis=0)
-    beyond = float(np.maximum(np.median(longer, axis=0) - allowed, 0.0).sum())
+    beyond = float(np.maximum(longer - allowed, 0.0).sum())
     if np.isnan(chain.cpu_SR).any():
         return beyond
-    usual = np.median(np.delete(chain.cpu_SR, place, axis=1))
-    used = float(np.median(chain.cpu_SR[:, place])) - (1 + CPU_VARIES) * float(usual)
-    return max(beyond, used)
+    usual, used = float(np.median(np.delete(chain.cpu_SR, place, axis=1))), float(np.median(chain.cpu_SR[:, place]))
+    return max(beyond, float(longer.sum()) - (SHARING - 1) * max(usual, used), used - (1 + CPU_VARIES) * usual)
 
 
 def behind_median_of(parts_SRP: Int64, place: int) -> Numbers:
