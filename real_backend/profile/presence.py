@@ -24,6 +24,10 @@ class Stage(IntEnum):
     EVALUATION = 6
     CHECKPOINT = 7
     AFTER_BACKWARD = 9
+    STARTED = 8
+    """In a process group, and in no step yet."""
+    OVER = 10
+    """The record is over; where the rank has come to since is not known."""
 
 
 WORDS = {
@@ -43,6 +47,10 @@ class Seen(NamedTuple):
 
     @property
     def words(self) -> str:
+        if self.stage is Stage.STARTED:
+            return "the time before its first step"
+        if self.stage is Stage.OVER:
+            return f"a step after the {self.step} that were recorded"
         return f"step {self.step}, {WORDS[self.stage]}"
 
 
@@ -52,10 +60,9 @@ class Presence:
     def __init__(self) -> None:
         self._map: mmap.mmap | None = None
 
-    def open(self, folder: Path, rank: int) -> None:
-        """Raises OSError."""
-        path = folder / f"rank-{rank:05d}{SUFFIX}"
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    def open(self, record: Path) -> None:
+        """Beside the rank's ``record``. Raises OSError."""
+        file = os.open(record.with_suffix(SUFFIX), os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
             os.ftruncate(file, _NOW.size)
             self._map = mmap.mmap(file, _NOW.size)

@@ -21,6 +21,7 @@ from real_backend.profile import CONTROL_PLANE, lives
 from real_backend.profile.clocks import offset_from_rank_0
 from real_backend.profile.launch import INITIALIZED, RECORDED, SINGLE
 from real_backend.profile.lives import Lives
+from real_backend.profile.presence import Stage
 from real_backend.profile.session import Session
 from real_backend.profile.steps import Collective, StepRecorder
 from real_backend.profile.waiter import Waiter
@@ -77,6 +78,9 @@ class Process:
         self._ranks = ranks
         if self.session.over:
             return
+        if self.session.sink is None:
+            self.session.presence.open(folder / f"rank-{rank:05d}{SUFFIX}")
+            self.session.presence.put(0, Stage.STARTED, self.session.clock_ns())
         if c10d.get_backend() != OURS:
             self._clock = offset_from_rank_0(c10d._get_default_store(), rank, ranks, self.session.clock_ns)
 
@@ -112,7 +116,6 @@ class Process:
             settings=settings, steps=session.steps, clock=self._clock, clock_ns=session.clock_ns,
         )  # fmt: skip
         recorder.framework, recorder.unranked = framework, unranked
-        session.presence.open(session.folder, rank)
         at_exit(partial(self._left, recorder))
         session.at_stop(recorder.close)
         self._recorder = recorder

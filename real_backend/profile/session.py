@@ -100,6 +100,9 @@ class Session:
             return
         self.sink = sink
         self._steps_ended = 0
+        path = getattr(sink, "path", None)
+        if path is not None:
+            self.presence.open(path)
         if self._log is not None and self._log.first_forward_ns is not None:
             sink.mark("forward", self._log.first_forward_ns)
         self.start()
@@ -112,6 +115,8 @@ class Session:
             return
         now_ns = self.clock_ns()
         self._release()
+        if self.over:
+            return
         if self.sink is None and gradients:
             self.models.add(model)
         place = self.log.index("models", (type(model).__name__, id(model)), name or type(model).__name__)
@@ -132,6 +137,8 @@ class Session:
             self.without_sink()
         now_ns = self.clock_ns()
         self._release()
+        if self.over:
+            return
         if self.log.backward(now_ns) and self.sink is not None:
             self.sink.mark("backward", now_ns)
         self.presence.put(self._steps_ended, Stage.BACKWARD, now_ns)
@@ -154,12 +161,14 @@ class Session:
         if self._trains(False):
             now_ns = self.clock_ns()
             self._deliver(self.log.optimizer_over(optimizer, now_ns))
-            self.presence.put(self._steps_ended, Stage.BETWEEN, now_ns)
+            self._between(now_ns)
 
     def skipped(self, optimizer: Any, begin_ns: int) -> None:
         """GradScaler has not called ``optimizer``, for a gradient was not finite."""
         if self._trains(False):
-            self._deliver(self.log.skipped(self._place(optimizer), begin_ns, self.clock_ns()))
+            now_ns = self.clock_ns()
+            self._deliver(self.log.skipped(self._place(optimizer), begin_ns, now_ns))
+            self._between(now_ns)
 
     def closure(self) -> None:
         if self._trains(False):
@@ -180,6 +189,10 @@ class Session:
             now_ns = self.clock_ns()
             self._release()
             self.log.spent(kind, begin_ns, now_ns)
+            self._between(now_ns)
+
+    def _between(self, now_ns: int) -> None:
+        if not self.over:
             self.presence.put(self._steps_ended, Stage.BETWEEN, now_ns)
 
     def _trains(self, decides: bool) -> bool:
@@ -213,6 +226,7 @@ class Session:
             self.when_recorded()
         if self._steps_ended >= self.steps + SPARE_STEPS:
             self.stop()
+            self.presence.put(self.steps, Stage.OVER, self.clock_ns())
             self.when_over()
 
     def release(self) -> None:

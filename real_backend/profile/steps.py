@@ -77,6 +77,11 @@ class StepRecorder:
         """Ended, of which a collective's end is not known yet."""
         self._over = False
 
+    @property
+    def path(self) -> Path:
+        """Of the stream."""
+        return self._stream.path
+
     def mark(self, what: str, now_ns: int, told: StepTold | None = None) -> None:
         """"forward" or "backward" begins, or "step" ends; ``told``: with "step", what else is known of it."""
         with self._lock:
