@@ -59,7 +59,8 @@ class RankStream:
         self._ids = 0
         self._parameters: dict[Parameter, int] = {}
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
+        self._file = os.open(self.path, flags, 0o644)
         head = {
             "schema": SCHEMA, "job": job, "rank": rank, "ranks": ranks, "host": platform.node(), "pid": os.getpid(),
             "started_unix_ns": time.time_ns(), "started_ns": clock_ns(), "settings": dict(settings),

@@ -19,10 +19,28 @@ from coordsim.record.trace import CYCLE_COLUMNS, RESPONSE_COLUMNS, SCHEMA, STEP_
 _TABLES = {"cycles": CYCLE_COLUMNS, "responses": RESPONSE_COLUMNS, "steps": STEP_COLUMNS}
 
 
+_OWN = ("manifest.json", "trace.npz", "ranks")
+
+
+def _is_run(manifest: Path) -> bool:
+    """Whether it is one of ours, of whatever version: other tools have files of that name, too."""
+    try:
+        found = json.loads(manifest.read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and str(found.get("schema", "")).startswith(SCHEMA.rpartition("/")[0] + "/")
+
+
 def check_target(path: Path, where: str = "--out") -> None:
-    """Raise InputError when a run cannot be written to ``path``: it exists and is no earlier run."""
-    if os.path.lexists(path) and not (path / "manifest.json").is_file():
-        raise InputError.one(where, "", str(path), f"{path} exists and is not a run directory; choose another name")
+    """Raise InputError when a run cannot be written to ``path``: it exists and is no earlier run, or one with files in
+    it that no run has."""
+    if os.path.lexists(path):
+        if path.is_symlink() or not _is_run(path / "manifest.json"):
+            raise InputError.one(where, "", str(path), f"{path} exists and is not a run directory; choose another name")
+        foreign = sorted(each.name for each in path.iterdir() if each.name not in _OWN)
+        if foreign:
+            message = f"{path} is a run that also holds {foreign[0]}, which would be lost; choose another name"
+            raise InputError.one(where, "", str(path), message)
     if not path.absolute().parent.is_dir():
         raise InputError.one(where, "", str(path), f"folder {path.absolute().parent} does not exist")
 

@@ -55,7 +55,7 @@ def facts_of(
         "ranks_with_details": [record.rank for record in records if record.head.get("detailed")],
         "ranks_absent": absent, "ranks_without_steps": list(without_steps), "clocks": clocks,
         "missing": {part: why[part] for part in sorted(missing)},
-        "ended_early": [record.rank for record in records if record.end is None],
+        "ended_early": [record.rank for record in records if not record.closed],
         "ended_with_error": {
             str(record.rank): record.end["error"] for record in records if record.end and record.end.get("error")
         },

@@ -218,6 +218,11 @@ class RankRecord:
     """Bytes of a torn block at the end."""
 
     @property
+    def closed(self) -> bool:
+        """Whether the stream came to its own end, rather than being cut short with the process."""
+        return "error" in (self.end or {})
+
+    @property
     def ended(self) -> Ended | None:
         """How the process ended; None where nobody knows."""
         said = (self.end or {}).get("ended")
