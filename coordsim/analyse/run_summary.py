@@ -82,6 +82,7 @@ def _of_ranks(trace: Trace, manifest: dict[str, Any], counted: slice) -> dict[st
         "shown_rank": manifest.get("shown_rank"), "rank_table": manifest.get("rank_table"),
         "kinds": manifest.get("kinds", []), "machines": manifest.get("machines", []),
         "outlying_steps": outlying(trace, int(manifest.get("first_step", 0)), counted),
+        **{key: manifest[key] for key in ("failure", "fate", "endings") if key in manifest},
     }  # fmt: skip
 
 

@@ -48,7 +48,9 @@ def report(
     console.next_command(_next(run, out, found))
 
 
-_OF_THE_COMMAND = ("command", "exit_code", "steps_wanted", "ended")
+_OF_THE_COMMAND = (
+    "command", "exit_code", "steps_wanted", "failure", "endings", "fate", "stopped", "world_sizes"
+)  # fmt: skip
 """Of a profiled run's manifest, what its records do not say again."""
 
 

@@ -259,6 +259,8 @@ def _caveats(facts: dict[str, Any]) -> list[str]:
         found.append(f"ranks that ended no step, so they are left out: {_some(facts['ranks_without_steps'])}")
     if facts["ranks_absent"]:
         found.append(f"ranks without a record: {_some(facts['ranks_absent'])}")
+    if facts.get("failure"):
+        found.append(_short(str(facts["failure"])))
     if facts["ended_early"]:
         found.append(f"ranks whose process died while it recorded: {_some(facts['ended_early'])}")
     for rank, error in list(facts["ended_with_error"].items())[:2]:

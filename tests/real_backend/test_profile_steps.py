@@ -129,11 +129,14 @@ def test_a_ranks_lane_shows_what_it_did_and_its_buckets(tmp_path: Path) -> None:
     write(tmp_path / "run", 2, 3, {(1, 2): MS})
     export_run(tmp_path / "run", "chrome", tmp_path / "file", range(1, 3), 10_000)
     events = json.loads((tmp_path / "file").read_text())["traceEvents"]
-    tracks = {(each["pid"], each["tid"]): each["args"]["name"] for each in events if each["name"] == "thread_name"}
+    (rank,) = (each["pid"] for each in events if each["name"] == "process_name" and each["args"]["name"] == "rank 0")
+    tracks = {
+        each["tid"]: each["args"]["name"] for each in events if each["name"] == "thread_name" and each["pid"] == rank
+    }
     lanes: dict[str, list[str]] = {}
     for each in events:
-        if each["ph"] == "X":
-            lanes.setdefault(tracks[each["pid"], each["tid"]], []).append(each["name"])
+        if each["ph"] == "X" and each["pid"] == rank:
+            lanes.setdefault(tracks[each["tid"]], []).append(each["name"])
     assert lanes["work and wait"][:5] == ["input stall", "forward", "backward", "wait", "optimizer"]
     assert lanes["collectives"][:2] == ["bucket 0", "bucket 1"]
 
