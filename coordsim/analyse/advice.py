@@ -24,6 +24,7 @@ from coordsim.analyse.replay import (
     without,
     without_control,
 )
+from coordsim.analyse.stragglers.onset import BEGUN
 from coordsim.record.breakdown import CONTROL_PARTS, breakdown
 from coordsim.record.ranks.facts import NOT_NEGOTIATED, control_plane, gathers
 from coordsim.record.ranks.merge import Merged
@@ -110,7 +111,7 @@ def _largest(merged: Merged, stragglers: Mapping[str, Any]) -> dict[str, Any]:
     look_at = LOOK_AT[part]
     if part == "straggler_wait" and stragglers["late"]:
         first = stragglers["late"][0]
-        look_at = f"{_who(first)}, which is late {first['onset']['what']}"
+        look_at = _late(first)
     return {"part": part, "share": means[part] / whole if whole else 0.0, "look_at": look_at}
 
 
@@ -133,7 +134,7 @@ def _candidates(
     late = [(each, _of_late(replay, each, named)) for each in stragglers["late"]]
     known = [(each, change) for each, change in late if change is not None]
     for each, change in known:
-        yield LATE, f"bring {_who(each)}, which is late {each['onset']['what']}, to the others' time", change
+        yield LATE, f"bring {_late(each)}, to the others' time", change
     if len(known) > 1:
         everybody = ", ".join(_who(each) for each, _ in known)
         yield LATE, f"bring {everybody}, which are late, to the others' time", together([each for _, each in known])
@@ -142,6 +143,13 @@ def _candidates(
             yield part, _CHANGES[part], without(part)
     if control_plane(merged.records[0]) != NOT_NEGOTIATED:
         yield CONTROL, _CHANGES[CONTROL], without_control
+
+
+def _late(each: Mapping[str, Any]) -> str:
+    """``rank 1 (node7), which is late in forward``."""
+    onset = each["onset"]
+    told = onset["parts"] and onset["from"] != BEGUN
+    return f"{_who(each)}, which is late {onset['what'] if told else '(' + onset['what'] + ')'}"
 
 
 def _who(each: Mapping[str, Any]) -> str:
@@ -195,9 +203,7 @@ def _unpredicted(why: str, largest: dict[str, Any], stragglers: Mapping[str, Any
     late: Sequence[Mapping[str, Any]] = stragglers["late"]
     if not late:
         return _none(why, largest)
-    first = late[0]
-    change = f"look at {_who(first)}, which is late {first['onset']['what']}"
-    return _none(why, largest) | {"change": change, "about": LATE}
+    return _none(why, largest) | {"change": f"look at {_late(late[0])}", "about": LATE}
 
 
 def _none(why: str, largest: dict[str, Any]) -> dict[str, Any]:

@@ -87,15 +87,12 @@ def played(replay: Replay, change: Change | None = None) -> Float:
     ends = [at + turn.rest_ns for at, turn in zip(replay.released_ns, lead.ranks, strict=True)]
     took = []
     for step in map(changed, replay.steps):
-        at = None
+        at = min(ends)
         for number, (waits, takes) in enumerate(zip(step.waits_ns, step.takes_ns, strict=True)):
-            ready = max(end + turn.ready[number] for end, turn in zip(ends, step.ranks, strict=True))
-            at = (ready if at is None else max(at, ready)) + waits + takes
+            at = max(at, *(end + turn.ready[number] for end, turn in zip(ends, step.ranks, strict=True)))
+            at += waits + takes
         before = ends[replay.shown]
-        ends = [
-            (end + turn.before.total if at is None else at + turn.lag_ns) + turn.rest_ns
-            for end, turn in zip(ends, step.ranks, strict=True)
-        ]
+        ends = [at + turn.lag_ns + turn.rest_ns for turn in step.ranks]
         took.append(ends[replay.shown] - before)
     return np.array(took, dtype=np.float64)
 
@@ -238,12 +235,13 @@ def _step(ranks: Sequence[_Rank], number: int) -> Step | None:
         takes.append(end - can_begin - waits[-1])
         by_reduction.append([at - begin for at, begin in zip(ready, begins, strict=True)])
         over = end
+    if not keys:  # one rank that reduces nothing: its own work, and nothing to wait for
+        by_reduction, waits, takes, over = [[known[0].before.total]], [0], [0], begins[0] + known[0].before.total
     turns = []
     for place, step in enumerate(known):
-        released = begins[place] + step.before.total if over is None else _released(step, ranks[place], over)
-        lag = 0 if over is None else released - over
+        released = _released(step, ranks[place], over if over is not None else ends[place])
         ready_ns = tuple(of_rank[place] for of_rank in by_reduction)
-        turns.append(Turn(step.before, ready_ns, lag, step.after, ends[place] - released))
+        turns.append(Turn(step.before, ready_ns, released - (over or 0), step.after, ends[place] - released))
     return Step(tuple(turns), tuple(waits), tuple(takes))
 
 

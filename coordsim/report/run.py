@@ -15,6 +15,8 @@ _KINDS, _OUTLIERS = 3, 3
 """Kinds of steps and outlying steps told at most."""
 NOBODY = "ddp"
 """The control plane of a run in which nobody negotiates."""
+_WAITS = ("straggler_wait", "fusion_copy", "exposed_collective")
+"""Not shown of a run in which no collective was seen."""
 _CONTROL_PARTS = ("cycle_wait", "control_exchange", "control_work")
 _MANY = 20
 """Steps from which on percentiles are told; of fewer, the shortest and the longest."""
@@ -87,6 +89,8 @@ def _parts(facts: dict[str, Any], page: Page) -> list[str]:
     for name, value in facts["breakdown_s"].items():
         if facts["source"] == "real run" and facts["control_plane"] == NOBODY and name in _CONTROL_PARTS:
             continue
+        if not value and name in _WAITS and not facts["messages"]["per_step"]:
+            continue
         if value is None:
             rows.append([_words(name), "-", "-", "not measured apart"])
         else:
@@ -108,7 +112,8 @@ def _happened(facts: dict[str, Any]) -> list[tuple[str, str]]:
     rows = []
     if facts["stragglers"] is not None and facts["ranks"] != 1:
         rows.append(("late", _late(facts["stragglers"])))
-    rows.append(("last to come", _last(facts)))
+    if facts["ranks"] != 1 and (facts["source"] != "real run" or facts["messages"]["per_step"]):
+        rows.append(("last to come", _last(facts)))
     if facts["waited_for"]:
         rows.append(("waited for", _waited_for(facts)))
     rows.append(("messages", _messages(facts)))
@@ -166,7 +171,7 @@ def _where(onset: dict[str, Any]) -> str:
     where = str(onset["what"])
     if onset["tensor"] and onset["tensor"] not in where:
         where += f", {onset['tensor']}"
-    parts = onset.get("parts") or []
+    parts = (onset.get("parts") or []) if onset["from"] != "begin" else []
     longer = [each for each in parts if each["excess_s"] > 0]
     less = [f"{_words(each['part'])} {text.seconds(-each['excess_s'])} shorter" for each in parts if each not in longer]
     if len(longer) == 1:

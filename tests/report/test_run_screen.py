@@ -116,8 +116,8 @@ def test_several_passes_are_said_to_be_summed() -> None:
 
 def test_one_rank_is_nobodys_straggler() -> None:
     screen = shown(Job(ranks=1).records())
-    assert "straggler" not in flat(screen).split("messages")[0].replace("straggler wait", "")
-    assert "nobody: there is one rank" in screen
+    assert "\n  late" not in screen
+    assert "last to come" not in screen
 
 
 def test_a_few_steps_of_a_run_can_be_looked_at() -> None:

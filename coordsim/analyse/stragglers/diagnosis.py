@@ -51,7 +51,11 @@ def stragglers(records: Sequence[RankRecord], within: range | None = None) -> di
     timed = control_plane(records[0]) != NOT_NEGOTIATED or ends_known(records, numbers)
     chain = chain_of([own_steps(record, timed) for record in records], numbers)
     judged = _Judged(found, chain, _shared(records, chain), step_ns)
-    measure, late, unsure = _search_tied(judged, timed) if tied else _search(judged)
+    seen_any = control_plane(records[0]) != NOT_NEGOTIATED or any(record.responses for record in records)
+    if not seen_any:
+        measure, late, unsure = None, list[_Unit](), None
+    else:
+        measure, late, unsure = _search_tied(judged, timed) if tied else _search(judged)
     left = _without(len(found.ranks), [_places(found, each) for each in late])
     seen = None
     if measure is not None:
@@ -70,6 +74,8 @@ def stragglers(records: Sequence[RankRecord], within: range | None = None) -> di
         facts["verdict"] = words.late(named, int(found.steps[-1]))
     elif judged.sharing is not None:
         facts["verdict"] = words.shared(found.ranks[judged.sharing.unit], judged.sharing)
+    elif not seen_any and len(found.ranks) > 1:
+        facts["verdict"] = words.UNSEEN
     else:
         facts["verdict"] = words.nobody(facts, tied, None if unsure is None else found.ranks[unsure.unit], unsure)
     return facts

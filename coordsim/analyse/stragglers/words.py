@@ -7,6 +7,7 @@ from typing import Any
 
 from coordsim.analyse.stragglers.judge import SHORTEST, Late
 
+UNSEEN = "not judged: the script reduces gradients by itself, and when ranks wait for each other there was not seen"
 _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
 
 

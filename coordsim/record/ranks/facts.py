@@ -8,6 +8,10 @@ from typing import Any
 
 from coordsim.record.ranks.reader import RankRecord
 
+_WHY_UNSEEN = (
+    "no collective of DDP's or FSDP's was seen: what the script reduces by itself, with its waits for other ranks, is "
+    "in the part in which it does that"
+)
 NOT_NEGOTIATED = "ddp"
 """The control plane of a record without cycles."""
 LAST_TENSORS = 3
@@ -47,6 +51,8 @@ def facts_of(
     why = _WHY if negotiated else _WHY_NOT_NEGOTIATED
     if any(step.spans for record in records for step in record.steps):
         why = why | _WHY_SPANS
+    if not negotiated and not any(record.responses for record in records):
+        why = why | dict.fromkeys(("straggler_wait", "fusion_copy", "exposed_collective"), _WHY_UNSEEN)
     return {
         "source": "real run", "ranks": head["ranks"], "job": head.get("job"), "settings": head.get("settings"),
         "control_plane": control_plane(records[0]), "first_step": steps.start,

@@ -234,7 +234,7 @@ class _Merge:
         """Of a run in which nobody negotiates: a response's cycle is its step."""
         of_steps = [responses.get(number, {}) for number in self._steps]
         timed = self._timed
-        if not timed:
+        if not timed and not (len(self._records) == 1 and self._records[0].ranks == 1 and not responses):
             self._missing |= {"straggler_wait", "fusion_copy", "exposed_collective"}
         at = 0
         for number, of_step in zip(self._steps, of_steps, strict=True):
