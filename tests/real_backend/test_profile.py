@@ -335,7 +335,10 @@ def test_a_fault_of_ours_ends_the_record_and_not_the_training(tmp_path: Path) ->
 PARTS = """
 from torch.utils.data import DataLoader
 optimizer.register_step_pre_hook(lambda *_: time.sleep(0.03))
-batches = iter(DataLoader(torch.randn(400, 32), batch_size=2, collate_fn=lambda b: (time.sleep(0.04), torch.stack(b))[1]))
+def collate(samples):
+    time.sleep(0.04)
+    return torch.stack(samples)
+batches = iter(DataLoader(torch.randn(400, 32), batch_size=2, collate_fn=collate))
 for step in range(STEPS):
     for place in range(2):
         with model.no_sync() if place == 0 else nullcontext():
