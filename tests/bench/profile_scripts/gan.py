@@ -6,7 +6,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 dist.init_process_group("gloo")
 rank = dist.get_rank()
-makes, judges = DistributedDataParallel(model()), DistributedDataParallel(nn.Sequential(model(), nn.Linear(32, 1)), broadcast_buffers=False)
+makes = DistributedDataParallel(model())
+judges = DistributedDataParallel(nn.Sequential(model(), nn.Linear(32, 1)), broadcast_buffers=False)
 of_makes, of_judges = torch.optim.Adam(makes.parameters()), torch.optim.Adam(judges.parameters())
 loss_of = nn.BCEWithLogitsLoss()
 for real in batches(rank):
