@@ -7,13 +7,16 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from shlex import join, quote
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from coordsim.cli import console
 from coordsim.cli.training import Done, run, without_terminal
 from coordsim.errors import EnvironmentProblem, InputError
+
+if TYPE_CHECKING:
+    from coordsim.record.ranks import RankRecord
 
 FINDING = 1
 _PREDICTABLE = 6
@@ -134,6 +137,7 @@ class _Job:
             write_run(self.out, trace, facts | more, self.out / "ranks")
             return facts | more
         trace, facts = merged_run(records) if merges else empty(records)
+        facts["skipped_steps"] = _skipped(records)
         facts |= provenance(self.folder) | {"command": self.command, "steps_wanted": self.steps} | more
         write_run(self.out, trace, facts, self.folder)
         return facts
@@ -153,6 +157,12 @@ class _Job:
             )
         if done.hangup:
             console.note(f"{facts['fate']}; what was recorded is kept in {self.out}")
+        skipped = facts.get("skipped_steps")
+        if skipped and skipped[0] == skipped[1]:
+            console.note(
+                f"GradScaler skipped the optimizer in all {skipped[1]} steps: their gradients were not finite, and "
+                "the parameters did not change"
+            )
         if steps == 1 and facts["first_step"] == 0:
             console.note("only the first step was recorded, which is cold: the script took no second one")
 
@@ -184,6 +194,13 @@ class _Job:
             )
         console.next_command(_EXAMPLE)
         raise typer.Exit(done.code or FINDING)
+
+
+def _skipped(records: list[RankRecord]) -> list[int]:
+    """[steps that GradScaler skipped, steps] of the rank that has most."""
+    kinds = [[step.step_kind for step in record.steps] for record in records]
+    of_rank = max(kinds, key=len, default=[])
+    return [sum("skipped" in kind and "skipped " not in kind for kind in of_rank), len(of_rank)]
 
 
 def _facts_of(done: Done, line: str | None) -> dict[str, Any]:

@@ -58,6 +58,8 @@ class Done:
             return None
         if self.stopped_by:
             return f"the command was stopped by {self.stopped_by}" + (f": {self.places}" if self.places else "")
+        if self.hangup and self.code and (self.first is None or self.first.signal == signal.SIGHUP):
+            return "the terminal was closed (SIGHUP), which ended the training"
         if self.first is None:
             return None
         first = self.first
@@ -161,7 +163,7 @@ def _done(
     places = watch.places()
     return Done(
         code=0 if stopped else (code if code >= 0 else 128 - code), endings=endings, first=first, running=running,
-        sizes=watch.sizes, places=at_places(places) if places else "",
+        sizes=watch.sizes, places=at_places(places, time.perf_counter_ns()) if places else "",
         stopped_by=signals.sent if code else "", stopped_recorded=stopped, hangup=signals.hangup,
         unhooked=unhooked.why(watch.hooked), recorded=watch.recorded,
     )  # fmt: skip

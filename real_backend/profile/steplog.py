@@ -181,7 +181,9 @@ class StepLog:
         if maybe is not None and self._forward_ns is None:
             self._begin_forward(maybe.model, maybe.begin_ns)
         if self._forward_ns is not None:
-            self._add(SpanKind.FORWARD, self._work.passes, self._forward_ns, now_ns)
+            cut = any(span.kind == SpanKind.FORWARD and span.place == self._work.passes for span in self._work.spans)
+            if now_ns > self._forward_ns or not cut:
+                self._add(SpanKind.FORWARD, self._work.passes, self._forward_ns, now_ns)
             self._forward_ns = None
         self._backward_ns = now_ns
         return self._work.passes == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from real_backend.profile import WANTED
 from real_backend.profile.launch import SITE
 
-_IN_SCRIPT = f"or begin the script with: import sys; sys.path.insert(0, {str(SITE)!r}); import sitecustomize"
+_IN_SCRIPT = f"or begin the script with: import runpy; runpy.run_path({str(SITE / 'sitecustomize.py')!r})"
 
 
 def reason(arguments: Sequence[str], variables: Mapping[str, str]) -> str | None:

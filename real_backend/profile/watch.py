@@ -25,6 +25,8 @@ from real_backend.profile.lives import LIVES
 from real_backend.profile.presence import Seen, Stage, seen
 from real_backend.stream import append_end
 
+LONG_NS = 5_000_000_000
+"""In one place; beyond, it is worth a word."""
 STALL_S = 60.0
 """Without any rank's moving on, somebody is told; ten times as long as the longest pause so far, if that is more."""
 _VICTIM = re.compile(
@@ -252,11 +254,14 @@ class Watch:
                 append_end(path, each.how, code=each.code, signal=each.signal, text=text or None)
 
 
-def at_places(places: dict[int, Seen]) -> str:
-    """ "ranks 0, 2 in step 7, backward; rank 1 in step 7, input"."""
+def at_places(places: dict[int, Seen], now_ns: int | None = None) -> str:
+    """ "ranks 0, 2 in step 7, backward (for 61 s); rank 1 in step 7, input"; ``now_ns``: of the ranks' clock."""
     by_words: dict[str, list[int]] = {}
     for rank, place in places.items():
-        by_words.setdefault(place.words, []).append(rank)
+        words = place.words
+        if now_ns is not None and now_ns - place.since_ns > LONG_NS:
+            words += f" (for {(now_ns - place.since_ns) / 1e9:.0f} s)"
+        by_words.setdefault(words, []).append(rank)
     return "; ".join(f"{ranks_words(ranks)} in {words}" for words, ranks in by_words.items())
 
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -335,26 +336,43 @@ class Marks:
     def __init__(self) -> None:
         self.found: list[str] = []
         self.times_ns: list[int] = []
+        self.told: list[StepTold | None] = []
 
     def mark(self, what: str, now_ns: int, told: StepTold | None = None) -> None:
         self.found.append(what)
+        if what == "step":
+            self.told.append(told)
         self.times_ns.append(now_ns)
 
     def ready(self, parameter: Parameter, now_ns: int) -> None:
         self.found.append(parameter.name)
 
 
+def step_of(session: Session, optimizers: int = 1) -> None:
+    """One forward pass, one backward pass, and so many optimizers."""
+    model = session
+    session.called(model, gradients=True)
+    session.called(model, gradients=True)
+    session.returned()
+    session.returned()
+    session.backward()
+    session.backward_over()
+    for number in range(optimizers):
+        session.optimizer(number)
+        session.optimizer_over(number)
+
+
 def test_marks_count_once_a_step_and_hooks_go(tmp_path: Path) -> None:
     session, sink, removed = Session(tmp_path, 2), Marks(), []
     session.at_start(lambda: lambda: removed.append("hooks"))
     session.attach(sink)
-    session.mark("step")
+    session.optimizer(0)
+    session.optimizer_over(0)
     for _ in range(4):
-        for what in ("forward", "forward", "backward", "backward", "step", "step"):
-            session.mark(what)
+        step_of(session)
     assert sink.found == ["forward", "backward", "step"] * 4
     assert removed == ["hooks"]
-    session.mark("forward")
+    session.called(session, gradients=True)
     session.stamper(TENSORS[0])(None)
     assert len(sink.found) == 12
 
@@ -364,12 +382,30 @@ def test_the_last_of_several_optimizers_ends_a_step(tmp_path: Path) -> None:
     session, sink = Session(tmp_path, 2, clock_ns=lambda: next(at)), Marks()
     session.attach(sink)
     for _ in range(3):
-        for what in ("forward", "backward", "step", "step", "step"):
-            session.mark(what)
+        step_of(session, optimizers=3)
     session.release()
     assert sink.found == ["forward", "backward", "step"] * 3
+    kinds = [told.kind for told in sink.told if told is not None]
+    assert kinds == ["optimizer 0", "optimizer 0+1+2", "optimizer 0+1+2"]
     ends, begins = sink.times_ns[2::3], sink.times_ns[3::3]
-    assert [begin - end for end, begin in zip(ends, begins, strict=False)] == [1, 1]
+    assert [begin - end for end, begin in zip(ends, begins, strict=False)] == [5, 1]
+
+
+def test_a_forward_pass_that_began_before_the_record_is_told_to_it(tmp_path: Path) -> None:
+    session, sink = Session(tmp_path, 2, clock_ns=lambda: 7), Marks()
+    session.without_sink = lambda: session.attach(sink)
+    step_of(session)
+    assert (sink.found, sink.times_ns) == (["forward", "backward", "step"], [7, 7, 7])
+
+
+def test_only_the_thread_that_trains_is_listened_to(tmp_path: Path) -> None:
+    session, sink = Session(tmp_path, 2), Marks()
+    session.attach(sink)
+    session.called(session, gradients=True)
+    other = threading.Thread(target=lambda: (session.backward(), session.backward_over()))
+    other.start()
+    other.join()
+    assert sink.found == ["forward"]
 
 
 class Outer(torch.optim.SGD):
