@@ -27,8 +27,8 @@ def differs(table: Mapping[str, Any] | None) -> bool:
     return table is not None and any(row["outliers"] for row in table["ranks"])
 
 
-def rank_lines(table: Mapping[str, Any], page: Page) -> list[str]:
-    """``table``: :func:`coordsim.analyse.rank_table.rank_table`."""
+def rank_lines(table: Mapping[str, Any], page: Page, explained: bool) -> list[str]:
+    """``table``: :func:`coordsim.analyse.rank_table.rank_table`; ``explained``: with what the columns mean."""
     rows: Sequence[Mapping[str, Any]] = table["ranks"]
     shown = [name for name in table["columns"] if any(row[f"{name}_s"] for row in rows)]
     unit, scale = _unit(max((row[f"{name}_s"] for row in rows for name in shown), default=0.0))
@@ -38,12 +38,12 @@ def rank_lines(table: Mapping[str, Any], page: Page) -> list[str]:
     lines = tables.columns(cells, "r" * (len(shown) + 1), gap=1, indent=2)
     steps = text.plural(table["steps"], "step")
     kind = f" of kind {table['kind']}" if table["kind"] else ""
-    title = f"each rank's own time, {unit}, median of {steps}{kind}"
+    title = f"each rank's own {unit}, median of {steps}{kind}"
     if len(chosen) < len(rows):
         title += f"; {len(chosen)} of {len(rows):,} ranks: slowest, median, fastest by own work"
     if differs(table):
-        title += "; * takes longer than on the others"
-    keys = [_KEY[name] for name in shown if name in _KEY]
+        title += "; * longer than on the others"
+    keys = [_KEY[name] for name in shown if name in _KEY and explained]
     return [
         *(page.dim(line) for line in page.wrap(title, "  ", "  ")), page.dim(lines[0]), *lines[1:],
         *(page.dim(line) for line in page.wrap("; ".join(keys), "  ", "  ") if keys),

@@ -30,7 +30,7 @@ def run_report(facts: dict[str, Any], title: str, page: Page, ranks: bool = Fals
     lines += ["", *_parts(facts, page)]
     table = facts.get("rank_table")
     if table is not None and (ranks or rank_table.differs(table)):
-        lines += ["", *rank_table.rank_lines(table, page)]
+        lines += ["", *rank_table.rank_lines(table, page, ranks)]
     lines += ["", *tables.facts(_happened(facts), page, label=_LABEL)]
     if facts["recommendation"]:
         lines += ["", *tables.facts(_advice(facts["recommendation"]), page, label=_LABEL)]

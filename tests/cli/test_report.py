@@ -27,7 +27,7 @@ def test_one_screen(run: Run, recorded: Path) -> None:
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert max(map(len, lines)) <= 80
-    assert len(lines) <= 38
+    assert len(lines) <= 48
     assert "real run, 3 ranks, 9 steps from number 1 on" in lines[0]
     said = " ".join(result.stdout.split())
     assert f"rank 2 on {platform.node()} in 9 of 9 steps" in said

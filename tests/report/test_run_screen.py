@@ -48,8 +48,9 @@ def test_a_late_rank_is_named_with_its_place_and_marked_in_the_table() -> None:
 
 def test_the_table_of_ranks_is_there_when_ranks_differ_or_when_it_is_asked_for() -> None:
     quiet = Job().records()
-    assert "each rank's own time" not in shown(quiet)
-    assert "each rank's own time" in shown(quiet, ranks=True)
+    assert "each rank's own ms" not in shown(quiet)
+    assert "each rank's own ms" in shown(quiet, ranks=True)
+    assert "to opt.: from backward to the optimizer" in flat(shown(quiet, ranks=True))
 
 
 def test_of_many_ranks_the_slowest_the_middle_and_the_fastest_are_shown() -> None:

@@ -22,6 +22,9 @@ SLICE_NS = 2_000_000
 """Lateness that turns on shared cores make of equal ranks."""
 CPU_VARIES = 0.3
 """Share by which CPU time of the same work differs, caches being shared."""
+STEADY = 0.35
+"""Sharing comes and goes with time slices: lateness whose middle half of steps lies closer together than this share of
+its median, and that is hardly ever less than half of it, is none of it."""
 ENOUGH = 0.5
 """Share of a rank's lateness that must be beyond what sharing can make."""
 
@@ -85,14 +88,22 @@ def starved(chain: Chain) -> bool:
 def beyond_sharing(chain: Chain, places: Sequence[int], late_ns: float) -> bool:
     """Whether these ranks (those of a host, or one) are late by more than shared cores can make of equal ranks.
 
-    Somebody else on its core makes a rank :data:`SHARING` times slower at most. So it is not that if a part takes it
-    longer than that, against the others; or if it is late by more than that of the CPU time that its work needs; or if
-    its work needs so much more CPU time.
+    Somebody else on its core makes a rank :data:`SHARING` times slower at most, and not steadily. So it is not that if
+    a part takes it longer than that, against the others; or if it is late by more than that of the CPU time that its
+    work needs; or if its work needs so much more CPU time; or if it is late by the same in nearly all steps.
     """
     if not chain.steps.size:
         return False
     enough = max(ENOUGH * late_ns, SLICE_NS)
-    return all(_beyond(chain, place) >= enough for place in places)
+    untold = late_ns >= SLICE_NS and bool(np.isnan(chain.cpu_SR).any())
+    return all(_beyond(chain, place) >= enough or (untold and _steady(chain, place)) for place in places)
+
+
+def _steady(chain: Chain, place: int) -> bool:
+    """Whether a rank is late by nearly the same in nearly all steps."""
+    longer = behind_median_of(chain.parts_SRP, place).sum(axis=1)
+    tenth, low, middle, high = np.quantile(longer, (0.1, 0.25, 0.5, 0.75))
+    return bool(high - low <= STEADY * middle and tenth >= ENOUGH * middle)
 
 
 def _beyond(chain: Chain, place: int) -> float:
