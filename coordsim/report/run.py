@@ -13,6 +13,8 @@ _LABEL = 14
 _LONGEST_ERROR = 120
 _KINDS, _OUTLIERS = 3, 3
 """Kinds of steps and outlying steps told at most."""
+_KIND_CELLS = 12
+"""Of a kind's name, in the head of its column."""
 NOBODY = "ddp"
 """The control plane of a run in which nobody negotiates."""
 _WAITS = ("straggler_wait", "fusion_copy", "exposed_collective")
@@ -68,9 +70,9 @@ def _times(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _kind(each: dict[str, Any]) -> str:
-    told = f"{text.plural(each['steps'], 'step')} of {each['kind'] or 'another kind'}: {text.seconds(each['mean_s'])}"
-    largest = sorted(each["breakdown_s"].items(), key=lambda part: -part[1])[:2]
-    return f"{told} ({', '.join(f'{_words(name)} {text.seconds(value)}' for name, value in largest)})"
+    told = f"{text.plural(each['steps'], 'step')} of {each['kind'] or 'another kind'}, {text.seconds(each['mean_s'])}"
+    passes = each["backward_passes"]
+    return f"{told}, {passes:,} backward passes each" if passes > 1 else told
 
 
 def _outliers(far: list[dict[str, Any]]) -> str:
@@ -85,18 +87,21 @@ def _parts(facts: dict[str, Any], page: Page) -> list[str]:
     whole = facts["step_time_s"]["mean"]
     shown = facts.get("shown_rank")
     whose = f"where it goes on rank {shown:,}" if shown is not None and facts["ranks"] != 1 else "where it goes"
-    rows = [[whose, "time", "share", ""]]
+    kinds = [each for each in (facts.get("kinds") or [])[:_KINDS] if len(facts["kinds"]) > 1]
+    rows = [[whose, "time", "share", *(each["kind"][:_KIND_CELLS] or "other" for each in kinds), ""]]
     for name, value in facts["breakdown_s"].items():
         if facts["source"] == "real run" and facts["control_plane"] == NOBODY and name in _CONTROL_PARTS:
             continue
         if not value and name in _WAITS and not facts["messages"]["per_step"]:
             continue
         if value is None:
-            rows.append([_words(name), "-", "-", "not measured apart"])
+            rows.append([_words(name), "-", "-", *("-" for _ in kinds), "" if kinds else "not measured apart"])
         else:
             share = value / whole if whole else 0.0
-            rows.append([_words(name), text.seconds(value), text.percent(share), page.bar(share, _BAR_CELLS)])
-    lines = tables.columns(rows, "lrrl", indent=2)
+            apart = [text.seconds(each["breakdown_s"].get(name, 0.0)) for each in kinds]
+            bar = "" if kinds else page.bar(share, _BAR_CELLS)
+            rows.append([_words(name), text.seconds(value), text.percent(share), *apart, bar])
+    lines = tables.columns(rows, f"lrr{'r' * len(kinds)}l", indent=2)
     if shown is not None and facts["ranks"] != 1:
         note = f"rank {shown:,} is the median one of {facts['ranks']:,} by its own work; its waits are for others"
         lines += [page.dim(line) for line in page.wrap(note, "  ")]

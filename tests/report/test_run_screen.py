@@ -94,14 +94,16 @@ def kinds(job: Job, labels: list[str]) -> list[RankRecord]:
 
 
 def test_kinds_of_steps_are_told_apart() -> None:
-    screen = flat(shown(kinds(Job(), ["optimizer 0", "optimizer 1"])))
-    assert "kinds of step 10 steps of " in screen
-    assert "10 steps of Adam: " in screen
-    assert "10 steps of SGD: " in screen
+    screen = shown(kinds(Job(), ["optimizer 0", "optimizer 1"]))
+    assert "kinds of step 10 steps of " in flat(screen)
+    assert "10 steps of Adam, 4." in flat(screen)
+    assert "10 steps of SGD, 4." in flat(screen)
+    (head,) = [line for line in screen.splitlines() if "where it goes" in line]
+    assert head.split()[-2:] in (["Adam", "SGD"], ["SGD", "Adam"])
 
 
 def test_skipped_steps_are_told_apart() -> None:
-    assert "of skipped: " in flat(shown(kinds(Job(), ["optimizer 0", "optimizer 0", "skipped"])))
+    assert "of skipped, 4" in flat(shown(kinds(Job(), ["optimizer 0", "optimizer 0", "skipped"])))
 
 
 def test_several_passes_are_said_to_be_summed() -> None:
