@@ -116,6 +116,8 @@ class Watch:
         """``command``: the command's own process."""
         self.folder, self._now_ns = folder, now_ns
         self._read = 0
+        self._sizes: list[tuple[str, int]] = []
+        """How each rank began, and of how many; in order."""
         self._lives: dict[int, _Life] = {}
         self.hooked: set[int] = set()
         """Python processes that have hooks."""
@@ -179,6 +181,8 @@ class Watch:
             elif life.fd is not None:
                 self._by_fd[life.fd] = pid
             self._lives[pid] = life
+            if life.how != "given":
+                self._sizes.append((life.how, life.ranks or 0))
         elif said["event"] == "ends" and pid in self._lives:
             self._lives[pid].said = said
 
@@ -187,16 +191,15 @@ class Watch:
     @property
     def ranks(self) -> int:
         """Of the job that began last; 0 when nobody was a rank."""
-        sizes = [life.ranks or 0 for life in self._lives.values() if life.how != "given"]
-        return sizes[-1] if sizes else 0
+        return self._sizes[-1][1] if self._sizes else 0
 
     @property
     def sizes(self) -> list[int]:
         """Numbers of ranks of process groups, in order of their beginnings, neighbours that are alike once."""
         found: list[int] = []
-        for life in self._lives.values():
-            if life.how == "initialized" and life.ranks and (not found or found[-1] != life.ranks):
-                found.append(life.ranks)
+        for how, ranks in self._sizes:
+            if how == "initialized" and (not found or found[-1] != ranks):
+                found.append(ranks)
         return found
 
     @property
