@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import sys
 import time
 from collections.abc import Callable
@@ -19,6 +20,15 @@ from real_backend.leaving import at_exit
 
 LIVES = "processes.jsonl"
 _LONGEST_TEXT = 300
+
+def here() -> str:
+    """Host and process namespace: where process ids mean what they mean to us."""
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = ""
+    return f"{platform.node()} {namespace}"
+
 
 plain_exit: Callable[[int], Any] = os._exit
 """``os._exit`` without our hook."""
@@ -72,7 +82,7 @@ class Lives:
     def begins(self, rank: int, ranks: int | None, how: str) -> None:
         """This process is a rank; ``how``: "given" by a launcher, "initialized", or "alone"."""
         self.rank, self.ranks, self._pid = rank, ranks, os.getpid()
-        self.write(event="begins", rank=rank, ranks=ranks, how=how, parent=os.getppid())
+        self.write(event="begins", rank=rank, ranks=ranks, how=how, parent=os.getppid(), place=here())
         if self._watching is None:
             self._watch()
         if self._watching != self._pid:

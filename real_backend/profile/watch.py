@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from coordsim.record.ranks.reader import SUFFIX
 from real_backend.profile.launch import RECORDED
-from real_backend.profile.lives import LIVES
+from real_backend.profile.lives import LIVES, here
 from real_backend.profile.presence import Seen, Stage, seen
 from real_backend.stream import append_end
 
@@ -101,6 +101,8 @@ class _Life:
     parent: int
     how: str
     """"given", "initialized" or "alone"."""
+    local: bool = True
+    """Whether it runs where we do: only then its process id says something to us."""
     said: dict[str, Any] | None = None
     """How the process says that it ended."""
     fd: int | None = None
@@ -115,6 +117,7 @@ class Watch:
     def __init__(self, folder: Path, command: int, now_ns: Callable[[], int] = time.time_ns) -> None:
         """``command``: the command's own process."""
         self.folder, self._now_ns = folder, now_ns
+        self._here = here()
         self._read = 0
         self._sizes: list[tuple[str, int]] = []
         """How each rank began, and of how many; in order."""
@@ -174,9 +177,11 @@ class Watch:
             if said["how"] == "given" and helper is not None and helper.rank == said["rank"]:
                 return  # a Python process that a rank has started has the rank's variables, too
             old = self._lives.get(pid)
-            life = _Life(said["rank"], said["ranks"], pid, said["parent"], said["how"])
-            life.fd = old.fd if old is not None else self._open(pid)
-            if life.fd is None and old is None and hasattr(os, "pidfd_open"):
+            local = said.get("place", self._here) == self._here
+            life = _Life(said["rank"], said["ranks"], pid, said["parent"], said["how"], local)
+            if local:
+                life.fd = old.fd if old is not None else self._open(pid)
+            if local and life.fd is None and old is None and hasattr(os, "pidfd_open"):
                 life.died_ns = self._now_ns()
             elif life.fd is not None:
                 self._by_fd[life.fd] = pid
@@ -225,8 +230,8 @@ class Watch:
         return [each for each in found if each is not None]
 
     def places(self) -> dict[int, Seen]:
-        """Where each rank is, or was last."""
-        ranks = sorted({life.rank for life in self._lives.values()})
+        """Where each rank of this host is, or was last; the files of others come late over a network."""
+        ranks = sorted({life.rank for life in self._lives.values() if life.local})
         found = {rank: seen(self.folder, rank) for rank in ranks}
         return {rank: place for rank, place in found.items() if place is not None}
 
@@ -278,7 +283,7 @@ def ranks_words(ranks: Iterable[int]) -> str:
 def _runs(life: _Life) -> bool:
     if life.fd is not None:
         return life.died_ns is None
-    return life.said is None and life.died_ns is None and Path(f"/proc/{life.pid}").exists()
+    return life.local and life.said is None and life.died_ns is None and Path(f"/proc/{life.pid}").exists()
 
 
 def _ending(life: _Life, place: Seen | None) -> Ending | None:
