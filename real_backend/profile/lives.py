@@ -62,7 +62,7 @@ class Lives:
 
     def write(self, **what: Any) -> None:
         """One line. A fault of the file system is ignored."""
-        line = json.dumps({"pid": os.getpid(), "unix_ns": time.time_ns(), **what}) + "\n"
+        line = json.dumps({"pid": os.getpid(), "place": here(), "unix_ns": time.time_ns(), **what}) + "\n"
         with suppress(OSError):
             file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
@@ -82,7 +82,7 @@ class Lives:
     def begins(self, rank: int, ranks: int | None, how: str) -> None:
         """This process is a rank; ``how``: "given" by a launcher, "initialized", or "alone"."""
         self.rank, self.ranks, self._pid = rank, ranks, os.getpid()
-        self.write(event="begins", rank=rank, ranks=ranks, how=how, parent=os.getppid(), place=here())
+        self.write(event="begins", rank=rank, ranks=ranks, how=how, parent=os.getppid())
         if self._watching is None:
             self._watch()
         if self._watching != self._pid:
