@@ -156,7 +156,7 @@ def test_a_process_id_of_another_host_is_not_looked_up_here(tmp_path: Path) -> N
     mine.wait()
     watch.turn(0)
     assert watch.endings() == []
-    say(tmp_path, event="ends", pid=mine.pid, rank=0, how="os._exit", code=7)
+    say(tmp_path, event="ends", pid=mine.pid, rank=0, how="os._exit", code=7, place="elsewhere pid:[1]")
     watch.turn(0)
     assert [each.words for each in watch.endings()] == ["called os._exit(7)"]
 
