@@ -61,7 +61,8 @@ class Done:
         if self.hangup and self.code and (self.first is None or self.first.signal == signal.SIGHUP):
             return "the terminal was closed (SIGHUP), which ended the training"
         if self.first is None:
-            return None
+            sizes = ", then ".join(map(str, self.sizes))
+            return f"the number of ranks changed while the command ran: {sizes}" if len(self.sizes) > 1 else None
         first = self.first
         if first.rank is None:
             line = f"{program} {first.words}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import sys
 import time
 from collections.abc import Callable
@@ -19,6 +20,15 @@ from real_backend.leaving import at_exit
 
 LIVES = "processes.jsonl"
 _LONGEST_TEXT = 300
+
+def here() -> str:
+    """Host and process namespace: where process ids mean what they mean to us."""
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = ""
+    return f"{platform.node()} {namespace}"
+
 
 plain_exit: Callable[[int], Any] = os._exit
 """``os._exit`` without our hook."""
@@ -52,7 +62,7 @@ class Lives:
 
     def write(self, **what: Any) -> None:
         """One line. A fault of the file system is ignored."""
-        line = json.dumps({"pid": os.getpid(), "unix_ns": time.time_ns(), **what}) + "\n"
+        line = json.dumps({"pid": os.getpid(), "place": here(), "unix_ns": time.time_ns(), **what}) + "\n"
         with suppress(OSError):
             file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:

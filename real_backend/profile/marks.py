@@ -127,28 +127,17 @@ def _input(session: Session) -> Remove:
     from torch.utils.data import dataloader
 
     kind = dataloader._BaseDataLoaderIter
-    plain = kind.__next__
-
-    @wraps(plain)
-    def following(iterator: Any) -> Any:
-        begin_ns = session.clock_ns()
-        session.quietly(session.spends, Stage.INPUT)
-        try:
-            return plain(iterator)
-        finally:
-            session.quietly(session.spent, SpanKind.INPUT, begin_ns)
-
-    kind.__next__ = following  # type: ignore[method-assign, assignment]
+    following = _timed(session, kind.__next__, Stage.INPUT, SpanKind.INPUT)
+    plain, kind.__next__ = kind.__next__, following  # type: ignore[method-assign]
     return lambda: _restore(kind, "__next__", following, plain)
 
 
 def _checkpoints(session: Session) -> Remove:
     import torch
 
-    removes = [_saves(session, torch, "save")]
     checkpoint = sys.modules.get("torch.distributed.checkpoint")
-    if checkpoint is not None and hasattr(checkpoint, "save"):
-        removes.append(_saves(session, checkpoint, "save"))
+    places = [(torch, "save"), (checkpoint, "save"), (checkpoint, "async_save")]
+    removes = [_saves(session, module, name) for module, name in places if hasattr(module, name)]
 
     def remove() -> None:
         for each in removes:
@@ -159,18 +148,25 @@ def _checkpoints(session: Session) -> Remove:
 
 def _saves(session: Session, module: Any, name: str) -> Remove:
     plain = getattr(module, name)
+    save = _timed(session, plain, Stage.CHECKPOINT, SpanKind.CHECKPOINT)
+    setattr(module, name, save)
+    return lambda: _restore(module, name, save, plain)
+
+
+def _timed(session: Session, plain: Callable[..., Any], stage: Stage, kind: SpanKind) -> Callable[..., Any]:
+    """``plain``, whose calls are spans; a call inside another one (a loader that feeds a loader) is part of that."""
 
     @wraps(plain)
-    def save(*arguments: Any, **more: Any) -> Any:
-        begin_ns = session.clock_ns()
-        session.quietly(session.spends, Stage.CHECKPOINT)
+    def timed(*arguments: Any, **more: Any) -> Any:
+        begin_ns = session.quietly(session.spends, stage)
+        if begin_ns is None:
+            return plain(*arguments, **more)
         try:
             return plain(*arguments, **more)
         finally:
-            session.quietly(session.spent, SpanKind.CHECKPOINT, begin_ns)
+            session.quietly(session.spent, kind, begin_ns)
 
-    setattr(module, name, save)
-    return lambda: _restore(module, name, save, plain)
+    return timed
 
 
 def _restore(owner: Any, name: str, ours: Any, plain: Any) -> None:

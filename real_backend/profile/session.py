@@ -64,7 +64,7 @@ class Session:
         self._tell = tell or (lambda text: print(text, file=sys.stderr, flush=True))
         self._on_start: list[Callable[[], Callable[[], None]]] = []
         self._on_stop: list[Callable[[], None]] = []
-        self._started = False
+        self._started = self._spending = False
         self._steps_ended = 0
 
     @property
@@ -178,13 +178,18 @@ class Session:
         if self._trains(False):
             self.log.closure_over(self.clock_ns())
 
-    def spends(self, stage: Stage) -> None:
-        """Input or a checkpoint begins."""
-        if self._trains(False):
-            self.presence.put(self._steps_ended, stage, self.clock_ns())
+    def spends(self, stage: Stage) -> int | None:
+        """Input or a checkpoint begins: when; None where it is part of another one, or of no interest."""
+        if self._spending or not self._trains(False):
+            return None
+        self._spending = True
+        now_ns = self.clock_ns()
+        self.presence.put(self._steps_ended, stage, now_ns)
+        return now_ns
 
     def spent(self, kind: SpanKind, begin_ns: int) -> None:
         """It is over."""
+        self._spending = False
         if self._trains(False):
             now_ns = self.clock_ns()
             self._release()

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from coordsim.record.ranks.reader import SUFFIX
 from real_backend.profile.launch import RECORDED
-from real_backend.profile.lives import LIVES
+from real_backend.profile.lives import LIVES, here
 from real_backend.profile.presence import Seen, Stage, seen
 from real_backend.stream import append_end
 
@@ -101,6 +101,8 @@ class _Life:
     parent: int
     how: str
     """"given", "initialized" or "alone"."""
+    local: bool = True
+    """Whether it runs where we do: only then its process id says something to us."""
     said: dict[str, Any] | None = None
     """How the process says that it ended."""
     fd: int | None = None
@@ -115,12 +117,16 @@ class Watch:
     def __init__(self, folder: Path, command: int, now_ns: Callable[[], int] = time.time_ns) -> None:
         """``command``: the command's own process."""
         self.folder, self._now_ns = folder, now_ns
+        self._here = here()
         self._read = 0
-        self._lives: dict[int, _Life] = {}
+        self._sizes: list[tuple[str, int]] = []
+        """How each rank began, and of how many; in order."""
+        self._lives: dict[tuple[str, int], _Life] = {}
+        """By host and process id."""
         self.hooked: set[int] = set()
         """Python processes that have hooks."""
         self._poll = select.poll() if hasattr(select, "poll") else None
-        self._by_fd: dict[int, int] = {}
+        self._by_fd: dict[int, _Life] = {}
         self._command_fd = self._open(command)
         self._moved: tuple[list[Seen | None], float] = ([], time.monotonic())
         self._longest_pause_s = 0.0
@@ -144,7 +150,7 @@ class Watch:
             return
         for fd, _ in self._poll.poll(wait_s * 1000):
             self._poll.unregister(fd)
-            life = self._lives.get(self._by_fd.pop(fd, -1))
+            life = self._by_fd.pop(fd, None)
             if life is not None:
                 life.died_ns, life.status = self._now_ns(), _status(life.pid)
             os.close(fd)
@@ -165,38 +171,42 @@ class Watch:
                 self._take(json.loads(line))
 
     def _take(self, said: dict[str, Any]) -> None:
-        pid = said["pid"]
-        self.hooked.add(pid)
+        pid, place = said["pid"], said.get("place", self._here)
+        local = place == self._here
+        if local:
+            self.hooked.add(pid)
         if said["event"] == "begins":
-            helper = self._lives.get(said["parent"])
+            helper = self._lives.get((place, said["parent"]))
             if said["how"] == "given" and helper is not None and helper.rank == said["rank"]:
                 return  # a Python process that a rank has started has the rank's variables, too
-            old = self._lives.get(pid)
-            life = _Life(said["rank"], said["ranks"], pid, said["parent"], said["how"])
-            life.fd = old.fd if old is not None else self._open(pid)
-            if life.fd is None and old is None and hasattr(os, "pidfd_open"):
+            old = self._lives.get((place, pid))
+            life = _Life(said["rank"], said["ranks"], pid, said["parent"], said["how"], local)
+            if local:
+                life.fd = old.fd if old is not None else self._open(pid)
+            if local and life.fd is None and old is None and hasattr(os, "pidfd_open"):
                 life.died_ns = self._now_ns()
             elif life.fd is not None:
-                self._by_fd[life.fd] = pid
-            self._lives[pid] = life
-        elif said["event"] == "ends" and pid in self._lives:
-            self._lives[pid].said = said
+                self._by_fd[life.fd] = life
+            self._lives[place, pid] = life
+            if life.how != "given":
+                self._sizes.append((life.how, life.ranks or 0))
+        elif said["event"] == "ends" and (place, pid) in self._lives:
+            self._lives[place, pid].said = said
 
     # What is known.
 
     @property
     def ranks(self) -> int:
         """Of the job that began last; 0 when nobody was a rank."""
-        sizes = [life.ranks or 0 for life in self._lives.values() if life.how != "given"]
-        return sizes[-1] if sizes else 0
+        return self._sizes[-1][1] if self._sizes else 0
 
     @property
     def sizes(self) -> list[int]:
         """Numbers of ranks of process groups, in order of their beginnings, neighbours that are alike once."""
         found: list[int] = []
-        for life in self._lives.values():
-            if life.how == "initialized" and life.ranks and (not found or found[-1] != life.ranks):
-                found.append(life.ranks)
+        for how, ranks in self._sizes:
+            if how == "initialized" and (not found or found[-1] != ranks):
+                found.append(ranks)
         return found
 
     @property
@@ -214,16 +224,20 @@ class Watch:
 
     def endings(self) -> list[Ending]:
         """How each rank's last process ended, of those that have; by rank."""
+        found = [_ending(life, seen(self.folder, life.rank)) for life in self._last()]
+        return [each for each in found if each is not None]
+
+    def _last(self) -> list[_Life]:
+        """Each rank's last process, by rank."""
         last: dict[int, _Life] = {}
         for life in self._lives.values():
             if life.rank not in last or life.how != "given" or last[life.rank].how == "given":
                 last[life.rank] = life
-        found = [_ending(life, seen(self.folder, life.rank)) for _, life in sorted(last.items())]
-        return [each for each in found if each is not None]
+        return [life for _, life in sorted(last.items())]
 
     def places(self) -> dict[int, Seen]:
-        """Where each rank is, or was last."""
-        ranks = sorted({life.rank for life in self._lives.values()})
+        """Where each rank of this host is, or was last; the files of others come late over a network."""
+        ranks = sorted({life.rank for life in self._lives.values() if life.local})
         found = {rank: seen(self.folder, rank) for rank in ranks}
         return {rank: place for rank, place in found.items() if place is not None}
 
@@ -246,11 +260,11 @@ class Watch:
 
     def close_records(self) -> None:
         """Append to records how their ranks ended, where those could not say it."""
-        for each in self.endings():
-            life = self._lives[each.pid]
-            if each.rank is not None and (life.said is None or each.how == "signal"):
+        for life in self._last():
+            each = _ending(life, None)
+            if each is not None and (life.said is None or each.how == "signal"):
                 text = "" if each.text == _FROM_OUTSIDE else each.text
-                path = self.folder / f"rank-{each.rank:05d}{SUFFIX}"
+                path = self.folder / f"rank-{life.rank:05d}{SUFFIX}"
                 append_end(path, each.how, code=each.code, signal=each.signal, text=text or None)
 
 
@@ -275,7 +289,7 @@ def ranks_words(ranks: Iterable[int]) -> str:
 def _runs(life: _Life) -> bool:
     if life.fd is not None:
         return life.died_ns is None
-    return life.said is None and life.died_ns is None and Path(f"/proc/{life.pid}").exists()
+    return life.local and life.said is None and life.died_ns is None and Path(f"/proc/{life.pid}").exists()
 
 
 def _ending(life: _Life, place: Seen | None) -> Ending | None:

@@ -146,6 +146,21 @@ def test_a_python_helper_of_a_rank_is_not_taken_for_the_rank(tmp_path: Path) -> 
     assert [(each.rank, each.words) for each in watch.endings()] == [(1, "raised ValueError: planted")]
 
 
+def test_a_process_id_of_another_host_is_not_looked_up_here(tmp_path: Path) -> None:
+    mine = child("time.sleep(60)")
+    say(tmp_path, event="begins", pid=mine.pid, rank=0, ranks=1, how="initialized", place="elsewhere pid:[1]")
+    watch = Watch(tmp_path, 1 << 22)
+    watch.turn(0)
+    assert watch.running() == []
+    mine.kill()
+    mine.wait()
+    watch.turn(0)
+    assert watch.endings() == []
+    say(tmp_path, event="ends", pid=mine.pid, rank=0, how="os._exit", code=7, place="elsewhere pid:[1]")
+    watch.turn(0)
+    assert [each.words for each in watch.endings()] == ["called os._exit(7)"]
+
+
 def test_a_job_is_recorded_once_every_rank_has_recorded(tmp_path: Path) -> None:
     for rank in range(2):
         say(tmp_path, event="begins", pid=(1 << 22) + rank, rank=rank, ranks=2, how="initialized")
@@ -160,7 +175,8 @@ def test_a_job_is_recorded_once_every_rank_has_recorded(tmp_path: Path) -> None:
 
 def test_a_number_of_ranks_that_changes_is_seen(tmp_path: Path) -> None:
     for place, ranks in enumerate((3, 3, 2)):
-        say(tmp_path, event="begins", pid=(1 << 22) + place, rank=0, ranks=ranks, how="initialized")
+        pid = (1 << 22) + place % 2  # the first process begins again
+        say(tmp_path, event="begins", pid=pid, rank=0, ranks=ranks, how="initialized")
     watch = Watch(tmp_path, 1 << 22)
     watch.turn(0)
     assert watch.sizes == [3, 2]
