@@ -75,6 +75,7 @@ class _Player:
         self._skews = [round(each * MS) for each in job.skews_ms] or [0] * job.ranks
         self._at = [0] * job.ranks
         self._busy = [False] * job.ranks
+        self._cpu = [0] * job.ranks
         self._stream = 0
         tensors = [
             {"kind": "parameter", "name": f"layer.{layer}", "dtype": "float32", "shape": [256, 256], "bytes": 262144}
@@ -102,6 +103,7 @@ class _Player:
 
     def _takes(self, what: str, rank: int) -> int:
         factor = float(np.exp(self._random.normal(0, self._job.noise)))
+        self._cpu[rank] += round(BASE_MS[what] * factor * MS)
         if self._busy[rank]:
             factor *= 1 + self._job.contention * self._random.uniform(0.5, 1.5)
         return round(BASE_MS[what] * factor * MS)
@@ -166,10 +168,10 @@ class _Player:
             backward + skew), Span(SpanKind.BACKWARD, 0, backward + skew, over + skew),
             Span(SpanKind.OPTIMIZER, 0, clipped + skew, end + skew),
         )  # fmt: skip
-        work = end - begin - (mine - ready[-1])
+        cpu, self._cpu[rank] = self._cpu[rank], 0
         record.steps.append(StepRecord(
             step, forward + skew, backward + skew, ready[0] + skew, ready[-1] + skew, mine + skew, end + skew, 0,
-            LAYERS, 0, 1, spans, CpuTimes(min(work, 5 * MS), 0, min(work, 5 * MS)),
+            LAYERS, 0, 1, spans, CpuTimes(cpu, 0, cpu),
         ))  # fmt: skip
         record.ready.append(ReadyRecord(step, tuple(range(LAYERS)), tuple(at + skew for at in ready)))
         for place in range(LAYERS):

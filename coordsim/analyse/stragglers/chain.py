@@ -22,6 +22,8 @@ SLICE_NS = 2_000_000
 """Lateness that turns on shared cores make of equal ranks."""
 CPU_VARIES = 0.3
 """Share by which CPU time of the same work differs, caches being shared."""
+LASTING = 0.2
+"""Share of the steps in which a cause may be hidden by what slows the others."""
 STEADY = 0.35
 """Sharing comes and goes with time slices: lateness whose middle half of steps lies closer together than this share of
 its median, and that is hardly ever less than half of it, is none of it."""
@@ -88,19 +90,21 @@ def starved(chain: Chain) -> bool:
 def beyond_sharing(chain: Chain, places: Sequence[int], late_ns: float) -> bool:
     """Whether these ranks (those of a host, or one) are late by more than shared cores can make of equal ranks.
 
-    Somebody else on its core makes a rank :data:`SHARING` times slower at most, and not steadily. So it is not that if
-    a part takes it longer than that, against the others; or if it is late by more than that of the CPU time that its
-    work needs; or if its work needs so much more CPU time; or if it is late by the same in nearly all steps.
+    Somebody else on its core makes a rank some :data:`SHARING` times slower, more on a very busy machine, but comes and
+    goes; a cause of its own is there in nearly all steps. So it is not that if parts take it longer than that, against
+    the others, in four of five steps; or if its work needs so much more CPU time; or, where neither parts nor CPU times
+    were recorded, if it is late by the same in nearly all steps.
     """
     if not chain.steps.size:
         return False
     enough = max(ENOUGH * late_ns, SLICE_NS)
-    untold = late_ns >= SLICE_NS and bool(np.isnan(chain.cpu_SR).any())
-    return all(_beyond(chain, place) >= enough or (untold and _steady(chain, place)) for place in places)
+    return all(_beyond(chain, place) >= enough or _steady(chain, place, late_ns) for place in places)
 
 
-def _steady(chain: Chain, place: int) -> bool:
-    """Whether a rank is late by nearly the same in nearly all steps."""
+def _steady(chain: Chain, place: int, late_ns: float) -> bool:
+    """Whether a rank of which only the whole is known is late by nearly the same in nearly all steps."""
+    if late_ns < SLICE_NS or not np.isnan(chain.cpu_SR).any():
+        return False
     longer = behind_median_of(chain.parts_SRP, place).sum(axis=1)
     tenth, low, middle, high = np.quantile(longer, (0.1, 0.25, 0.5, 0.75))
     return bool(high - low <= STEADY * middle and tenth >= ENOUGH * middle)
@@ -109,13 +113,15 @@ def _steady(chain: Chain, place: int) -> bool:
 def _beyond(chain: Chain, place: int) -> float:
     """ns a step that sharing cores does not explain."""
     others = np.delete(chain.parts_SRP, place, axis=1)
-    longer = np.median(behind_median_of(chain.parts_SRP, place), axis=0)
+    longer = np.quantile(behind_median_of(chain.parts_SRP, place), LASTING, axis=0)
     allowed = (SHARING - 1) * np.median(np.median(others, axis=1), axis=0)
     beyond = float(np.maximum(longer - allowed, 0.0).sum())
     if np.isnan(chain.cpu_SR).any():
         return beyond
-    usual, used = float(np.median(np.delete(chain.cpu_SR, place, axis=1))), float(np.median(chain.cpu_SR[:, place]))
-    return max(beyond, float(longer.sum()) - (SHARING - 1) * max(usual, used), used - (1 + CPU_VARIES) * usual)
+    usual = float(np.median(np.delete(chain.cpu_SR, place, axis=1)))
+    used = np.quantile(chain.cpu_SR[:, place], LASTING) - (1 + CPU_VARIES) * usual
+    asleep = float(np.maximum(longer, 0.0).max()) - (SHARING - 1) * usual
+    return max(beyond, float(used), asleep)
 
 
 def behind_median_of(parts_SRP: Int64, place: int) -> Numbers:

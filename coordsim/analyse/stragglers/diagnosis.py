@@ -159,17 +159,18 @@ def _all_late(judged: _Judged, measure: _Measure) -> list[_Unit]:
         one = _latest_host(found, measure, left, judged.step_ns) or _latest_rank(measure, left, judged.step_ns)
         if one is None or (late and one.late.median_ns < MINOR * late[0].late.median_ns):
             break
-        if judged.shared and not _beyond(judged, one):
+        if judged.shared and not _beyond(judged, one, left):
             judged.sharing = None if late else _of_place(one, _places(found, one)[0])
             break
         late.append(one)
     return late
 
 
-def _beyond(judged: _Judged, unit: _Unit) -> bool:
-    """Whether shared cores do not explain it; without each rank's own work nobody knows."""
-    chain = judged.chain.of(judged.found.steps[unit.late.begin : unit.late.end])
-    return beyond_sharing(chain, _places(judged.found, unit), unit.late.median_ns)
+def _beyond(judged: _Judged, unit: _Unit, left: list[int]) -> bool:
+    """Whether shared cores do not explain it, against those of the ``left`` ranks (places) that are not meant."""
+    chain = judged.chain.of(judged.found.steps[unit.late.begin : unit.late.end]).among(left)
+    places = [left.index(place) for place in _places(judged.found, unit) if place in left]
+    return beyond_sharing(chain, places, unit.late.median_ns)
 
 
 def _of_place(unit: _Unit, place: int) -> Late:
