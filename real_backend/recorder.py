@@ -29,7 +29,7 @@ from coordsim.record.trace import Kind, schedule_hash
 from real_backend.control.transport import NOTHING_SENT, Sent
 from real_backend.engine.observer import CycleTold, Observer, Performed
 from real_backend.life.clocks import Offset
-from real_backend.stream import Parameter, RankStream
+from real_backend.stream import Parameter, RankStream, StepTold
 
 WORST_TRIES = 10
 """Slow steps written at most, as a multiple of those wanted: a run that gets slower all the time has no end of them."""
@@ -115,7 +115,11 @@ class Recorder(Observer):
         self._popped = _Popped((), b"")
         self._step = _Step()
         self._marked = False
-        self._marks: list[tuple[str, int]] = []
+        self._marks: list[tuple[str, int, StepTold | None]] = []
+        self._hooked = False
+        """Whether hooks in the script mark the ends of steps."""
+        self._loop_cpu_ns: int | None = None
+        """CPU time of the background thread at the end of the step before."""
         self._idle: list[int] = []
         self._idle_sent: Sent | None = None
         self._idle_from = 0
@@ -136,10 +140,16 @@ class Recorder(Observer):
 
     # What the engine tells.
 
-    def mark(self, what: str, now_ns: int) -> None:
-        """From the framework's thread; the background thread sorts marks in when it next comes by."""
-        if not self._over:
-            self._marks.append((what, now_ns))
+    def mark(self, what: str, now_ns: int, told: StepTold | None = None) -> None:
+        """From the framework's thread; the background thread sorts marks in when it next comes by. ``told``: with
+        "step", what the hooks in the script know of it."""
+        if self._over:
+            return
+        if what == "step":
+            if told is None and self._hooked:  # the optimizer's own mark of a step that the hooks tell more about
+                return
+            self._hooked |= told is not None
+        self._marks.append((what, now_ns, told))
 
     def ready(self, parameter: Parameter, now_ns: int) -> None:
         """A parameter's gradient is there; from any thread. Written with the step that it belongs to."""
@@ -238,7 +248,7 @@ class Recorder(Observer):
 
     def _take_marks(self, until_ns: int) -> None:
         while self._marks and self._marks[0][1] < until_ns:
-            what, at_ns = self._marks.pop(0)
+            what, at_ns, told = self._marks.pop(0)
             if what == "forward":
                 self._step.start_ns = at_ns
             elif what == "backward":
@@ -246,9 +256,9 @@ class Recorder(Observer):
             else:
                 self._marked = True
                 if self._step.tensors:
-                    self._end_step(at_ns)
+                    self._end_step(at_ns, told)
 
-    def _end_step(self, end_ns: int) -> None:
+    def _end_step(self, end_ns: int, told: StepTold | None = None) -> None:
         step = self._step
         begin_ns = step.start_ns if step.start_ns != NULL else step.first_submit_ns
         last_ns = max(end_ns, step.end_collective_ns, step.last_submit_ns)
@@ -258,6 +268,7 @@ class Recorder(Observer):
         elif step.blocks:
             self._left_out += 1
         self._stream.ready(step.number, self._take_ready(last_ns))
+        self._step_details(step.number, told)
         self._stream.add(block(Block.STEP, STEP.pack(
             step.number, step.start_ns, step.forward_end_ns, step.first_submit_ns, step.last_submit_ns,
             step.end_collective_ns, end_ns, step.cycles, step.tensors, step.slow_cycles, wanted,
@@ -267,6 +278,15 @@ class Recorder(Observer):
         self._step = _Step(step.number + 1)
         if self._step.number == self.limits.steps:
             self._close()
+
+    def _step_details(self, number: int, told: StepTold | None) -> None:
+        """Spans and CPU time of the step; this thread's own is sampled here, a little after the step's end."""
+        now_ns = time.thread_time_ns()
+        before_ns, self._loop_cpu_ns = self._loop_cpu_ns, now_ns
+        if told is not None:
+            if told.cpu is not None:
+                told.cpu = told.cpu._replace(loop_ns=now_ns - (before_ns or 0))
+            self._stream.step_details(number, told)
 
     def _take_ready(self, until_ns: int) -> list[tuple[Parameter, int]]:
         """Readiness up to ``until_ns``, a parameter's latest; the rest is the next step's."""

@@ -9,14 +9,15 @@ import json
 import os
 import platform
 import struct
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from coordsim.record.ranks.format import CLOCK, MAGIC, READY, SCHEMA, Block, block
-from coordsim.record.ranks.reader import SUFFIX
+from coordsim.record.ranks.format import CLOCK, CPU, MAGIC, READY, SCHEMA, SPAN, SPANS, Block, block
+from coordsim.record.ranks.reader import SUFFIX, CpuTimes, Span
 from real_backend.life.clocks import Offset
 
 
@@ -28,6 +29,17 @@ class Parameter:
     dtype: str
     shape: tuple[int, ...]
     nbytes: int
+
+
+@dataclass
+class StepTold:
+    """What the hooks in a script know of one step when it ends."""
+
+    kind: str
+    spans: Sequence[Span]
+    cpu: CpuTimes | None = None
+    names: Sequence[tuple[str, str]] = field(default_factory=tuple)
+    """("optimizers" or "models", name) of those that were first seen in this step; a place counts within its list."""
 
 
 class RankStream:
@@ -47,11 +59,13 @@ class RankStream:
         self._ids = 0
         self._parameters: dict[Parameter, int] = {}
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
+        self._file = os.open(self.path, flags, 0o644)
         head = {
             "schema": SCHEMA, "job": job, "rank": rank, "ranks": ranks, "host": platform.node(), "pid": os.getpid(),
             "started_unix_ns": time.time_ns(), "started_ns": clock_ns(), "settings": dict(settings),
-            "limits": dict(limits), "detailed": detailed,
+            "limits": dict(limits), "detailed": detailed, **_surroundings(),
+            "kinds": {"optimizers": [], "models": []},
         }  # fmt: skip
         self._write(MAGIC + block(Block.HEAD, json.dumps(head).encode()))
 
@@ -82,6 +96,15 @@ class RankStream:
             count = len(ids)
             self.add(block(Block.READY, READY.pack(step, count) + struct.pack(f"<{count}I{count}q", *ids, *times)))
 
+    def step_details(self, step: int, told: StepTold) -> None:
+        """What the hooks know of ``step``; must be added before the step's own block."""
+        for of, name in told.names:
+            self.add(block(Block.NAME, json.dumps({"of": of, "name": name}).encode()))
+        packed = b"".join(SPAN.pack(*span) for span in told.spans)
+        self.add(block(Block.SPANS, SPANS.pack(step, len(told.spans)) + packed + told.kind.encode()))
+        if told.cpu is not None:
+            self.add(block(Block.CPU, CPU.pack(step, *told.cpu)))
+
     def clock(self, now_ns: int, found: Offset) -> None:
         self.add(block(Block.CLOCK, CLOCK.pack(now_ns, found.offset_ns, found.error_ns)))
 
@@ -90,6 +113,10 @@ class RankStream:
         self.add(block(Block.END, json.dumps(why).encode()))
         self.flush()
         self._close()
+
+    def ended(self, how: str, **more: Any) -> None:
+        """Append how the process ended, also to a stream that is closed. A fault of the file system is ignored."""
+        append_end(self.path, how, **more)
 
     def flush(self) -> None:
         if self._pending:
@@ -110,3 +137,37 @@ class RankStream:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+
+def append_end(path: Path, how: str, **more: Any) -> None:
+    """Append an END block that says how a rank's process ended (:data:`coordsim.record.ranks.format.HOWS`); ``more``:
+    its ``code``, ``signal``, ``text``. Nothing happens where the file is gone or cannot be written."""
+    ended = {"how": how, "unix_ns": time.time_ns(), **{key: value for key, value in more.items() if value is not None}}
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        os.write(file, block(Block.END, json.dumps({"ended": ended}).encode()))
+    except OSError:
+        pass
+    finally:
+        os.close(file)
+
+
+def _surroundings() -> dict[str, Any]:
+    """Cores and threads that the process may use, and how many ranks share the host: what CPU times depend on."""
+    threads = None
+    torch: Any = sys.modules.get("torch")
+    if hasattr(torch, "get_num_interop_threads"):
+        threads = {"torch": torch.get_num_threads(), "interop": torch.get_num_interop_threads()}
+    local = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") or ""
+    return {
+        "cores": sorted(_cores()), "threads": threads, "local_ranks": int(local) if local.isdecimal() else None,
+    }  # fmt: skip
+
+
+def _cores() -> Iterable[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return range(os.cpu_count() or 1)

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from coordsim.analyse.step_kinds import outlying
 from coordsim.analyse.summary import quantile
 from coordsim.errors import InputError
-from coordsim.record.breakdown import PARTS, breakdown, step_times
+from coordsim.record.breakdown import PARTS, RECORDED_PARTS, breakdown, step_times
 from coordsim.record.trace import Kind, Trace
 
 SCHEMA = "coordsim.run/1"
@@ -43,7 +44,7 @@ def run_summary(trace: Trace, manifest: dict[str, Any]) -> dict[str, Any]:
         "cold_step_s": float(step_times(trace)[0]) / 1e9 if cold else None,
         "step_time_s": {"mean": float(times.mean()) / 1e9}
         | {name: quantile(ordered, share) / 1e9 for name, share in named.items()},
-        "breakdown_s": {name: float(parts[name].mean()) / 1e9 if name in parts else None for name in PARTS},
+        "breakdown_s": {name: float(parts[name].mean()) / 1e9 if name in parts else None for name in _names(trace)},
         "missing": dict(manifest.get("missing", {})),
         "unknown": dict(unknown),
         "last": _last(trace, counted, manifest),
@@ -65,7 +66,25 @@ def run_summary(trace: Trace, manifest: dict[str, Any]) -> dict[str, Any]:
         "ended_early": manifest.get("ended_early", []),
         "clock_error_s": _clock_error(manifest),
         "stragglers": manifest.get("stragglers"),
+        **(_of_ranks(trace, manifest, counted) if real else {}),
     }
+
+
+def _names(trace: Trace) -> tuple[str, ...]:
+    """Parts that are told of a run: of a recorded one those that a simulated one does not have, where it has them."""
+    if not trace.own:
+        return PARTS
+    return tuple(name for name in RECORDED_PARTS if name in PARTS or name in trace.own)
+
+
+def _of_ranks(trace: Trace, manifest: dict[str, Any], counted: slice) -> dict[str, Any]:
+    """What only a recorded run has: whose parts are shown, the table of ranks, kinds of steps, and outlying steps."""
+    return {
+        "shown_rank": manifest.get("shown_rank"), "rank_table": manifest.get("rank_table"),
+        "kinds": manifest.get("kinds", []), "machines": manifest.get("machines", []),
+        "outlying_steps": outlying(trace, int(manifest.get("first_step", 0)), counted),
+        **{key: manifest[key] for key in ("failure", "fate", "endings") if key in manifest},
+    }  # fmt: skip
 
 
 def _known(found: dict[str, float | None], unknown: dict[str, str]) -> dict[str, float | None]:

@@ -59,6 +59,6 @@ def export(
     console.data(f"{done.path}: {done.what}")
     for sentence in (*done.left_out, _OPENS[to]):
         console.note(f"note: {sentence}")
-    timeline = to is Format.horovod
+    timeline = to is Format.horovod and done.negotiates
     console.next_command(f"coordsim validate timeline {quote(str(done.path))}" if timeline else
                          f"coordsim report {quote(str(run))}")  # fmt: skip

@@ -40,9 +40,11 @@ def predict(
     from coordsim.analyse.predict import predict as run_it
     from coordsim.analyse.predict.intervals import facts
     from coordsim.analyse.predict.place import write_scenario
+    from coordsim.analyse.stragglers import stragglers
     from coordsim.record.ranks import read_folder
 
-    measured = measured_workload(read_folder(folder))
+    records = read_folder(folder)
+    measured = measured_workload(records)
     plane = control_plane or measured.control_plane
     name, source = run.resolve().name, str(run)
     with Bar(title("simulating")) as bar:
@@ -53,7 +55,8 @@ def predict(
     if out is not None:
         out.mkdir(exist_ok=True)
         write_scenario(out, measured, name, source)
-    told = facts(found)
+    late = stragglers(records)
+    told = facts(found) | {"late": late["verdict"] if late["late"] else None}
     if as_json:
         console.data_json(told)
     else:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from shlex import join, quote
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from coordsim.cli import console
+from coordsim.cli.training import Done, run, without_terminal
 from coordsim.errors import EnvironmentProblem, InputError
+
+if TYPE_CHECKING:
+    from coordsim.record.ranks import RankRecord
 
 FINDING = 1
 _PREDICTABLE = 6
@@ -34,6 +33,9 @@ def profile(
     out: Annotated[Path, typer.Option(metavar="RUN", help="Run directory; an earlier run is replaced.")] = Path(
         "profile"
     ),
+    then_stop: Annotated[
+        bool, typer.Option("--then-stop", help="End the command, with exit code 0, once the steps are recorded.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object; the command's output goes to stderr.")
     ] = False,
@@ -44,17 +46,18 @@ def profile(
 
     check_target(out)
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.absolute().parent))
+    job = _Job(command or [], scratch / "ranks", out, steps, then_stop)
     try:
-        folder = scratch / "ranks"
-        code = _run([program, *(command or [])[1:]], folder, steps, as_json)
-        _told(code, command or [], out, folder)
-        facts = _gathered(folder, out, command or [], steps, code)
+        done = run([program, *(command or [])[1:]], job.folder, steps, as_json, then_stop, job.recorded)
+        if done.hangup:
+            without_terminal()
+        facts = job.ended(done)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     _show(facts, out, as_json)
     console.next_command(_next(facts, out))
-    if code:
-        raise typer.Exit(code)
+    if done.code:
+        raise typer.Exit(done.code)
 
 
 def _next(facts: dict[str, Any], out: Path) -> str:
@@ -78,85 +81,145 @@ def _checked(command: list[str], steps: int) -> str:
     return program
 
 
-def _run(command: list[str], folder: Path, steps: int, as_json: bool) -> int:
-    """The command's exit code, as a shell has it; Ctrl-C and TERM reach it, and what is there is still gathered."""
-    from real_backend.profile.launch import environment
+class _Job:
+    """One command that is recorded, and the run directory that becomes of it."""
 
-    process = subprocess.Popen(command, env=environment(folder, steps), stdout=sys.stderr if as_json else None)
-    with _patient(process):
-        code = process.wait()
-    return code if code >= 0 else 128 - code
+    def __init__(self, command: list[str], folder: Path, out: Path, steps: int, then_stop: bool) -> None:
+        self.command, self.folder, self.out, self.steps, self.then_stop = command, folder, out, steps, then_stop
+        self._stored: dict[str, Any] | None = None
 
+    def recorded(self, ranks: int) -> None:
+        """All steps are recorded, and the command goes on: the run is stored now."""
+        on = f"{ranks} rank" + ("s" if ranks != 1 else "")
+        steps = f"{self.steps} step" + ("s" if self.steps != 1 else "")
+        try:
+            self._stored = self._store({"exit_code": None, "running": True})
+        except (OSError, ValueError) as error:
+            console.note(f"recorded {steps} on {on}; they are stored when the command ends ({error})")
+            return
+        after = "the command is stopped now" if self.then_stop else "stop: Ctrl-C, or --then-stop next time"
+        console.note(f"recorded {steps} on {on}; see them now: coordsim report {quote(str(self.out))}; {after}")
 
-@contextmanager
-def _patient(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Ctrl-C goes to the whole process group, so the command has it already; TERM is passed on."""
-    before = {
-        signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: process.terminate()),
-    }
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+    def ended(self, done: Done) -> dict[str, Any]:
+        """Store what was recorded, say what went wrong, and give the summary. Leaves when nothing was recorded."""
+        line = done.line(self.command[0])
+        if not any(self.folder.glob("*.rank")):
+            self._nothing(done, line)
+        from coordsim.analyse.run_summary import run_summary
+        from coordsim.record.store import read_run
 
+        if line is not None:
+            console.error(line)
+        facts = self._store({"exit_code": done.code} | _facts_of(done, line))
+        trace, _ = read_run(self.out)
+        if not trace.steps["step"].size:
+            console.error(f"no rank ended a step; what {len(facts['hosts'])} ranks wrote is in {self.out}")
+            console.next_command(_EXAMPLE)
+            raise typer.Exit(done.code or FINDING)
+        self._notes(done, facts, trace.steps["step"].size)
+        return run_summary(trace, facts)
 
-def _told(code: int, command: list[str], out: Path, folder: Path) -> None:
-    """Notes about how the command ended; leaves when nothing was recorded."""
-    from real_backend.profile.launch import hooked, jobs
+    def _store(self, more: dict[str, Any]) -> dict[str, Any]:
+        """Merge what ranks wrote; the manifest. Where the job that ran last recorded no step, what an earlier one has
+        left in the run directory stays."""
+        from coordsim.analyse.recorded import empty, merged_run
+        from coordsim.cli.provenance import provenance
+        from coordsim.record.ranks import read_folder
+        from coordsim.record.store import read_run, write_run
 
-    started = jobs(folder)
-    if any(folder.glob("*.rank")):
+        for each in _of_other_jobs(self.folder):
+            each.unlink()
+        records = read_folder(self.folder)
+        merges = any(record.steps for record in records)
+        if not merges and self._stored is not None:
+            trace, facts = read_run(self.out)
+            facts.pop("running", None)
+            write_run(self.out, trace, facts | more, self.out / "ranks")
+            return facts | more
+        trace, facts = merged_run(records) if merges else empty(records)
+        facts["skipped_steps"] = _skipped(records)
+        facts |= provenance(self.folder) | {"command": self.command, "steps_wanted": self.steps} | more
+        write_run(self.out, trace, facts, self.folder)
+        return facts
+
+    def _notes(self, done: Done, facts: dict[str, Any], steps: int) -> None:
+        from real_backend.profile.launch import jobs
+
+        started = jobs(self.folder)
         if started > 1:
-            console.note(f"the command started {started} jobs one after the other; told is the last that took steps")
-        if code:
-            console.note(f"the command ended with exit code {code}; what was recorded until then is kept in {out}")
-        return
-    if code:
-        console.error(f"the command ended with exit code {code} before anything was recorded: {join(command)}")
-    elif not hooked(folder):
-        console.error(
-            "nothing was recorded: no Python process of this command had hooks (does something in it replace "
-            "PYTHONPATH, or call python with -I, -E or -S?)"
-        )
-    elif started:
-        console.error(
-            "nothing was recorded: no model under DDP or FSDP took a step, nor did backend coord or "
-            "DistributedOptimizer"
-        )
-    else:
-        console.error(
-            "nothing was recorded: no process of this command called torch.distributed.init_process_group or "
-            "real_backend.init"
-        )
-    console.next_command(_EXAMPLE)
-    raise typer.Exit(code or FINDING)
+            sizes = f" (of {', then '.join(map(str, done.sizes))} ranks)" if len(done.sizes) > 1 else ""
+            console.note(
+                f"the command started {started} jobs one after the other{sizes}; told is the last that took steps"
+            )
+        if done.code:
+            console.note(
+                f"the command ended with exit code {done.code}; what was recorded until then is kept in {self.out}"
+            )
+        if done.hangup:
+            console.note(f"{facts['fate']}; what was recorded is kept in {self.out}")
+        skipped = facts.get("skipped_steps")
+        if skipped and skipped[0] == skipped[1]:
+            console.note(
+                f"GradScaler skipped the optimizer in all {skipped[1]} steps: their gradients were not finite, and "
+                "the parameters did not change"
+            )
+        if steps == 1 and facts["first_step"] == 0:
+            console.note("only the first step was recorded, which is cold: the script took no second one")
 
+    def _nothing(self, done: Done, line: str | None) -> None:
+        """Say why nothing was recorded, and leave."""
+        from real_backend.profile.launch import hooked, jobs
 
-def _gathered(folder: Path, out: Path, command: list[str], steps: int, code: int) -> dict[str, Any]:
-    """Merge what ranks wrote and store it; the manifest."""
-    from coordsim.analyse.recorded import empty, merged_run
-    from coordsim.cli.provenance import provenance
-    from coordsim.record.ranks import read_folder
-    from coordsim.record.store import write_run
-
-    for each in _of_other_jobs(folder):
-        each.unlink()
-    records = read_folder(folder)
-    if any(record.steps for record in records):
-        trace, facts = merged_run(records)
-    else:
-        trace, facts = empty(records)
-    facts |= provenance(folder) | {"command": command, "exit_code": code, "steps_wanted": steps}
-    write_run(out, trace, facts, folder)
-    if not trace.steps["step"].size:
-        console.error(f"no rank ended a step; what {len(records)} ranks wrote is in {out}")
+        if done.code:
+            console.error(
+                f"the command ended with exit code {done.code} before anything was recorded: "
+                + (line or join(self.command))
+            )
+        elif done.unhooked is not None:
+            console.error(f"nothing was recorded: {done.unhooked}")
+        elif not hooked(self.folder):
+            console.error(
+                "nothing was recorded: no Python process of this command had hooks (does something in it replace "
+                "PYTHONPATH, or call python with -I, -E or -S?)"
+            )
+        elif jobs(self.folder):
+            console.error(
+                "nothing was recorded: the script joined a process group, but no optimizer was made and no model under "
+                "DDP or FSDP was called"
+            )
+        else:
+            console.error(
+                "nothing was recorded: no process of this command made an optimizer of torch and called backward, and "
+                "none called torch.distributed.init_process_group or real_backend.init"
+            )
         console.next_command(_EXAMPLE)
-        raise typer.Exit(code or FINDING)
-    from coordsim.analyse.run_summary import run_summary
+        raise typer.Exit(done.code or FINDING)
 
-    return run_summary(trace, facts)
+
+def _skipped(records: list[RankRecord]) -> list[int]:
+    """[steps that GradScaler skipped, steps] of the rank that has most."""
+    kinds = [[step.step_kind for step in record.steps] for record in records]
+    of_rank = max(kinds, key=len, default=[])
+    return [sum("skipped" in kind and "skipped " not in kind for kind in of_rank), len(of_rank)]
+
+
+def _facts_of(done: Done, line: str | None) -> dict[str, Any]:
+    """How the command and its ranks ended, for the manifest."""
+    fate = "the training ended by itself" if not done.code else f"the training ended with exit code {done.code}"
+    if done.running:
+        fate = f"the training still runs on ranks {', '.join(str(rank) for rank, _ in done.running)}"
+    return {
+        "failure": line,
+        "endings": [
+            {
+                "rank": each.rank, "how": each.how, "code": each.code, "signal": each.signal, "words": each.words,
+                "where": each.where,
+            }
+            for each in done.endings
+        ],
+        "fate": f"the terminal was closed; {fate}" if done.hangup else fate,
+        "stopped": "recorded" if done.stopped_recorded else (done.stopped_by or None), "world_sizes": done.sizes,
+    }  # fmt: skip
 
 
 def _of_other_jobs(folder: Path) -> list[Path]:

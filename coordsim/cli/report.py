@@ -22,8 +22,9 @@ def report(
     ],
     steps: Annotated[
         str | None,
-        typer.Option(metavar="A:B", help="Of ranks' records: steps A up to B, B excluded.", show_default=False),
+        typer.Option(metavar="A:B", help="Steps A up to B, B excluded.", show_default=False),
     ] = None,
+    ranks: Annotated[bool, typer.Option("--ranks", help="The table of ranks, whether or not they differ.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     out: Annotated[
         Path | None, typer.Option(metavar="RUN_DIR", help="Store the merged records as a run.", show_default=False)
@@ -43,22 +44,35 @@ def report(
     else:
         from coordsim.report.run import run_report
 
-        console.data(run_report(found, run.name or str(run), console.page()))
+        console.data(run_report(found, run.name or str(run), console.page(), ranks))
     console.next_command(_next(run, out, found))
 
 
+_OF_THE_COMMAND = (
+    "command", "exit_code", "steps_wanted", "failure", "endings", "fate", "stopped", "world_sizes"
+)  # fmt: skip
+"""Of a profiled run's manifest, what its records do not say again."""
+
+
 def _read(run: Path, steps: str | None) -> tuple[Trace, dict[str, Any]]:
+    chosen = step_range(steps)
+    manifest: dict[str, Any] = {}
     if (run / "manifest.json").is_file():
         from coordsim.record.store import read_run
 
-        if steps is not None:
-            raise InputError.one("--steps", "", steps, f"{run} is a run directory; steps are chosen when it is made")
-        return read_run(run)
-    chosen = step_range(steps)
-    from coordsim.analyse.recorded import merged_run
-    from coordsim.record.ranks import read_folder
+        trace, manifest = read_run(run)
+        if chosen is None:
+            return trace, manifest
+    from coordsim.record.ranks import folder_of, read_folder
 
-    return merged_run(read_folder(run), chosen)
+    folder = folder_of(run)
+    if folder is None:
+        message = f"{run} keeps no ranks' records, so its steps were chosen when it was made"
+        raise InputError.one("--steps", "", steps, message)
+    from coordsim.analyse.recorded import merged_run
+
+    trace, facts = merged_run(read_folder(folder), chosen)
+    return trace, facts | {key: manifest[key] for key in _OF_THE_COMMAND if key in manifest}
 
 
 def _next(run: Path, out: Path | None, found: dict[str, Any]) -> str:

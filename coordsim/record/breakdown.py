@@ -3,6 +3,9 @@
 One function over the trace, the same for simulated and real runs. Everything before R (the last rank's last
 gradient) is compute; the tail [R, C] is walked back from C. Parts say where time went; what a change
 *saves* is always a second simulation (:mod:`coordsim.analyse.explain`).
+
+The trace of a recorded run keeps the parts as one stated rank had them (``Trace.own``): its own durations cannot follow
+from moments of several ranks, which skew between ranks would cut. They, too, sum to the step.
 """
 
 from __future__ import annotations
@@ -17,6 +20,11 @@ PARTS = (
     "input_stall", "forward", "backward", "straggler_wait", "cycle_wait", "control_exchange",
     "control_work", "fusion_copy", "exposed_collective", "optimizer",
 )  # fmt: skip
+RECORDED_PARTS = (
+    "between_steps", "input_stall", "forward", "backward", "straggler_wait", "gather_wait", "cycle_wait",
+    "control_exchange", "control_work", "fusion_copy", "exposed_collective", "before_optimizer", "optimizer",
+)  # fmt: skip
+"""The parts of a recorded run in the order in which they are shown; it has only those that its ranks recorded."""
 CONTROL_PARTS = ("cycle_wait", "control_exchange", "control_work")
 """What "the control plane costs" means."""
 
@@ -25,6 +33,8 @@ def breakdown(trace: Trace) -> dict[str, Int64]:
     """Part name -> ns, shape [step]; row 0 is the cold step. Sums over parts equal the step times.
 
     Parts in ``trace.missing`` are left out: nobody measured them, and their time is in the part that comes after."""
+    if trace.own:
+        return {name: trace.own[name] for name in RECORDED_PARTS if name in trace.own and name not in trace.missing}
     steps = trace.steps
     start, end, collectives = steps["start_ns"], steps["end_ns"], steps["end_collective_ns"]
     ready = steps["ready_last_ns"]
@@ -35,15 +45,26 @@ def breakdown(trace: Trace) -> dict[str, Int64]:
     parts["backward"] = median - forward
     parts["straggler_wait"] = ready - start - median
     parts["optimizer"] = end - collectives
+    tails = tails_of(trace, ready, collectives)
+    for name, column in tails.items():
+        parts[name] = column
+    return {name: column for name, column in parts.items() if name not in trace.missing}
+
+
+def tails_of(trace: Trace, begin_ns: Int64, end_ns: Int64) -> dict[str, Int64]:
+    """The time from ``begin_ns`` to ``end_ns`` of each step (shape [step], ns since the start of the run) by what the
+    control plane and the collectives did in it; nothing where ``end_ns`` is not later."""
     walk = _Walk(trace)
+    collectives = trace.steps["end_collective_ns"]
     last = np.searchsorted(trace.responses["end_ns"], collectives, side="right") - 1
-    for step in range(start.size):
-        tail = _Tail(int(ready[step]))
-        if collectives[step] > ready[step]:
+    found = {name: np.zeros_like(collectives) for name in _Tail(0, 0).parts}
+    for step in range(collectives.size):
+        tail = _Tail(int(begin_ns[step]), int(end_ns[step]))
+        if end_ns[step] > begin_ns[step]:
             walk.back(tail, int(last[step]))
         for name, value in tail.parts.items():
-            parts[name][step] = value
-    return {name: column for name, column in parts.items() if name not in trace.missing}
+            found[name][step] = value
+    return found
 
 
 def step_times(trace: Trace) -> Int64:
@@ -53,9 +74,10 @@ def step_times(trace: Trace) -> Int64:
 
 @dataclass(slots=True)
 class _Tail:
-    """Collects pieces of [R, C], clipped at R."""
+    """Collects pieces of [R, C], clipped at both ends."""
 
     ready_ns: int
+    until_ns: int
     parts: dict[str, int] = field(
         default_factory=lambda: {
             "cycle_wait": 0, "control_exchange": 0, "control_work": 0, "fusion_copy": 0, "exposed_collective": 0,
@@ -63,7 +85,7 @@ class _Tail:
     )  # fmt: skip
 
     def add(self, part: str, begin_ns: int, end_ns: int) -> None:
-        self.parts[part] += max(end_ns - max(begin_ns, self.ready_ns), 0)
+        self.parts[part] += max(min(end_ns, self.until_ns) - max(begin_ns, self.ready_ns), 0)
 
     def add_control(self, begin_ns: int, end_ns: int, work_ns: int) -> None:
         """A control phase, of which ``work_ns`` is serial work; R may cut it, and then cuts both alike.
@@ -71,7 +93,7 @@ class _Tail:
         One that a wait for data has made later is work as a whole: the wait ends by R, and exchanges before it.
         """
         whole = end_ns - begin_ns
-        remaining = max(end_ns - max(begin_ns, self.ready_ns), 0)
+        remaining = max(min(end_ns, self.until_ns) - max(begin_ns, self.ready_ns), 0)
         work = work_ns * remaining // whole if whole else 0
         self.parts["control_work"] += work
         self.parts["control_exchange"] += remaining - work

@@ -19,10 +19,28 @@ from coordsim.record.trace import CYCLE_COLUMNS, RESPONSE_COLUMNS, SCHEMA, STEP_
 _TABLES = {"cycles": CYCLE_COLUMNS, "responses": RESPONSE_COLUMNS, "steps": STEP_COLUMNS}
 
 
+_OWN = ("manifest.json", "trace.npz", "ranks")
+
+
+def _is_run(manifest: Path) -> bool:
+    """Whether it is one of ours, of whatever version: other tools have files of that name, too."""
+    try:
+        found = json.loads(manifest.read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and str(found.get("schema", "")).startswith(SCHEMA.rpartition("/")[0] + "/")
+
+
 def check_target(path: Path, where: str = "--out") -> None:
-    """Raise InputError when a run cannot be written to ``path``: it exists and is no earlier run."""
-    if os.path.lexists(path) and not (path / "manifest.json").is_file():
-        raise InputError.one(where, "", str(path), f"{path} exists and is not a run directory; choose another name")
+    """Raise InputError when a run cannot be written to ``path``: it exists and is no earlier run, or one with files in
+    it that no run has."""
+    if os.path.lexists(path):
+        if path.is_symlink() or not _is_run(path / "manifest.json"):
+            raise InputError.one(where, "", str(path), f"{path} exists and is not a run directory; choose another name")
+        foreign = sorted(each.name for each in path.iterdir() if each.name not in _OWN)
+        if foreign:
+            message = f"{path} is a run that also holds {foreign[0]}, which would be lost; choose another name"
+            raise InputError.one(where, "", str(path), message)
     if not path.absolute().parent.is_dir():
         raise InputError.one(where, "", str(path), f"folder {path.absolute().parent} does not exist")
 
@@ -41,6 +59,7 @@ def write_run(path: Path, trace: Trace, facts: dict[str, Any], streams: Path | N
         manifest = {
             **facts, "schema": SCHEMA, "blocking": trace.blocking, "trace_sha256": trace.digest(),
             **({"missing_parts": sorted(trace.missing)} if trace.missing else {}),
+            **({"own_parts": list(trace.own)} if trace.own else {}),
         }  # fmt: skip
         (fresh / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
         if streams is not None:
@@ -69,6 +88,8 @@ def _write_columns(path: Path, trace: Trace) -> None:
         for table, names in _TABLES.items():
             for name in names:
                 put(f"{table}.{name}", getattr(trace, table)[name])
+        for name, column in trace.own.items():
+            put(f"own.{name}", column)
 
 
 def _replace(path: Path, fresh: Path) -> None:
@@ -106,10 +127,11 @@ def read_run(path: Path) -> tuple[Trace, dict[str, Any]]:
                 table: {name: stored[f"{table}.{name}"] for name in names} for table, names in _TABLES.items()
             }
             blocking = bool(stored["blocking"])
+            own: dict[str, Int64] = {name: stored[f"own.{name}"] for name in manifest.get("own_parts", ())}
     except Exception as error:  # a damaged archive raises BadZipFile, zlib.error, RuntimeError, struct.error...
         raise InputError.one(str(path / "trace.npz"), "", None, f"damaged: {error}") from error
     missing = frozenset(map(str, manifest.get("missing_parts", ())))
-    trace = Trace(tables["cycles"], tables["responses"], tables["steps"], blocking, missing)
+    trace = Trace(tables["cycles"], tables["responses"], tables["steps"], blocking, missing, own)
     if blocking is not manifest.get("blocking"):
         raise InputError.one(str(manifest_path), "blocking", manifest.get("blocking"), f"trace.npz says {blocking}")
     if trace.digest() != manifest.get("trace_sha256"):

@@ -7,7 +7,7 @@ one encoder that both engines emit through; equality of two traces is equality o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from hashlib import sha256
 
@@ -109,11 +109,14 @@ class Trace:
     """Whether a cycle's loop ends with its last collective (MPI and gloo on CPU, and ``ideal``)."""
     missing: frozenset[str] = frozenset()
     """Parts of a step that nobody measured (real runs only); their time is in the part that comes after them."""
+    own: Mapping[str, Int64] = field(default_factory=dict)
+    """Recorded runs only: the parts of each step as one stated rank had them, ns, by name of the part; they sum to the
+    step times (docs/semantics.md 7). Empty for simulated runs, whose parts follow from the three tables."""
 
     def digest(self) -> str:
         """SHA-256 over all columns: equal tables, and only those, have equal digests."""
         state = sha256("\0".join([SCHEMA, *sorted(self.missing)]).encode())
-        for table in (self.cycles, self.responses, self.steps):
+        for table in (self.cycles, self.responses, self.steps, self.own):
             for name, column in table.items():
                 state.update(name.encode())
                 state.update(np.ascontiguousarray(column, dtype="<i8").tobytes())
@@ -122,8 +125,10 @@ class Trace:
 
 def difference(left: Trace, right: Trace) -> str | None:
     """Where two traces first differ, in words; None when they are equal."""
-    for title in ("steps", "responses", "cycles"):
+    for title in ("steps", "responses", "cycles", "own"):
         one, two = getattr(left, title), getattr(right, title)
+        if set(one) != set(two):
+            return f"{title}: columns {sorted(one)} against {sorted(two)}"
         for name, column in one.items():
             if column.shape != two[name].shape:
                 return f"{title}: {column.shape[0]} rows against {two[name].shape[0]}"

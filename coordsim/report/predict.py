@@ -74,6 +74,9 @@ def _rests_on(facts: dict[str, Any]) -> list[tuple[str, str]]:
                    f"{_interval(found['common_sigma'], text.percent)}, correlation "
                    f"{_interval(found['common_correlation'], _number)}"),
     ]  # fmt: skip
+    if facts.get("late"):
+        rows.append(("late", f"{facts['late']}. Here that is taken for jitter that any rank may have, so it is spread "
+                             "over all of them: mend it first, then predict"))  # fmt: skip
     rows.append(("not known", "; ".join(_unknown(found)) + "."))
     return rows
 

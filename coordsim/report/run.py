@@ -4,39 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
+from coordsim.report import ranks as rank_table
 from coordsim.report import tables, text
 from coordsim.report.tables import Page
 
 _BAR_CELLS = 12
 _LABEL = 14
 _LONGEST_ERROR = 120
+_KINDS, _OUTLIERS = 3, 3
+"""Kinds of steps and outlying steps told at most."""
+_KIND_CELLS = 12
+"""Of a kind's name, in the head of its column."""
+NOBODY = "ddp"
+"""The control plane of a run in which nobody negotiates."""
+_WAITS = ("straggler_wait", "fusion_copy", "exposed_collective")
+"""Not shown of a run in which no collective was seen."""
+_CONTROL_PARTS = ("cycle_wait", "control_exchange", "control_work")
 _MANY = 20
 """Steps from which on percentiles are told; of fewer, the shortest and the longest."""
 
 
-def run_report(facts: dict[str, Any], title: str, page: Page) -> str:
-    """``facts``: :func:`coordsim.analyse.run_summary.run_summary`; ``title``: what the run is called."""
+def run_report(facts: dict[str, Any], title: str, page: Page, ranks: bool = False) -> str:
+    """``facts``: :func:`coordsim.analyse.run_summary.run_summary`; ``title``: what the run is called; ``ranks``: the
+    table of ranks, whether or not they differ."""
     lines = [page.bold(line) for line in page.wrap(f"{title}: {_what(facts)}", rest="  ")]
-    step = facts["step_time_s"]
-    name, low, high = ("p05-p95 ", "p05", "p95") if facts["steps"] >= _MANY else ("", "min", "max")
-    spread = f"{name}{text.seconds(step[low])} to {text.seconds(step[high])}"
-    if facts["cold_step_s"] is not None:
-        spread += f"; cold first: {text.seconds(facts['cold_step_s'])}"
-    lines += ["", *tables.facts([("step time", f"{text.seconds(step['mean'])}  ({spread})")], page, label=_LABEL)]
+    lines += ["", *tables.facts(_times(facts), page, label=_LABEL)]
     lines += ["", *_parts(facts, page)]
-    rows = [("last to come", _last(facts))]
-    if facts["waited_for"]:
-        rows.append(("waited for", _waited_for(facts)))
-    if facts["stragglers"] is not None and facts["ranks"] != 1:
-        rows.append(("late", _late(facts["stragglers"])))
-    rows += [("messages", _messages(facts)), ("control", _control(facts))]
-    if facts["control"]["cache_hits_per_step"] is not None:
-        rows.append(("cache", _cache(facts)))
-    if facts["clock_error_s"] and facts["ranks"] != 1:
-        rows.append(("clocks", f"ranks' clocks are known to {text.seconds(facts['clock_error_s'])} or better"))
-    lines += ["", *tables.facts(rows, page, label=_LABEL)]
+    table = facts.get("rank_table")
+    if table is not None and (ranks or rank_table.differs(table)):
+        lines += ["", *rank_table.rank_lines(table, page, ranks)]
+    lines += ["", *tables.facts(_happened(facts), page, label=_LABEL)]
     if facts["recommendation"]:
-        lines += ["", *tables.facts([("recommended", _recommended(facts["recommendation"]))], page, label=_LABEL)]
+        lines += ["", *tables.facts(_advice(facts["recommendation"]), page, label=_LABEL)]
     caveats = _caveats(facts)
     if caveats:
         lines += ["", page.dim("what this record cannot tell")]
@@ -50,18 +49,95 @@ def _what(facts: dict[str, Any]) -> str:
     return f"{facts['source']}, {ranks}, {text.plural(facts['steps'], 'step')} from number {facts['first_step']:,} on"
 
 
+def _times(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """How long steps took, what a step is where they are not all alike, and which took much longer."""
+    step = facts["step_time_s"]
+    name, low, high = ("p05-p95 ", "p05", "p95") if facts["steps"] >= _MANY else ("", "min", "max")
+    spread = f"{name}{text.seconds(step[low])} to {text.seconds(step[high])}"
+    if facts["cold_step_s"] is not None:
+        spread += f"; cold first: {text.seconds(facts['cold_step_s'])}"
+    rows = [("step time", f"{text.seconds(step['mean'])}  ({spread})")]
+    kinds = facts.get("kinds") or []
+    if len(kinds) > 1:
+        rows.append(("kinds of step", "; ".join(_kind(each) for each in kinds[:_KINDS])))
+    elif kinds and kinds[0]["backward_passes"] > 1:
+        passes = f"{kinds[0]['backward_passes']:,} backward passes"
+        rows.append(("a step", f"{passes}; forward and backward below are their sums"))
+    far = facts.get("outlying_steps") or []
+    if far:
+        rows.append(("outliers", _outliers(far)))
+    return rows
+
+
+def _kind(each: dict[str, Any]) -> str:
+    told = f"{text.plural(each['steps'], 'step')} of {each['kind'] or 'another kind'}, {text.seconds(each['mean_s'])}"
+    passes = each["backward_passes"]
+    return f"{told}, {passes:,} backward passes each" if passes > 1 else told
+
+
+def _outliers(far: list[dict[str, Any]]) -> str:
+    steps = ", ".join(f"step {each['step']:,} took {text.seconds(each['time_s'])} (mostly {_words(each['part'])})"
+                      for each in far[:_OUTLIERS])  # fmt: skip
+    more = far[0]["outliers"] - len(far[:_OUTLIERS])
+    steps += f" and {more:,} more" if more > 0 else ""
+    return f"{steps}; the mean without: {text.seconds(far[0]['mean_without_s'])}"
+
+
 def _parts(facts: dict[str, Any], page: Page) -> list[str]:
     whole = facts["step_time_s"]["mean"]
-    rows = [["where it goes", "time", "share", ""]]
+    shown = facts.get("shown_rank")
+    whose = f"where it goes on rank {shown:,}" if shown is not None and facts["ranks"] != 1 else "where it goes"
+    kinds = [each for each in (facts.get("kinds") or [])[:_KINDS] if len(facts["kinds"]) > 1]
+    rows = [[whose, "time", "share", *(each["kind"][:_KIND_CELLS] or "other" for each in kinds), ""]]
     for name, value in facts["breakdown_s"].items():
-        words = name.replace("_", " ")
+        if facts["source"] == "real run" and facts["control_plane"] == NOBODY and name in _CONTROL_PARTS:
+            continue
+        if not value and name in _WAITS and not facts["messages"]["per_step"]:
+            continue
         if value is None:
-            rows.append([words, "-", "-", "not measured apart"])
+            rows.append([_words(name), "-", "-", *("-" for _ in kinds), "" if kinds else "not measured apart"])
         else:
             share = value / whole if whole else 0.0
-            rows.append([words, text.seconds(value), text.percent(share), page.bar(share, _BAR_CELLS)])
-    lines = tables.columns(rows, "lrrl", indent=2)
+            apart = [text.seconds(each["breakdown_s"].get(name, 0.0)) for each in kinds]
+            bar = "" if kinds else page.bar(share, _BAR_CELLS)
+            rows.append([_words(name), text.seconds(value), text.percent(share), *apart, bar])
+    lines = tables.columns(rows, f"lrr{'r' * len(kinds)}l", indent=2)
+    if shown is not None and facts["ranks"] != 1:
+        note = f"rank {shown:,} is the median one of {facts['ranks']:,} by its own work; its waits are for others"
+        lines += [page.dim(line) for line in page.wrap(note, "  ")]
     return [page.dim(lines[0]), *lines[1:]]
+
+
+def _words(part: str) -> str:
+    return part.replace("_", " ")
+
+
+def _happened(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Who was late, what travelled, and what the control plane did where there is one."""
+    rows = []
+    if facts["stragglers"] is not None and facts["ranks"] != 1:
+        rows.append(("late", _late(facts["stragglers"])))
+    if facts["ranks"] != 1 and (facts["source"] != "real run" or facts["messages"]["per_step"]):
+        rows.append(("last to come", _last(facts)))
+    if facts["waited_for"]:
+        rows.append(("waited for", _waited_for(facts)))
+    rows.append(("messages", _messages(facts)))
+    if facts["source"] != "real run" or facts["control_plane"] != NOBODY:
+        rows.append(("control", _control(facts)))
+        if facts["control"]["cache_hits_per_step"] is not None:
+            rows.append(("cache", _cache(facts)))
+        if facts["clock_error_s"] and facts["ranks"] != 1:
+            rows.append(("clocks", f"ranks' clocks are known to {text.seconds(facts['clock_error_s'])} or better"))
+    rows += [("cores", _cores(machine)) for machine in (facts.get("machines") or []) if machine["crowded"]][:1]
+    return rows
+
+
+def _cores(machine: dict[str, Any]) -> str:
+    threads = f" of {text.plural(machine['threads'], 'thread')}" if machine["threads"] else ""
+    told = f"{text.plural(machine['ranks'], 'rank')}{threads} on {text.plural(machine['cores'], 'core')}"
+    if machine["oversubscribed"]:
+        return f"oversubscribed: {told} of {machine['host']}, so ranks slow each other down"
+    return f"none to spare: {told} of {machine['host']}; whatever else runs there slows a rank down"
 
 
 def _last(facts: dict[str, Any]) -> str:
@@ -78,18 +154,41 @@ def _last(facts: dict[str, Any]) -> str:
         told += "; then " + ", ".join(f"rank {each['rank']:,} in {each['steps']:,}" for each in others[:3])
     if facts["straggler_wait_s"] is None:
         return told
-    return f"{told}; the median rank waits {text.seconds(facts['straggler_wait_s'])} for the last"
+    shown = facts.get("shown_rank")
+    who = "the median rank" if shown is None else f"rank {shown:,}"
+    return f"{told}; in the median step {who} waits {text.seconds(facts['straggler_wait_s'])} for the last"
 
 
 def _late(found: dict[str, Any]) -> str:
-    """The verdict on stragglers; of one, where it gets late and what that costs."""
+    """The verdict on stragglers: where each gets late and, of one, what that costs."""
     told = str(found["verdict"])
-    if len(found["late"]) == 1:
-        each = found["late"][0]
-        onset = each["onset"]
-        where = onset["what"] + (f", {onset['tensor']}" if onset["tensor"] else "")
-        told += f"; {where}. Were it like the others, a step would wait {text.seconds(each['costs_s'])} less"
+    several = len(found["late"]) > 1
+    for each in found["late"][:3]:
+        who = f"host {each['host']}" if each["what"] == "host" else f"rank {each['ranks'][0]:,}"
+        told += f". {f'{_capital(who)} is late' if several else 'Where:'} {_where(each['onset'])}"
+        if not several:
+            told += f". The others wait {text.seconds(each['costs_s'])} a step for it alone"
     return told
+
+
+def _where(onset: dict[str, Any]) -> str:
+    """In which part of its own work, and by how much in each."""
+    where = str(onset["what"])
+    if onset["tensor"] and onset["tensor"] not in where:
+        where += f", {onset['tensor']}"
+    parts = (onset.get("parts") or []) if onset["from"] != "begin" else []
+    longer = [each for each in parts if each["excess_s"] > 0]
+    less = [f"{_words(each['part'])} {text.seconds(-each['excess_s'])} shorter" for each in parts if each not in longer]
+    if len(longer) == 1:
+        where += f", {text.seconds(longer[0]['excess_s'])} longer than on the others"
+    elif longer:
+        named = [f"{_words(each['part'])} {text.seconds(each['excess_s'])}" for each in longer]
+        where += f"; longer than on the others: {', '.join(named)}"
+    return where + (f", but {', '.join(less)}" if less else "")
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
 
 
 def _waited_for(facts: dict[str, Any]) -> str:
@@ -138,9 +237,24 @@ def _cache(facts: dict[str, Any]) -> str:
     return f"{text.number(hits)} hits a step for {text.number(tensors)} tensors{share}"
 
 
+def _advice(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """The largest part, where no replay is about it, and what is recommended."""
+    rows = []
+    largest = found.get("largest")
+    if largest is not None and found["saves"] is None and found["change"] is None:
+        told = f"{_words(largest['part'])}, {text.percent(largest['share'])} of the step. No replay can predict what a "
+        rows.append(("largest", f"{told}change there saves; look at {largest['look_at']}"))
+    elif largest is not None and found.get("about") not in (largest["part"], "late"):
+        told = f"{_words(largest['part'])}, {text.percent(largest['share'])} of the step"
+        rows.append(("largest", f"{told}: look at {largest['look_at']}"))
+    return [*rows, ("recommended", _recommended(found))]
+
+
 def _recommended(found: dict[str, Any]) -> str:
     if found["change"] is None:
         return f"nothing: {found['why']}"
+    if found["saves"] is None:
+        return f"{found['change']}; what that saves cannot be predicted: {found['why']}"
     return (
         f"{found['change']}: saves {text.percent(found['saves'])} of the step (90 % interval "
         f"{text.percent(found['saves_low'])} to {text.percent(found['saves_high'])}), {found['why']}"
@@ -159,8 +273,10 @@ def _caveats(facts: dict[str, Any]) -> list[str]:
         found.append(f"ranks that ended no step, so they are left out: {_some(facts['ranks_without_steps'])}")
     if facts["ranks_absent"]:
         found.append(f"ranks without a record: {_some(facts['ranks_absent'])}")
+    if facts.get("failure"):
+        found.append(_short(str(facts["failure"])))
     if facts["ended_early"]:
-        found.append(f"ranks that ended without closing their record: {_some(facts['ended_early'])}")
+        found.append(f"ranks whose process died while it recorded: {_some(facts['ended_early'])}")
     for rank, error in list(facts["ended_with_error"].items())[:2]:
         found.append(f"rank {rank} ended with {_short(error)}")
     if facts["exit_code"]:

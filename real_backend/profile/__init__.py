@@ -18,7 +18,9 @@ STEPS = "COORDSIM_RECORD_STEPS"
 """Variable: steps that are recorded."""
 WANTED = "COORDSIM_PROFILE"
 """Variable: hooks are wanted in this process."""
-VARIABLES = (FOLDER, STEPS, WANTED)
+STOPS = "COORDSIM_PROFILE_STOPS"
+"""Variable: processes end once all ranks have recorded their steps."""
+VARIABLES = (FOLDER, STEPS, WANTED, STOPS)
 CONTROL_PLANE = "ddp"
 """Of a record in which nobody negotiates."""
 

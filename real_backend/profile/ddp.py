@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 from types import ModuleType
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from coordsim.protocol.messages import Op
 from real_backend.profile.marks import untraced
@@ -97,6 +97,9 @@ class _Model:
             for each in watched:  # for good: what reduces stays when the record is over
                 each.register_post_accumulate_grad_hook(self._lies)
         handles.append(model.register_forward_pre_hook(untraced(self._forward), prepend=True))
+        handles.append(model.register_forward_hook(untraced(self._returned), always_call=True))
+        handles += self._watch_inner(model)
+        self._kind = type(model.module).__name__
         for handle in handles:
             self._session.at_stop(handle.remove)
 
@@ -111,16 +114,42 @@ class _Model:
         import torch
         import torch.distributed as dist
 
-        if not torch.is_grad_enabled():
-            return
-        if not self._begun:
+        gradients = torch.is_grad_enabled()
+        if gradients and not self._begun:
             self._begun = True
-            self._process.record()
+            self._process.record("ddp")
             plain = self.plain and not model._comm_hooks and not _joins(model)
             if plain and isinstance(self._session.sink, StepRecorder):
                 self.reduces = True
                 dist._register_comm_hook(model.reducer, None, self._reduce)
-        self._session.mark("forward")
+        self._session.called(model, gradients, self._kind)
+
+    def _returned(self, *_: Any) -> None:
+        if not self._session.over:
+            self._session.quietly(self._session.returned)
+
+    def _watch_inner(self, model: Any) -> list[Any]:
+        """Hooks on the module inside, which many scripts evaluate by itself."""
+        outer = ref(model)
+
+        def called(*_: Any) -> None:
+            import torch
+
+            wrapped = outer()
+            if not self._session.over and not torch.is_grad_enabled() and wrapped is not None:
+                self._session.quietly(self._session.called, wrapped, False, self._kind)
+
+        def returned(*_: Any) -> None:
+            import torch
+
+            if not torch.is_grad_enabled():
+                self._returned()
+
+        inner = model.module
+        return [
+            inner.register_forward_pre_hook(untraced(called), prepend=True),
+            inner.register_forward_hook(untraced(returned), always_call=True),
+        ]
 
     def begin(self, bucket: Any) -> Collective | None:
         """A bucket is full; None where nobody records such."""

@@ -82,13 +82,20 @@ class Fsdp:
     def _root(self, module: Any) -> None:
         """A root's first forward pass begins."""
         self._session.rooted = True
-        self._process.record()
-        handle = module.register_forward_pre_hook(untraced(self._forward), prepend=True)
-        self._session.at_stop(handle.remove)
-        self._forward()
+        self._process.record("fsdp2")
+        for handle in (
+            module.register_forward_pre_hook(untraced(self._forward), prepend=True),
+            module.register_forward_hook(untraced(self._returned), always_call=True),
+        ):
+            self._session.at_stop(handle.remove)
+        self._forward(module)
 
-    def _forward(self, *_: Any) -> None:
+    def _forward(self, module: Any, *_: Any) -> None:
         import torch
 
-        if torch.is_grad_enabled() and not self._session.over:
-            self._session.quietly(self._session.mark, "forward")
+        if not self._session.over:
+            self._session.quietly(self._session.called, module, torch.is_grad_enabled())
+
+    def _returned(self, *_: Any) -> None:
+        if not self._session.over:
+            self._session.quietly(self._session.returned)

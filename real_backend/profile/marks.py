@@ -1,54 +1,178 @@
-"""Where forward and backward begin and where the optimizer's step ends, without a word in the script."""
+"""Where passes, optimizers, input and checkpoints begin and end, without a word in the script."""
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from coordsim.record.ranks.reader import SpanKind
+from real_backend.profile.presence import Stage
 from real_backend.profile.session import Session
 
+Remove = Callable[[], None]
 
-def install(session: Session) -> Callable[[], None]:
+
+def install(session: Session) -> Remove:
     """Put the hooks on torch; returns what takes them off. The optimizer's hook is torch's own, and so is forward's."""
-    import torch
+    forward = _Forward(session)
+    removes = [
+        _optimizers(session, forward), _backward(session, forward), _grad_scaler(session), _input(session),
+        _checkpoints(session), forward.disarm,
+    ]  # fmt: skip
+    forward.arm()
+
+    def remove() -> None:
+        for each in removes:
+            each()
+
+    return remove
+
+
+def _optimizers(session: Session, forward: _Forward) -> Remove:
     from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-    forward = _Forward(session)
-    running: list[Any] = []
-    """Optimizers whose step runs, each called by the one before it: ZeroRedundancyOptimizer has one of its own."""
-
-    def stepping(optimizer: Any, *_: Any) -> None:
-        if optimizer in running:  # its last step raised
-            del running[running.index(optimizer) :]
-        running.append(optimizer)
+    def stepping(optimizer: Any, arguments: Any, more: Any) -> Any:
+        session.quietly(session.optimizer, optimizer)
+        closure = more.get("closure") or (arguments[1] if len(arguments) > 1 else None)
+        if not callable(closure) or session.over or hasattr(closure, "_coordsim"):
+            return None
+        around = _closure(session, forward, closure)
+        if more.get("closure") is closure:
+            return arguments, {**more, "closure": around}
+        return (arguments[0], around, *arguments[2:]), more
 
     def stepped(optimizer: Any, *_: Any) -> None:
-        if optimizer in running:
-            del running[running.index(optimizer) :]
-        if not running:
-            session.quietly(session.mark, "step")
-            forward.arm()
+        session.quietly(session.optimizer_over, optimizer)
+        forward.arm()
 
     handles = [register_optimizer_step_pre_hook(stepping), register_optimizer_step_post_hook(stepped)]
-    plain = torch.autograd.backward
-
-    @wraps(plain)
-    def backward(*arguments: Any, **more: Any) -> Any:
-        session.quietly(session.mark, "backward")
-        return plain(*arguments, **more)
-
-    torch.autograd.backward = backward
-    forward.arm()
 
     def remove() -> None:
         for handle in handles:
             handle.remove()
-        forward.disarm()
-        if torch.autograd.backward is backward:
-            torch.autograd.backward = plain
 
     return remove
+
+
+def _closure(session: Session, forward: _Forward, closure: Callable[..., Any]) -> Callable[..., Any]:
+    """``closure`` as an optimizer is given it, with its begin and its end told."""
+
+    def told(*arguments: Any, **more: Any) -> Any:
+        session.quietly(session.closure)
+        forward.arm()
+        try:
+            return closure(*arguments, **more)
+        finally:
+            session.quietly(session.closure_over)
+
+    told._coordsim = True  # type: ignore[attr-defined]
+    return told
+
+
+def _backward(session: Session, forward: _Forward) -> Remove:
+    import torch
+
+    plain = torch.autograd.backward
+
+    @wraps(plain)
+    def backward(*arguments: Any, **more: Any) -> Any:
+        session.quietly(session.backward)
+        try:
+            return plain(*arguments, **more)
+        finally:
+            session.quietly(session.backward_over)
+            forward.arm()
+
+    torch.autograd.backward = backward
+    return lambda: _restore(torch.autograd, "backward", backward, plain)
+
+
+def _grad_scaler(session: Session) -> Remove:
+    """``GradScaler.step`` that does not step ends an iteration, too."""
+    import torch
+
+    kind = torch.amp.GradScaler
+    plain = kind.step
+
+    @wraps(plain)
+    def step(scaler: Any, optimizer: Any, *arguments: Any, **more: Any) -> Any:
+        if session.over:
+            return plain(scaler, optimizer, *arguments, **more)
+        called = False
+
+        def stepping(*_: Any) -> None:
+            nonlocal called
+            called = True
+
+        begin_ns = session.clock_ns()
+        hooked = getattr(optimizer, "register_step_pre_hook", None)
+        handle = None if hooked is None else session.quietly(hooked, stepping)
+        try:
+            result = plain(scaler, optimizer, *arguments, **more)
+        finally:
+            if handle is not None:
+                handle.remove()
+        if handle is not None and not called and scaler.is_enabled():
+            session.quietly(session.skipped, optimizer, begin_ns)
+        return result
+
+    kind.step = step  # type: ignore[method-assign, assignment]
+    return lambda: _restore(kind, "step", step, plain)
+
+
+def _input(session: Session) -> Remove:
+    from torch.utils.data import dataloader
+
+    kind = dataloader._BaseDataLoaderIter
+    following = _timed(session, kind.__next__, Stage.INPUT, SpanKind.INPUT)
+    plain, kind.__next__ = kind.__next__, following  # type: ignore[method-assign]
+    return lambda: _restore(kind, "__next__", following, plain)
+
+
+def _checkpoints(session: Session) -> Remove:
+    import torch
+
+    checkpoint = sys.modules.get("torch.distributed.checkpoint")
+    places = [(torch, "save"), (checkpoint, "save"), (checkpoint, "async_save")]
+    removes = [_saves(session, module, name) for module, name in places if hasattr(module, name)]
+
+    def remove() -> None:
+        for each in removes:
+            each()
+
+    return remove
+
+
+def _saves(session: Session, module: Any, name: str) -> Remove:
+    plain = getattr(module, name)
+    save = _timed(session, plain, Stage.CHECKPOINT, SpanKind.CHECKPOINT)
+    setattr(module, name, save)
+    return lambda: _restore(module, name, save, plain)
+
+
+def _timed(session: Session, plain: Callable[..., Any], stage: Stage, kind: SpanKind) -> Callable[..., Any]:
+    """``plain``, whose calls are spans; a call inside another one (a loader that feeds a loader) is part of that."""
+
+    @wraps(plain)
+    def timed(*arguments: Any, **more: Any) -> Any:
+        begin_ns = session.quietly(session.spends, stage)
+        if begin_ns is None:
+            return plain(*arguments, **more)
+        try:
+            return plain(*arguments, **more)
+        finally:
+            session.quietly(session.spent, kind, begin_ns)
+
+    return timed
+
+
+def _restore(owner: Any, name: str, ours: Any, plain: Any) -> None:
+    """Unless somebody else has put something over ours meanwhile."""
+    if getattr(owner, name, None) is ours:
+        setattr(owner, name, plain)
 
 
 def untraced(hook: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,7 +184,7 @@ def untraced(hook: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Forward:
-    """A hook on whatever module is called next, once a step; gone as soon as it has been called with gradients on.
+    """A hook on whatever module is called next, once a pass; gone as soon as it has been called.
 
     Not needed where DDP or FSDP say which module is the root.
     """
@@ -68,11 +192,12 @@ class _Forward:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._handle: Any = None
+        warnings.filterwarnings("ignore", message=r"Using `torch\.compile\(module\)` when there are global hooks")
 
     def arm(self) -> None:
-        from torch.nn.modules.module import register_module_forward_pre_hook
-
         if self._handle is None and not self._session.rooted and not self._session.over:
+            from torch.nn.modules.module import register_module_forward_pre_hook
+
             self._handle = register_module_forward_pre_hook(self._called)
 
     def disarm(self) -> None:
@@ -80,14 +205,23 @@ class _Forward:
             self._handle.remove()
             self._handle = None
 
-    def _called(self, *_: Any) -> None:
-        self._session.quietly(self._begin)
+    def _called(self, module: Any, *_: Any) -> None:
+        self._session.quietly(self._begin, module)
 
-    def _begin(self) -> None:
+    def _begin(self, module: Any) -> None:
         import torch
 
+        self.disarm()
         if self._session.rooted:
-            self.disarm()
-        elif torch.is_grad_enabled():
-            self.disarm()
-            self._session.mark("forward")
+            return
+        gradients = torch.is_grad_enabled()
+        self._session.called(module, gradients)
+        handle: list[Any] = []
+
+        def returned(*_: Any) -> None:
+            handle[0].remove()
+            self._session.quietly(self._session.returned)
+            if not gradients:
+                self.arm()
+
+        handle.append(module.register_forward_hook(returned, always_call=True))

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakSet
+
+from real_backend.profile.presence import Presence, Stage
 
 if TYPE_CHECKING:
-    from real_backend.stream import Parameter
+    from coordsim.record.ranks.reader import SpanKind
+    from real_backend.profile.steplog import EndedStep, StepLog
+    from real_backend.stream import Parameter, StepTold
 
 SPARE_STEPS = 2
 """Hooks stay so many steps longer than the record: a mark may come before what belongs to it."""
 
 
+def cpu_times() -> tuple[int, int]:
+    """CPU time of this thread and of the process, ns."""
+    return time.thread_time_ns(), time.process_time_ns()
+
+
 class Sink(Protocol):
     """A stream of this process: an engine's, or :class:`real_backend.profile.steps.StepRecorder`."""
 
-    def mark(self, what: str, now_ns: int) -> None: ...
+    def mark(self, what: str, now_ns: int, told: StepTold | None = None) -> None: ...
 
     def ready(self, parameter: Parameter, now_ns: int) -> None: ...
 
@@ -30,7 +41,7 @@ class Session:
 
     def __init__(
         self, folder: Path, steps: int, clock_ns: Callable[[], int] = time.perf_counter_ns,
-        tell: Callable[[str], None] | None = None,
+        tell: Callable[[str], None] | None = None, cpu: Callable[[], tuple[int, int]] = cpu_times,
     ) -> None:  # fmt: skip
         """``steps`` includes the cold one."""
         self.folder, self.steps, self.clock_ns = folder, steps, clock_ns
@@ -38,72 +49,194 @@ class Session:
         self.sink: Sink | None = None
         self.rooted = False
         """Whether DDP or FSDP says where forward begins."""
+        self.presence = Presence()
+        self.without_sink: Callable[[], None] = lambda: None
+        """Called when a backward pass begins and nobody records: it may attach a sink."""
+        self.when_recorded: Callable[[], None] = lambda: None
+        """Called once the steps that are wanted have ended."""
+        self.when_over: Callable[[], None] = lambda: None
+        """Called when hooks have gone because the steps have been recorded."""
+        self.models: WeakSet[Any] = WeakSet()
+        """Those that were called with gradients on before there was a sink."""
+        self._cpu = cpu
+        self._log: StepLog | None = None
+        self._thread: int | None = None
         self._tell = tell or (lambda text: print(text, file=sys.stderr, flush=True))
         self._on_start: list[Callable[[], Callable[[], None]]] = []
         self._on_stop: list[Callable[[], None]] = []
-        self._marks = 0
-        self._forward = self._backward = False
-        self._several = False
-        """Whether several optimizers end a step, one after the other, as the first step shows. From then on its end is
-        held until the next step begins; a process that is killed in between loses that step."""
-        self._held_ns: int | None = None
+        self._started = self._spending = False
+        self._steps_ended = 0
+
+    @property
+    def log(self) -> StepLog:
+        """Made when it is first needed: this module is loaded by processes that never load torch."""
+        if self._log is None:
+            from real_backend.profile.steplog import StepLog
+
+            self._log = StepLog(self._cpu)
+        return self._log
+
+    # Hooks come and go.
 
     def at_start(self, install: Callable[[], Callable[[], None]]) -> None:
-        """``install`` is called when there is a sink to write to; what it returns removes the hooks again."""
+        """``install`` is called by :meth:`start`; what it returns removes the hooks again."""
         self._on_start.append(install)
-        if self.sink is not None and not self.over:
+        if self._started and not self.over:
             self.quietly(self._start)
 
     def at_stop(self, remove: Callable[[], None]) -> None:
         """Called once, when the record is over."""
         self._on_stop.append(remove)
 
-    def attach(self, sink: Sink) -> None:
-        """From now on marks go to ``sink``, and hooks are there."""
-        if not self.over:
-            self.sink = sink
+    def start(self) -> None:
+        """The script is about to train: hooks are put in place. Harmless when they are."""
+        if not self._started and not self.over:
+            self._started = True
             self.quietly(self._start)
 
-    def mark(self, what: str) -> None:
-        """"forward" and "backward" count once a step, where they come first; "step" ends it."""
-        sink = self.sink
-        if sink is None or self.over:
+    def attach(self, sink: Sink) -> None:
+        """From now on marks go to ``sink``, and hooks are there."""
+        if self.over:
             return
-        if what == "step":
-            if not self._backward:
-                self._another(self._marks > 0 and not self._forward)
-                return
-            self._forward = self._backward = False
-            self._marks += 1
-        elif what == "forward":
-            if self._forward:
-                return
-            self._forward = True
-        else:
-            if self._backward:
-                return
-            self._backward = True
-        now_ns = self.clock_ns()
-        self.release()
-        if what == "step" and self._several:
-            self._held_ns = now_ns
-        else:
-            sink.mark(what, now_ns)
-        if self._marks >= self.steps + SPARE_STEPS:
-            self.stop()
+        self.sink = sink
+        self._steps_ended = 0
+        path = getattr(sink, "path", None)
+        if path is not None:
+            self.presence.open(path)
+        if self._log is not None and self._log.first_forward_ns is not None:
+            sink.mark("forward", self._log.first_forward_ns)
+        self.start()
 
-    def _another(self, ends: bool) -> None:
-        """An optimizer has stepped without a backward pass of its own; ``ends``: behind one that ended the step."""
-        if ends:
-            self._several = True
-            if self._held_ns is not None:
-                self._held_ns = self.clock_ns()
+    # What the hooks tell. All of it is about the thread that trains; others are ignored.
+
+    def called(self, model: Any, gradients: bool, name: str | None = None) -> None:
+        """A root module is called."""
+        if not self._trains(gradients):
+            return
+        now_ns = self.clock_ns()
+        self._release()
+        if self.over:
+            return
+        if self.sink is None and gradients:
+            self.models.add(model)
+        place = self.log.index("models", (type(model).__name__, id(model)), name or type(model).__name__)
+        if self.log.called(place, now_ns, gradients, bool(getattr(model, "training", True))) and self.sink is not None:
+            self.sink.mark("forward", now_ns)
+        self.presence.put(self._steps_ended, Stage.FORWARD if gradients else Stage.EVALUATION, now_ns)
+
+    def returned(self) -> None:
+        """It has returned."""
+        if self._trains(False):
+            self.log.returned(self.clock_ns())
+
+    def backward(self) -> None:
+        """``torch.autograd.backward`` is called."""
+        if not self._trains(True):
+            return
+        if self.sink is None:
+            self.without_sink()
+        now_ns = self.clock_ns()
+        self._release()
+        if self.over:
+            return
+        if self.log.backward(now_ns) and self.sink is not None:
+            self.sink.mark("backward", now_ns)
+        self.presence.put(self._steps_ended, Stage.BACKWARD, now_ns)
+
+    def backward_over(self) -> None:
+        if self._trains(False):
+            now_ns = self.clock_ns()
+            self.log.backward_over(now_ns)
+            self.presence.put(self._steps_ended, Stage.AFTER_BACKWARD, now_ns)
+
+    def optimizer(self, optimizer: Any) -> None:
+        """An optimizer's ``step`` is called."""
+        if self._trains(False):
+            now_ns = self.clock_ns()
+            self.log.optimizer(optimizer, self._place(optimizer), now_ns)
+            self.presence.put(self._steps_ended, Stage.OPTIMIZER, now_ns)
+
+    def optimizer_over(self, optimizer: Any) -> None:
+        """It has returned."""
+        if self._trains(False):
+            now_ns = self.clock_ns()
+            self._deliver(self.log.optimizer_over(optimizer, now_ns))
+            self._between(now_ns)
+
+    def skipped(self, optimizer: Any, begin_ns: int) -> None:
+        """GradScaler has not called ``optimizer``, for a gradient was not finite."""
+        if self._trains(False):
+            now_ns = self.clock_ns()
+            self._deliver(self.log.skipped(self._place(optimizer), begin_ns, now_ns))
+            self._between(now_ns)
+
+    def closure(self) -> None:
+        if self._trains(False):
+            self.log.closure(self.clock_ns())
+
+    def closure_over(self) -> None:
+        if self._trains(False):
+            self.log.closure_over(self.clock_ns())
+
+    def spends(self, stage: Stage) -> int | None:
+        """Input or a checkpoint begins: when; None where it is part of another one, or of no interest."""
+        if self._spending or not self._trains(False):
+            return None
+        self._spending = True
+        now_ns = self.clock_ns()
+        self.presence.put(self._steps_ended, stage, now_ns)
+        return now_ns
+
+    def spent(self, kind: SpanKind, begin_ns: int) -> None:
+        """It is over."""
+        self._spending = False
+        if self._trains(False):
+            now_ns = self.clock_ns()
+            self._release()
+            self.log.spent(kind, begin_ns, now_ns)
+            self._between(now_ns)
+
+    def _between(self, now_ns: int) -> None:
+        if not self.over:
+            self.presence.put(self._steps_ended, Stage.BETWEEN, now_ns)
+
+    def _trains(self, decides: bool) -> bool:
+        """Whether the calling thread is the one that trains: the first that called a model with gradients on."""
+        if self.over:
+            return False
+        if self._thread is None and decides:
+            self._thread = threading.get_ident()
+        return self._thread is None or self._thread == threading.get_ident()
+
+    def _place(self, optimizer: Any) -> int:
+        """Optimizers of one class over the same parameters are one: some scripts make a new one every epoch."""
+        kind = type(optimizer).__name__
+        groups = getattr(optimizer, "param_groups", None) or [{}]
+        first = next(iter(groups[0].get("params", ())), None)
+        return self.log.index("optimizers", (kind, id(optimizer) if first is None else id(first)), kind)
+
+    # Steps.
+
+    def _release(self) -> None:
+        """Tell the end of a step that was held back."""
+        if self._log is not None:
+            self._deliver(self._log.release())
+
+    def _deliver(self, ended: EndedStep | None) -> None:
+        if ended is None or self.sink is None:
+            return
+        self.sink.mark("step", ended.end_ns, ended.told)
+        self._steps_ended += 1
+        if self._steps_ended == self.steps:
+            self.when_recorded()
+        if self._steps_ended >= self.steps + SPARE_STEPS:
+            self.stop()
+            self.presence.put(self.steps, Stage.OVER, self.clock_ns())
+            self.when_over()
 
     def release(self) -> None:
-        """Tell the end of a step that was held back."""
-        held_ns, self._held_ns = self._held_ns, None
-        if held_ns is not None and self.sink is not None:
-            self.sink.mark("step", held_ns)
+        """As at the end of the process: tell the end of a step that was held back."""
+        self.quietly(self._release)
 
     def stamper(self, parameter: Parameter) -> Callable[[Any], None]:
         """A hook on a gradient of ``parameter``: it is there. As short as can be, for it runs once for each."""
@@ -122,13 +255,20 @@ class Session:
 
     def stop(self) -> None:
         """The record is over: hooks go."""
-        with suppress(Exception):
-            self.release()
+        if not self.over:
+            with suppress(Exception):
+                self._release()
         self.over = True
         removes, self._on_stop = self._on_stop, []
         for remove in removes:
             with suppress(Exception):
                 remove()
+
+    def forget(self) -> None:
+        """In a process that was forked off one that records: the record is the parent's."""
+        self.over, self.sink, self._on_stop = True, None, []
+        self.when_recorded = self.when_over = lambda: None
+        self.presence = Presence()
 
     def quietly(self, what: Callable[..., Any], *arguments: Any) -> Any:
         """``what(*arguments)``, or None: a fault is told once and ends the record, never the training."""

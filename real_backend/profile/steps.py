@@ -12,8 +12,9 @@ from typing import Any
 
 from coordsim.protocol.messages import Op
 from coordsim.record.ranks.format import NULL, RESPONSE, STEP, Block, block
+from coordsim.record.ranks.reader import SpanKind
 from real_backend.life.clocks import Offset
-from real_backend.stream import Parameter, RankStream
+from real_backend.stream import Parameter, RankStream, StepTold
 
 MAX_BYTES = 256 << 20
 
@@ -44,6 +45,7 @@ class _Step:
     start_ns: int = NULL
     forward_end_ns: int = NULL
     end_ns: int = NULL
+    told: StepTold | None = None
     ready: dict[Parameter, int] = field(default_factory=dict)
     collectives: list[Collective] = field(default_factory=list)
 
@@ -57,6 +59,11 @@ class StepRecorder:
     ) -> None:  # fmt: skip
         """``clock``: how far rank 0's is ahead. ``steps``: how many are recorded. Raises OSError."""
         self._steps = steps
+        self.framework = ""
+        """Whose collectives these are."""
+        self.unranked = False
+        """Whether the process is in no process group."""
+        self.steps_ended = 0
         self._stream = RankStream(
             folder, rank, ranks, job=job, settings=settings, limits={"steps": steps}, detailed=True,
             max_bytes=MAX_BYTES, clock_ns=clock_ns,
@@ -70,8 +77,13 @@ class StepRecorder:
         """Ended, of which a collective's end is not known yet."""
         self._over = False
 
-    def mark(self, what: str, now_ns: int) -> None:
-        """"forward" or "backward" begins, or "step" ends."""
+    @property
+    def path(self) -> Path:
+        """Of the stream."""
+        return self._stream.path
+
+    def mark(self, what: str, now_ns: int, told: StepTold | None = None) -> None:
+        """"forward" or "backward" begins, or "step" ends; ``told``: with "step", what else is known of it."""
         with self._lock:
             if self._over:
                 return
@@ -80,8 +92,9 @@ class StepRecorder:
                 step.start_ns = now_ns
             elif what == "backward":
                 step.forward_end_ns = now_ns
-            elif step.ready:
-                step.end_ns = now_ns
+            elif step.ready or told is not None:
+                self.steps_ended += 1
+                step.end_ns, step.told = now_ns, told
                 self._ended.append(step)
                 self._step = _Step(step.number + 1)
             self._settle()
@@ -107,6 +120,11 @@ class StepRecorder:
                 self._settle(wait=False)
                 self._end(error)
 
+    def discard(self) -> None:
+        """The record is of nothing that anybody wants: its file goes."""
+        self.close()
+        self._stream.path.unlink(missing_ok=True)
+
     def _end(self, error: str = "") -> None:
         self._over = True
         self._stream.end(error=error, left_out_steps=self._stream.refused)
@@ -122,6 +140,8 @@ class StepRecorder:
     def _write(self, step: _Step) -> None:
         stream = self._stream
         stream.ready(step.number, list(step.ready.items()))
+        if step.told is not None:
+            stream.step_details(step.number, step.told)
         for place, each in enumerate(step.collectives):
             ids = [stream.parameter(parameter) for parameter in each.parameters]
             begin_ns = each.asked_ns
@@ -132,9 +152,15 @@ class StepRecorder:
                 step.number, step.number, place, each.nbytes, each.op, begin_ns, begin_ns, each.called_ns, each.end_ns,
                 each.end_ns, len(ids),
             ) + struct.pack(f"<{len(ids)}I", *ids)))  # fmt: skip
-        stamps = step.ready.values()
+        stamps = list(step.ready.values()) or _backward_ends(step.told)
         stream.add(block(Block.STEP, STEP.pack(
             step.number, step.start_ns, step.forward_end_ns, min(stamps), max(stamps),
             max((each.end_ns for each in step.collectives), default=NULL), step.end_ns, 0, len(step.ready), 0, 1,
         )))  # fmt: skip
         stream.flush()
+
+
+def _backward_ends(told: StepTold | None) -> list[int]:
+    """When gradients were there at the latest, where nobody stamped them: at the end of the last backward pass."""
+    spans = () if told is None else told.spans
+    return [max((span.end_ns for span in spans if span.kind == SpanKind.BACKWARD), default=NULL)]

@@ -169,7 +169,7 @@ def test_what_is_not_rare_is_no_detour() -> None:
     ("series", "message"),
     [
         ([], "had a core each"),
-        ([Series("compute", 2, (5e6,) * 10, rank=0)], "10 steps; at least 30"),
+        ([Series("compute", 2, (5e6,) * 19, rank=0)], "19 steps; at least 20"),
         ([Series("compute", 2, (0.0,) * 40, rank=0)], "median time is 0"),
         ([Series("compute", 4, (5e6,) * 40, rank=0)], "had a core each"),
     ],

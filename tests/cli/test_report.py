@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from coordsim.analyse.recorded import merged_run
+from coordsim.record.ranks import read_folder
 from coordsim.record.ranks.format import MAGIC
+from coordsim.record.store import write_run
 from tests.cli.conftest import Run
 from tests.real_backend.processes import run as on_ranks
 from tests.real_backend.test_recorder import steps
@@ -27,7 +30,7 @@ def test_one_screen(run: Run, recorded: Path) -> None:
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert max(map(len, lines)) <= 80
-    assert len(lines) <= 38
+    assert len(lines) <= 48
     assert "real run, 3 ranks, 9 steps from number 1 on" in lines[0]
     said = " ".join(result.stdout.split())
     assert f"rank 2 on {platform.node()} in 9 of 9 steps" in said
@@ -70,6 +73,23 @@ def test_the_late_rank_is_named_and_where_it_gets_late(run: Run, recorded: Path,
 def test_some_steps_only(run: Run, recorded: Path) -> None:
     found = json.loads(run("report", recorded, "--steps", "3:7", "--json").stdout)
     assert (found["steps"], found["first_step"], found["cold_step_s"]) == (4, 3, None)
+
+
+def test_some_steps_of_a_run_that_keeps_its_ranks_records(run: Run, recorded: Path, tmp_path: Path) -> None:
+    trace, facts = merged_run(read_folder(recorded))
+    write_run(tmp_path / "run", trace, facts | {"exit_code": 3}, recorded)
+    found = json.loads(run("report", tmp_path / "run", "--steps", "3:7", "--json").stdout)
+    assert (found["steps"], found["first_step"], found["exit_code"]) == (4, 3, 3)
+    write_run(tmp_path / "bare", trace, facts)
+    result = run("report", tmp_path / "bare", "--steps", "3:7")
+    assert result.exit_code == 2
+    assert "keeps no ranks' records" in result.stderr
+
+
+def test_the_table_of_ranks_on_request(run: Run, recorded: Path) -> None:
+    told = run("report", recorded, "--ranks").stdout
+    assert "each rank's own ms" in told
+    assert [line.split()[0] for line in told[told.index("rank ba") :].splitlines()[1:4]] == ["0", "1", "2"]
 
 
 def test_a_simulated_run_too(run: Run, small: Path, tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ OPTIONS = {
     "validate recorded": {"dir", "--fit", "--cores", "--json"},
     "validate timeline": {"file", "--ranks", "--cache-capacity", "--fusion-threshold", "--json"},
     "validate published": {"--json"},
-    "profile": {"command", "--steps", "--out", "--json"},
-    "report": {"run", "--steps", "--json", "--out"},
+    "profile": {"command", "--steps", "--out", "--then-stop", "--json"},
+    "report": {"run", "--steps", "--ranks", "--json", "--out"},
     "predict": {
         "run", "--ranks", "--cluster", "--control-plane", "--steps", "--set", "--json", "--out",
     },

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +14,8 @@ import pytest
 from coordsim.analyse.calibrate.runs import read_runs
 from coordsim.protocol.messages import Op
 from coordsim.record.breakdown import CONTROL_PARTS, breakdown, step_times
+from coordsim.record.ranks.reader import SpanKind
+from coordsim.record.store import read_run
 from coordsim.report.export import export_run
 from tests.real_backend.profile_jobs import (
     DDP,
@@ -246,6 +251,10 @@ def test_a_rank_that_dies_half_way_is_named_and_the_rest_is_kept(tmp_path: Path)
     assert facts["exit_code"] == 1
     assert 1 in facts["ended_early"]
     assert "ended without closing their record: 1" in found.done.stdout.replace("0, 1", "1")
+    first = next(line for line in found.done.stderr.splitlines() if line.startswith("error:"))
+    assert first.startswith("error: rank 1 failed first: it was killed by SIGKILL in step 5")
+    assert found.ranks[1].ended is not None
+    assert (found.ranks[1].ended.how, found.ranks[1].ended.signal) == ("signal", 9)
 
 
 def test_a_rank_that_ended_no_step_is_left_out(tmp_path: Path) -> None:
@@ -272,11 +281,11 @@ def test_nobody_ended_a_step(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "code", "message"),
     [
-        ("print('hello')", 1, "no process of this command called torch.distributed.init_process_group"),
+        ("print('hello')", 1, "no process of this command made an optimizer of torch and called backward"),
         ("raise SystemExit(5)", 5, "the command ended with exit code 5 before anything was recorded"),
         (
             "import torch.distributed as dist\ndist.init_process_group('gloo', store=dist.HashStore(), rank=0, "
-            "world_size=1)", 1, "no model under DDP or FSDP took a step",
+            "world_size=1)", 1, "no optimizer was made and no model under DDP or FSDP was called",
         ),
     ],
 )  # fmt: skip
@@ -291,10 +300,11 @@ def test_nothing_to_record_is_said_with_a_hint(tmp_path: Path, text: str, code: 
 
 
 def test_a_command_whose_processes_have_no_hooks_is_told_why(tmp_path: Path) -> None:
-    (tmp_path / "plain.py").write_text("print('hello')")
+    (tmp_path / "plain.py").write_text("import time; time.sleep(2)")
     found = profiled(tmp_path, "", command=["env", "PYTHONPATH=elsewhere", sys.executable, "plain.py"])
     assert found.done.returncode == 1
-    assert "does something in it replace PYTHONPATH" in found.done.stderr
+    why = "PYTHONPATH was replaced before it was started: write export PYTHONPATH=elsewhere:$PYTHONPATH"
+    assert why in found.done.stderr or "does something in it replace PYTHONPATH" in found.done.stderr
 
 
 def test_another_sitecustomize_still_runs(tmp_path: Path) -> None:
@@ -320,3 +330,117 @@ def test_a_fault_of_ours_ends_the_record_and_not_the_training(tmp_path: Path) ->
     found = profiled(tmp_path, script(FAULTY, DDP, LOOP, WEIGHTS))
     assert weights(found.done.stdout) == weights(alone.stdout)
     assert found.done.stderr.count("training goes on): ZeroDivisionError: planted") == 2
+
+
+PARTS = """
+from torch.utils.data import DataLoader
+optimizer.register_step_pre_hook(lambda *_: time.sleep(0.03))
+def collate(samples):
+    time.sleep(0.04)
+    return torch.stack(samples)
+batches = iter(DataLoader(torch.randn(400, 32), batch_size=2, collate_fn=collate))
+for step in range(STEPS):
+    for place in range(2):
+        with model.no_sync() if place == 0 else nullcontext():
+            output = model(next(batches))
+            time.sleep(0.02)
+            Late.apply(output).square().mean().backward()
+    time.sleep(0.05)
+    optimizer.step()
+    optimizer.zero_grad()
+    if step == 3:
+        torch.save(model.state_dict(), "checkpoint.pt") if rank == 0 else None
+        with torch.no_grad():
+            model(torch.zeros(1, 32))
+"""
+LATE_CLASS = LOOP[: LOOP.index("generator")] + "from contextlib import nullcontext\n"
+
+
+def test_each_part_of_a_step_is_as_long_as_the_rank_itself_took(tmp_path: Path) -> None:
+    """Sleeps of 2 x 40 ms of input, 2 x 20 of forward, 50 before the optimizer and 30 in it; two passes."""
+    found = profiled(tmp_path, script(DDP, LATE_CLASS, PARTS))
+    assert found.done.returncode == 0, found.done.stderr
+    for record in found.ranks:
+        assert record.head["kinds"] == {"optimizers": ["SGD"], "models": ["Sequential"]}
+        assert record.head["local_ranks"] == 2
+        for step in record.steps[1:]:
+            of = {kind: [each for each in step.spans if each.kind == kind] for kind in SpanKind}
+            took = {kind: sum(each.end_ns - each.begin_ns for each in spans) / 1e6 for kind, spans in of.items()}
+            between = of[SpanKind.OPTIMIZER][0].begin_ns - of[SpanKind.BACKWARD][-1].end_ns
+            assert [each.place for each in of[SpanKind.FORWARD]] == [0, 1]
+            assert [each.place for each in of[SpanKind.BACKWARD]] == [0, 1]
+            assert took[SpanKind.INPUT] >= 80
+            assert took[SpanKind.FORWARD] >= 40
+            assert took[SpanKind.OPTIMIZER] >= 30
+            assert between >= 50e6
+            assert step.step_kind == "optimizer 0"
+            assert step.cpu is not None
+            assert 0 < step.cpu.main_ns <= step.cpu.process_ns
+            assert len(of[SpanKind.EVALUATION]) == (step.step == 4)
+            assert len(of[SpanKind.CHECKPOINT]) == (step.step == 4 and record.rank == 0)
+
+
+OWN_LOOP = """
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+for step in range(100000):
+    model(torch.randn(8, 32)).square().mean().backward()
+    for each in model.parameters():
+        dist.all_reduce(each.grad)
+    optimizer.step()
+    optimizer.zero_grad()
+"""
+
+
+def test_own_collectives_are_profiled_as_far_as_they_go_and_then_the_command_is_stopped(tmp_path: Path) -> None:
+    """It would train for hours; with ``--then-stop`` it is over once five steps are recorded, with exit code 0."""
+    found = profiled(tmp_path, script(OWN_LOOP), "--steps", "5", "--then-stop")
+    assert found.done.returncode == 0, found.done.stderr
+    told = f"recorded 5 steps on 2 ranks; see them now: coordsim report {found.run}; the command is stopped now"
+    assert told in found.done.stderr
+    assert "failed first" not in found.done.stderr
+    assert ready_names(found) == [NAMES, NAMES]
+    parts_sum(found)
+    _, facts = found.stored
+    assert facts["settings"]["framework"] == "none"
+    assert (facts["exit_code"], facts["stopped"]) == (0, "recorded")
+
+
+ALONE = """
+rank, optimizer = 0, torch.optim.LBFGS(model.parameters(), max_iter=3)
+def closure():
+    optimizer.zero_grad()
+    loss = model(torch.ones(8, 32)).square().mean()
+    loss.backward()
+    return loss
+for step in range(8):
+    optimizer.step(closure)
+"""
+
+
+def test_a_single_process_and_its_closures(tmp_path: Path) -> None:
+    text = script(ALONE, WEIGHTS)
+    alone = call([sys.executable, *launched(tmp_path, text)[-1:]], tmp_path)
+    found = profiled(tmp_path, text, command=[sys.executable, *launched(tmp_path, text)[-1:]])
+    assert found.done.returncode == 0, found.done.stderr
+    assert weights(found.done.stdout) == weights(alone.stdout)
+    (record,) = found.ranks
+    assert {step.step_kind for step in record.steps} <= {"optimizer 0", "closures 2", "closures 3"}
+    assert any(step.step_kind == "closures 3" for step in record.steps)
+
+
+def test_a_terminal_that_closes_leaves_what_was_recorded(tmp_path: Path) -> None:
+    """The command's process group gets SIGHUP, from one of its own ranks."""
+    after = "step == 5 and rank == 1 and os.killpg(int(os.environ['GROUP']), signal.SIGHUP)"
+    text = script(DDP, LOOP, after=after)
+    command = " ".join(shlex.quote(each) for each in launched(tmp_path, text))
+    starts = f"export GROUP=$$; exec {sys.executable} -m coordsim profile --out {tmp_path / 'run'} -- {command}"
+    said = subprocess.run(
+        ["sh", "-c", starts], cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+        timeout=100, check=False, start_new_session=True,
+    )  # fmt: skip
+    assert "the terminal was closed (SIGHUP), which ended the training" in said.stderr
+    trace, facts = read_run(tmp_path / "run")
+    assert trace.steps["step"].size >= 5
+    assert facts["fate"].startswith("the terminal was closed; the training ended with exit code")

@@ -119,7 +119,7 @@ def test_every_cut_of_a_stream_is_read_up_to_where_it_is_whole(tmp_path: Path) -
     path = next(tmp_path.glob("*.rank"))
     data = path.read_bytes()
     whole = read_rank(path)
-    head = data.index(b"}", data.index(b'"detailed"')) + 1
+    head = data.index(b"}}", data.index(b'"kinds"')) + 2
     seen = set()
     for cut in range(head, len(data), 7):
         path.write_bytes(data[:cut])

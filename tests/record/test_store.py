@@ -245,3 +245,18 @@ def test_the_earlier_run_survives_a_failed_replacement(
 def test_a_copied_run_can_be_read(run_dir: Path, tmp_path: Path) -> None:
     shutil.copytree(run_dir, tmp_path / "elsewhere")
     assert difference(read_run(tmp_path / "elsewhere")[0], two_cycles()) is None
+
+
+@pytest.mark.parametrize("text", ["{}", '{"name": "app", "icons": []}', "[1]", "not JSON", '{"schema": "other/1"}'])
+def test_another_tools_manifest_makes_no_run_directory(tmp_path: Path, text: str) -> None:
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "manifest.json").write_text(text)
+    with pytest.raises(InputError, match="is not a run directory"):
+        check_target(tmp_path / "web")
+
+
+def test_a_run_that_somebody_keeps_notes_in_is_not_replaced(run_dir: Path) -> None:
+    (run_dir / "notes.txt").write_text("precious")
+    with pytest.raises(InputError, match=r"also holds notes\.txt, which would be lost"):
+        write_run(run_dir, two_cycles(), FACTS)
+    assert (run_dir / "notes.txt").read_text() == "precious"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from coordsim.analyse.calibrate.noise import FAR, LEAST_STEPS, RARE, RESAMPLES, mean_interval, share_interval
+from coordsim.analyse.calibrate.noise import FAR, RARE, RESAMPLES, mean_interval, share_interval
 from coordsim.analyse.calibrate.regression import Float, interval, resampled
 from coordsim.analyse.calibrate.result import Estimate, TooLittle
 from coordsim.analyse.calibrate.words import ranks_of, sizes_of
 from coordsim.record.measurement import Measurement
+
+LEAST_EXCHANGES = 30
 
 
 def detours(measurement: Measurement) -> list[Estimate]:
@@ -22,8 +24,8 @@ def detours(measurement: Measurement) -> list[Estimate]:
     ranks = min(each.ranks for each in series)
     chosen = [each for each in series if each.ranks == ranks]
     longer = np.concatenate([np.array(each.samples_ns) - np.median(each.samples_ns) for each in chosen])
-    if longer.size < LEAST_STEPS:
-        raise TooLittle(f"detours: {longer.size} exchanges; at least {LEAST_STEPS} are needed")
+    if longer.size < LEAST_EXCHANGES:
+        raise TooLittle(f"detours: {longer.size} exchanges; at least {LEAST_EXCHANGES} are needed")
     limits = np.concatenate([np.full(len(each.samples_ns), _far(np.array(each.samples_ns))) for each in chosen])
     far = longer > limits
     if far.mean() > RARE:

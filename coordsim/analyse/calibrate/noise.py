@@ -21,7 +21,8 @@ from coordsim.analyse.calibrate.words import ranks_of
 from coordsim.analyse.jitter import Interval, Jitter, jitter
 from coordsim.record.measurement import Measurement, Series
 
-LEAST_STEPS = 30
+LEAST_STEPS = 20
+"""What ``coordsim profile`` records by default; fewer make intervals that say nothing."""
 LEAST_RANKS = 3
 """Fewer ranks' means tell no spread between ranks."""
 RARE = 0.05

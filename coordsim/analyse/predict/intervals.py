@@ -104,7 +104,7 @@ def predict(
 
         def step_s(change: Change) -> float:
             """Expected with ``change``: what it does to the first seed, on the mean of all."""
-            return tick(simulate(load(change))).step_time_s + middle - float(means[0])
+            return tick(simulate(load(change))).step_time_s * middle / float(means[0])
 
         single = [_effect(each, step_s) for each in uncertain]
         drawn = [step_s(change) for change in _draws(uncertain)]
@@ -140,12 +140,19 @@ def _draws(uncertain: Sequence[Parameter]) -> Iterator[Change]:
 
 
 def _another(means: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Where the mean of one more run is in 90 of 100 cases: Student's t, since the spread is known from a few runs."""
+    """Where the mean of one more run is in 90 of 100 cases: Student's t, since the spread is known from a few runs.
+
+    Of the times themselves; of their logarithms where that would reach below 0, as no step takes less."""
     from scipy.stats import t as student
 
     count = means.size
-    wide = float(student.ppf(_INTERVAL[1] / 100, count - 1)) * float(means.std(ddof=1)) * (1 + 1 / count) ** 0.5
-    return float(means.mean()) - wide, float(means.mean()) + wide
+    beyond = float(student.ppf(_INTERVAL[1] / 100, count - 1)) * (1 + 1 / count) ** 0.5
+    wide = beyond * float(means.std(ddof=1))
+    low, high = float(means.mean()) - wide, float(means.mean()) + wide
+    if low > 0:
+        return low, high
+    logs = np.log(means)
+    return float(np.exp(logs.mean() - beyond * logs.std(ddof=1))), high
 
 
 def _range(values: Sequence[float], middle: float) -> tuple[float, float]:

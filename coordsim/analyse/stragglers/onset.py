@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from coordsim.analyse.stragglers.judge import behind_median
+from coordsim.analyse.stragglers.chain import Chain, excess
+from coordsim.analyse.stragglers.judge import LEAST_NS, behind_median
 from coordsim.analyse.stragglers.readiness import Readiness
 from coordsim.record.ranks import RankRecord
 from coordsim.record.ranks.facts import readiness
@@ -24,6 +25,40 @@ SENTENCES = {
     BACKWARD: "it grows through backward (slow compute)",
     WORK: "by its own work between gathers, which tie ranks together",
 }
+
+PARTS = {
+    "between_steps": "between the steps (logging, evaluation, checkpoints)", "input_stall": "by its input (samples)",
+    "forward": "in forward", "backward": "in backward, all through it (slow compute)",
+    "before_optimizer": "between backward and the optimizer (such as clipping)",
+    "optimizer": "in the optimizer of the step before",
+}  # fmt: skip
+"""Parts of a rank's own work -> where it gets late, if that takes longer than on the others."""
+ALSO = 0.2
+"""Share of the largest part's excess from which on another part is named, too."""
+
+
+def parts_onset(
+    chain: Chain, place: int, marked: dict[str, Any], records: Sequence[RankRecord], own_clock: bool
+) -> dict[str, Any]:
+    """Where the rank at ``place`` gets late, by its own durations: the parts that take longer than on the others.
+
+    ``marked``: the same by its marks, which know of results that come late; ``records`` know when each gradient came.
+    """
+    longer = excess(chain, place)
+    late_ns = max(marked["at_last_gradient_s"] * 1e9, 0.0)
+    largest = max(longer, key=longer.__getitem__)
+    least = max(ALSO * longer[largest], LEAST_NS / 2)
+    named = sorted((part for part in longer if longer[part] >= least), key=lambda part: -longer[part])
+    less = [part for part in longer if longer[part] <= -max(ALSO * late_ns, LEAST_NS)]
+    parts = [{"part": part, "excess_s": longer[part] / 1e9} for part in (*named, *less)]
+    if sum(longer.values()) < (1 - MOSTLY) * late_ns or not named:
+        return marked | {"from": BEGUN, "what": SENTENCES[BEGUN], "tensor": None, "parts": parts}
+    tensor = None
+    if largest == "backward":
+        name, jump = _jump(_profile(records, place, set(chain.steps.tolist()), own_clock))
+        tensor = name if jump >= MOSTLY * longer[largest] else None
+    where = f"in backward, from {tensor} on" if tensor else PARTS[largest]
+    return marked | {"from": TENSOR if tensor else largest, "what": where, "tensor": tensor, "parts": parts}
 
 
 def onset(

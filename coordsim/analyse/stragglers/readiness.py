@@ -73,35 +73,6 @@ def readiness(records: Sequence[RankRecord], within: range | None = None) -> Rea
     )  # fmt: skip
 
 
-def own_work(records: Sequence[RankRecord], numbers: Sequence[int]) -> Int64 | None:
-    """What each rank did by itself in each step, ns, shape [step, rank]: outside of its collectives, up to its last
-    gradient. Where gathers tie ranks together, that is what differs. None where ends of collectives are not known.
-
-    A rank's own clock is enough. What runs beside a collective that was called early is not seen.
-    """
-    columns = [_work(record, numbers) for record in records]
-    if any(each is None for each in columns):
-        return None
-    return np.array(columns, dtype=np.int64).T
-
-
-def _work(record: RankRecord, numbers: Sequence[int]) -> list[int] | None:
-    calls: dict[int, list[tuple[int, int]]] = {}
-    for each in record.responses:
-        if NULL in (each.copied_in_ns, each.end_ns):
-            return None
-        calls.setdefault(each.step, []).append((each.copied_in_ns, each.end_ns))
-    steps = {step.step: step for step in record.steps}
-    found = []
-    for number in numbers:
-        free, work = steps[number - 1].end_collective_ns, 0
-        for called, end in sorted(calls.get(number, [])):
-            work += max(called - free, 0)
-            free = max(free, end)
-        found.append(work)
-    return found
-
-
 def _end(step: StepRecord) -> int:
     """When a rank had the results of a step: what it does from then on is its own work."""
     return step.end_collective_ns if step.end_collective_ns != NULL else step.end_ns

@@ -7,6 +7,7 @@ from typing import Any
 
 from coordsim.analyse.stragglers.judge import SHORTEST, Late
 
+UNSEEN = "not judged: the script reduces gradients by itself, and when ranks wait for each other there was not seen"
 _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
 
 
@@ -32,6 +33,14 @@ def nobody(facts: dict[str, Any], tied: bool, unsure_rank: int | None, unsure: L
         told = f"rank {unsure_rank:,} seems {amount(unsure.median_ns / 1e9)} late, but clocks are known to {error} only"
         return f"nobody for certain: {told}; {seen}"
     return f"nobody: no rank is last by more, and more often, than noise explains; {seen}"
+
+
+def shared(rank: int, late: Late) -> str:
+    """Why a rank that comes last too often is not named: its cores are shared."""
+    return (
+        f"nobody for certain: rank {rank:,} is {amount(late.median_ns / 1e9)} slower a step, which sharing its cores "
+        "with other work explains; give each rank a core of its own to see more"
+    )
 
 
 def amount(seconds: float) -> str:

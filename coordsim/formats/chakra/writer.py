@@ -19,6 +19,7 @@ from coordsim.formats.shared import protobuf
 from coordsim.record.files import whole_file
 from coordsim.record.ranks import RankRecord
 from coordsim.record.ranks.format import NULL
+from coordsim.record.ranks.reader import ResponseRecord
 from coordsim.record.trace import Trace
 
 VERSION = "0.0.4"
@@ -27,6 +28,8 @@ COLLECTIVES = {
     "ALLREDUCE": 0, "ALLGATHER": 2, "BROADCAST": 5, "ALLTOALL": 6, "REDUCESCATTER": 7, "BARRIER": 9
 }  # fmt: skip
 """Horovod's operations -> ``CollectiveCommType``."""
+_OPERATIONS = {0: "ALLREDUCE", 1: "ALLGATHER", 2: "BROADCAST", 6: "BARRIER", 7: "REDUCESCATTER"}
+"""By number in a record of collectives (:class:`coordsim.protocol.messages.Op`): there tensors are parameters."""
 
 
 class Collective(NamedTuple):
@@ -95,21 +98,33 @@ def recorded_workload(record: RankRecord, wanted: Iterable[int], base_ns: int) -
         }  # fmt: skip
         at = ends.get(step - 1, firsts.get(step, 0))
         collectives = []
-        for response in (each for each in record.responses if each.step == step):
-            op = record.tensors[response.tensors[0]]["op"] if response.tensors else "BARRIER"
-            if op not in COLLECTIVES or response.reduced_ns == NULL:
+        of_step = [each for each in record.responses if each.step == step]
+        if not record.cycles:  # nobody negotiates: as they were called
+            of_step.sort(key=lambda each: (each.copied_in_ns, each.place))
+        for response in of_step:
+            op = _operation(record, response)
+            until = response.reduced_ns if response.reduced_ns != NULL else response.end_ns
+            if op not in COLLECTIVES or until == NULL:
                 found.skipped += 1
                 continue
-            ready = max([at, *(stamps[tensor] for tensor in response.tensors if tensor in stamps)])
+            known = [stamps[tensor] for tensor in response.tensors if tensor in stamps]
+            ready = max([at, *(known or ([] if record.cycles else [response.launch_ns]))])
             first = record.name(response.tensors[0]) if response.tensors else op
             more = f" and {len(response.tensors) - 1} more" if len(response.tensors) > 1 else ""
             begin = response.begin_ns if response.copied_in_ns == NULL else response.copied_in_ns
             collectives.append(Collective(
-                first + more, COLLECTIVES[op], response.nbytes, ready - at, begin + moved, response.reduced_ns - begin
+                first + more, COLLECTIVES[op], response.nbytes, ready - at, begin + moved, max(until - begin, 0)
             ))  # fmt: skip
             at = ready
         found.steps.append(collectives)
     return found
+
+
+def _operation(record: RankRecord, response: ResponseRecord) -> str:
+    """What a response does: as was asked for, or where nobody asks, as it was called."""
+    if record.cycles:
+        return str(record.tensors[response.tensors[0]]["op"]) if response.tensors else "BARRIER"
+    return _OPERATIONS.get(response.op, "")
 
 
 def write_chakra(prefix: Path, workloads: Sequence[Workload], about: str) -> list[Path]:

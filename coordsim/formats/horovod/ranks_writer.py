@@ -52,8 +52,9 @@ def write_horovod(
     turns = _turns(detailed, base_ns)
     chosen, events = _fitting(turns, steps, limit)
     library = "NCCL" if "nccl" in str(records[0].head.get("settings")).lower() else "GLOO"
-    with whole_file(path) as fresh, TimelineWriter(fresh, mark_cycles=True) as writer:
-        told = _Teller(writer, library)
+    cycles = any(record.cycles for record in detailed)
+    with whole_file(path) as fresh, TimelineWriter(fresh, mark_cycles=cycles) as writer:
+        told = _Teller(writer, library, cycles)
         for number in sorted(turns):
             if turns[number].step in chosen:
                 told.turn(turns[number])
@@ -88,9 +89,16 @@ def _fitting(turns: dict[int, _Turn], steps: Sequence[int], limit: int) -> tuple
     for turn in turns.values():
         if turn.step in size:
             tensors = sum(len(each[0][1].tensors) for each in turn.responses.values())
-            size[turn.step] += 1 + len(turn.popped) * (2 if turn.slow else 1) + 10 * tensors
+            asked = 0 if turn.popped else sum(
+                2 * len(one.tensors) for each in turn.responses.values() for _, one in each
+            )
+            size[turn.step] += 1 + len(turn.popped) * (2 if turn.slow else 1) + 10 * tensors + asked
     chosen: set[int] = set()
-    total = 2 + 2 * len({name for turn in turns.values() for _, name in turn.popped})  # which introduce the tensors
+    names = {name for turn in turns.values() for _, name in turn.popped} or {
+        record.name(tensor) for turn in turns.values() for each in turn.responses.values() for record, one in each
+        for tensor in one.tensors
+    }  # fmt: skip
+    total = 2 + 2 * len(names)  # which introduce the tensors
     for step in steps:
         if total + size[step] > limit:
             break
@@ -99,18 +107,34 @@ def _fitting(turns: dict[int, _Turn], steps: Sequence[int], limit: int) -> tuple
     return chosen, total
 
 
+_OPERATIONS = {0: "ALLREDUCE", 1: "ALLGATHER", 2: "BROADCAST", 6: "BARRIER", 7: "REDUCESCATTER"}
+"""By number in a record of collectives (:class:`coordsim.protocol.messages.Op`): there tensors are parameters."""
+
+
+def _operation(record: RankRecord, response: ResponseRecord, tensor: int) -> str:
+    """What is done with a tensor: as was asked for, or where nobody asks, as it was called."""
+    asked = record.tensors[tensor].get("op")
+    return str(asked) if asked is not None else _OPERATIONS.get(response.op, "ALLREDUCE")
+
+
 class _Teller:
     """Tells the writer cycle after cycle, times not decreasing for any tensor."""
 
-    def __init__(self, writer: TimelineWriter, library: str) -> None:
+    def __init__(self, writer: TimelineWriter, library: str, cycles: bool) -> None:
         self._writer = writer
         self._library = library
+        self._cycles = cycles
         self._last: dict[str, int] = {}
 
     def turn(self, turn: _Turn) -> None:
+        if not self._cycles:
+            for place in sorted(turn.responses):
+                self._called(turn.responses[place])
+                self._response(turn.responses[place])
+            return
         self._writer.cycle_start(max(turn.entered_ns, 0) // 1000)
         operation = {
-            record.name(tensor): str(record.tensors[tensor]["op"])
+            record.name(tensor): _operation(record, response, tensor)
             for each in turn.responses.values() for record, response in each for tensor in response.tensors
         }  # fmt: skip
         for rank, name in turn.popped:
@@ -121,6 +145,15 @@ class _Teller:
         for place in sorted(turn.responses):
             self._response(turn.responses[place])
 
+    def _called(self, each: list[tuple[RankRecord, ResponseRecord]]) -> None:
+        """Of a collective that nobody negotiated: when it could begin on each rank."""
+        for record, response in sorted(each, key=lambda one: (one[1].launch_ns, one[0].rank)):
+            for tensor in response.tensors:
+                name = record.name(tensor)
+                at = self._at(name, max(response.launch_ns, 0))
+                self._writer.negotiate_start(name, _operation(record, response, tensor), at)
+                self._writer.tick(name, record.rank, at)
+
     def _response(self, each: list[tuple[RankRecord, ResponseRecord]]) -> None:
         record, first = each[0]
         names = [record.name(tensor) for tensor in first.tensors]
@@ -128,8 +161,9 @@ class _Teller:
         at = self._together(names, launch)
         for tensor, name in zip(first.tensors, names, strict=True):
             self._writer.negotiate_end(name, at)
-            self._writer.start_operation(name, str(record.tensors[tensor]["op"]), at)
-        parts = [(f"{self._library}_{record.tensors[first.tensors[0]]['op']}", copied, reduced)] if names else []
+            self._writer.start_operation(name, _operation(record, first, tensor), at)
+        operation = _operation(record, first, first.tensors[0]) if names else ""
+        parts = [(f"{self._library}_{operation}", copied, reduced)] if names else []
         if len(names) > 1:
             parts = [("MEMCPY_IN_FUSION_BUFFER", begin, copied), *parts, ("MEMCPY_OUT_FUSION_BUFFER", reduced, end)]
         for part, since, until in parts:

@@ -1,4 +1,5 @@
-"""What ranks' own records add to the picture: work and wait of each, its submissions, and a track for each tensor."""
+"""What ranks' own records add to the picture: what each does (input, forward, backward, optimizer, its waits), its
+passes, its collectives, its submissions, and a track for each tensor."""
 
 from __future__ import annotations
 
@@ -8,9 +9,13 @@ from typing import TypeVar
 from coordsim.formats.picture.picture import Event, Track, instant, slice_of
 from coordsim.record.ranks import RankRecord
 from coordsim.record.ranks.format import NULL
-from coordsim.record.ranks.reader import CycleRecord, ResponseRecord
+from coordsim.record.ranks.own import own_steps, shown_pieces
+from coordsim.record.ranks.reader import CycleRecord, ResponseRecord, SpanKind
 
 TENSORS = "tensors"
+_NAMED = frozenset(int(kind) for kind in SpanKind)
+_GATHER = 1
+"""Of :class:`coordsim.protocol.messages.Op`."""
 _Row = TypeVar("_Row", CycleRecord, ResponseRecord)
 
 
@@ -23,6 +28,7 @@ class RankEvents:
             record.rank: (0 if record.clock is None else record.clock.offset_ns) - base_ns for record in records
         }
         self._steps = {record.rank: {step.step: step for step in record.steps} for record in records}
+        self._own = {record.rank: own_steps(record) for record in records}
         self._cycles = {record.rank: _by_step(record.cycles) for record in records}
         self._until: dict[Track, int] = {}
         self._responses = {record.rank: _by_step(record.responses) for record in records}
@@ -32,7 +38,7 @@ class RankEvents:
         return rank in self._records
 
     def track(self, rank: int) -> Track:
-        """Where a rank's work and waiting are shown."""
+        """Where a rank's own work and its waits are shown."""
         return Track(f"rank {rank}", "work and wait")
 
     def ready_ns(self, rank: int, step: int) -> int:
@@ -44,25 +50,47 @@ class RankEvents:
         found: list[Event] = []
         for rank in self._records:
             found += self._work(rank, number)
+            found += self._passes(rank, number)
+            found += self._collectives(rank, number)
         for rank in self._records:
             found += self._submissions(rank, number)
         return found + self._tensors(number)
 
     def _work(self, rank: int, number: int) -> list[Event]:
-        step = self._steps[rank].get(number)
-        if step is None or step.last_submit_ns == NULL:
+        """The rank's own work by part, and its waits: a row without a gap."""
+        own = self._own[rank].get(number)
+        if own is None:
             return []
-        moved, before = self._moved[rank], self._steps[rank].get(number - 1)
-        ready = step.last_submit_ns
-        begin = step.start_ns if step.start_ns != NULL else step.first_submit_ns
-        if before is not None and before.end_collective_ns != NULL:
-            known = before.end_collective_ns if step.start_ns == NULL else max(step.start_ns, before.end_collective_ns)
-            begin = min(known, ready)
-        end = max(step.end_collective_ns, ready)
-        track = self.track(rank)
+        moved, track = self._moved[rank], self.track(rank)
         return [
-            self._behind("ranks' work and waits", track, "work", begin + moved, ready + moved, number),
-            self._behind("ranks' work and waits", track, "wait", ready + moved, end + moved, number),
+            self._behind("ranks' work and waits", track, name, begin + moved, end + moved, number)
+            for name, begin, end in shown_pieces(own) if end > begin
+        ]  # fmt: skip
+
+    def _passes(self, rank: int, number: int) -> list[Event]:
+        """What the main thread was inside of, as it was recorded: one slice a span, with its pass."""
+        own = self._own[rank].get(number)
+        moved, track = self._moved[rank], Track(f"rank {rank}", "passes")
+        return [
+            self._behind("passes", track, f"{SpanKind(span.kind).name.lower().replace('_', ' ')} {span.place}",
+                         span.begin_ns + moved, span.end_ns + moved, number)
+            for span in (own.record.spans if own is not None else ())
+            if span.kind in _NAMED and span.kind != SpanKind.CLOSURE
+        ]  # fmt: skip
+
+    def _collectives(self, rank: int, number: int) -> list[Event]:
+        """Each collective from its call to its end, where nobody negotiates: buckets, gathers."""
+        record, moved = self._records[rank], self._moved[rank]
+        if record.cycles:
+            return []
+        track = Track(f"rank {rank}", "collectives")
+        calls = sorted(
+            (each.copied_in_ns, each.end_ns, each) for each in self._responses[rank].get(number, ())
+            if NULL not in (each.copied_in_ns, each.end_ns)
+        )  # fmt: skip
+        return [
+            self._behind("collectives", track, _collective(record, each), called + moved, end + moved, number)
+            for called, end, each in calls
         ]
 
     def _submissions(self, rank: int, number: int) -> list[Event]:
@@ -96,8 +124,9 @@ class RankEvents:
         ]
 
     def _behind(self, kind: str, track: Track, name: str, begin_ns: int, end_ns: int, step: int) -> Event:
-        """A slice that begins no earlier than the last one of its track ended: a fast rank may be a step ahead."""
-        begin = max(begin_ns, self._until.get(track, begin_ns))
+        """A slice that begins no earlier than the last one of its track ended, nor than the trace: a fast rank may be a
+        step ahead."""
+        begin = max(begin_ns, self._until.get(track, 0))
         self._until[track] = max(begin, end_ns)
         return slice_of(kind, track, name, begin, end_ns, step=step)
 
@@ -107,3 +136,10 @@ def _by_step(rows: Sequence[_Row]) -> dict[int, list[_Row]]:
     for each in rows:
         found.setdefault(each.step, []).append(each)
     return found
+
+
+def _collective(record: RankRecord, response: ResponseRecord) -> str:
+    """``bucket 2`` or ``gather layers.0``: what a collective is, and of what."""
+    if response.op == _GATHER:
+        return f"gather {record.name(response.tensors[0])}" if response.tensors else "gather"
+    return f"bucket {response.place}"

@@ -20,7 +20,7 @@ from coordsim.formats.picture.picture import (
     tracks_of,
 )
 from coordsim.formats.picture.rank_events import RankEvents
-from coordsim.record.breakdown import PARTS, breakdown
+from coordsim.record.breakdown import breakdown
 from coordsim.record.ranks import RankRecord
 from coordsim.record.trace import Int64, Kind, Trace
 
@@ -99,8 +99,8 @@ class _Run:
 
     def _split(self, step: int) -> Iterator[Event]:
         at = self._steps["end_ns"][step - 1] if step else 0
-        for name in PARTS:
-            took = self._parts[name][step] if name in self._parts else 0
+        for name, column in self._parts.items():
+            took = column[step]
             if took:
                 yield slice_of("parts", STEP_PARTS, name.replace("_", " "), at, at + took, ns=took)
             at += took

@@ -8,6 +8,10 @@ from typing import Any
 
 from coordsim.record.ranks.reader import RankRecord
 
+_WHY_UNSEEN = (
+    "no collective of DDP's or FSDP's was seen: what the script reduces by itself, with its waits for other ranks, is "
+    "in the part in which it does that"
+)
 NOT_NEGOTIATED = "ddp"
 """The control plane of a record without cycles."""
 LAST_TENSORS = 3
@@ -21,7 +25,12 @@ _WHY = {
     "forward": "nobody marked where backward begins: its time is part of backward",
     "fusion_copy": "on a GPU the loop goes on before copies end: their time is part of exposed_collective",
 }
+_WHY_SPANS = {
+    "input_stall": "no DataLoader was seen: what makes the samples is part of between steps",
+    "straggler_wait": "on a GPU nobody saw when collectives ended: waits are part of what the host did meanwhile",
+}
 _WHY_NOT_NEGOTIATED = _WHY | {
+    "straggler_wait": _WHY_SPANS["straggler_wait"],
     "fusion_copy": "nobody saw when buckets were filled: its time is part of what comes after",
     "exposed_collective": "nobody saw when collectives ended (on a GPU, or a reduction of DDP's that no hook can "
     "stand in for): its time is part of optimizer",
@@ -40,6 +49,10 @@ def facts_of(
     }
     negotiated = control_plane(records[0]) != NOT_NEGOTIATED
     why = _WHY if negotiated else _WHY_NOT_NEGOTIATED
+    if any(step.spans for record in records for step in record.steps):
+        why = why | _WHY_SPANS
+    if not negotiated and not any(record.responses for record in records):
+        why = why | dict.fromkeys(("straggler_wait", "fusion_copy", "exposed_collective"), _WHY_UNSEEN)
     return {
         "source": "real run", "ranks": head["ranks"], "job": head.get("job"), "settings": head.get("settings"),
         "control_plane": control_plane(records[0]), "first_step": steps.start,
@@ -48,7 +61,7 @@ def facts_of(
         "ranks_with_details": [record.rank for record in records if record.head.get("detailed")],
         "ranks_absent": absent, "ranks_without_steps": list(without_steps), "clocks": clocks,
         "missing": {part: why[part] for part in sorted(missing)},
-        "ended_early": [record.rank for record in records if record.end is None],
+        "ended_early": [record.rank for record in records if not record.closed],
         "ended_with_error": {
             str(record.rank): record.end["error"] for record in records if record.end and record.end.get("error")
         },

@@ -15,11 +15,25 @@ TENSOR     ``id u32`` and JSON of a request: name, op, dtype, shape, ... , or of
 CYCLE      :data:`CYCLE`, then ``popped`` ids u32 and as many submission times i64; then :data:`SENT`, where known
 RESPONSE   :data:`RESPONSE`, then ids u32
 STEP       :data:`STEP`: every step of every rank has one, whatever else was left out
+SPANS      :data:`SPANS`, then as many :data:`SPAN`, then the step's kind (UTF-8, to the end): what the training thread
+           did in the step, in order; stands before the step's STEP
+CPU        :data:`CPU`: CPU time over the step; stands before the step's STEP
+NAME       JSON: ``of`` ("optimizers" or "models") and ``name``; the reader appends it to ``head["kinds"][of]``, so that
+           places of spans and kinds of steps are indices into those lists
 IDLE       :data:`IDLE`: cycles in which nothing was popped and nothing agreed, together; then :data:`SENT`, where known
 READY      :data:`READY`, then ids u32 and as many times i64: when gradients of parameters were there, one block a step
 CLOCK      :data:`CLOCK`: how far rank 0's clock is ahead
-END        JSON: why the stream ends, what was left out
+END        JSON: why the stream ends, what was left out. There may be several: a stream ends when the wanted steps are
+           recorded, and how the process ended is appended later; keys of later blocks win
 =========  ==========================================================================================================
+
+Keys of the head beside those: ``cores`` (list of the CPU cores that the process may use), ``threads`` (``{"torch": n,
+"interop": n}``; null without torch), ``local_ranks`` (ranks on this host as the launcher says; null where it does not),
+``kinds`` (filled by NAME blocks). Keys of the end: ``error``, ``left_out_steps``, and ``ended``: ``{"how", "code",
+"signal", "text", "unix_ns"}`` where ``how`` is one of :data:`HOWS`.
+
+Version 2 added :data:`SENT`. Version 3 added SPANS, CPU and NAME, the head's keys above, and ``ended``. A reader of
+version 2 stops at the first block of a kind that it does not know, so version 3 has a schema of its own.
 """
 
 from __future__ import annotations
@@ -29,9 +43,12 @@ from collections.abc import Generator
 from enum import IntEnum
 from zlib import crc32
 
-SCHEMA = "coordsim.rank/2"
-SCHEMAS = ("coordsim.rank/1", SCHEMA)
-"""What can be read: the first had no :data:`SENT`."""
+SCHEMA = "coordsim.rank/3"
+SCHEMAS = ("coordsim.rank/1", "coordsim.rank/2", SCHEMA)
+"""What can be read; what each version added stands above."""
+HOWS = ("exit", "exception", "sys.exit", "os._exit", "signal")
+"""How a process ended: by itself, by an uncaught exception (``text``: type and first line), by ``sys.exit`` or
+``os._exit`` (``code``), by a signal (``signal``: its number; written by ``coordsim profile``, which watches)."""
 MAGIC = b"coordsim rank record 1\n"
 NULL = -(1 << 63)
 """Of a time that was not measured."""
@@ -53,6 +70,12 @@ SENT = struct.Struct("<IQI")
 """messages, bytes of their payloads, neighbours woken: what the rank sent over its control links, cycles together."""
 READY = struct.Struct("<qI")
 """step, parameters."""
+SPANS = struct.Struct("<qI")
+"""step, spans."""
+SPAN = struct.Struct("<BIqq")
+"""kind (:class:`coordsim.record.ranks.reader.SpanKind`), place, begin, end (ns)."""
+CPU = struct.Struct("<qqqq")
+"""step; CPU time (ns) of the training thread, of the engine's background thread, of the whole process."""
 CLOCK = struct.Struct("<qqq")
 """when, offset, error (ns)."""
 
@@ -69,6 +92,9 @@ class Block(IntEnum):
     CLOCK = 7
     END = 8
     READY = 9
+    SPANS = 10
+    CPU = 11
+    NAME = 12
 
 
 def block(kind: Block, payload: bytes) -> bytes:

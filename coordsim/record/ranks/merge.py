@@ -1,11 +1,12 @@
 """Several ranks' records as one trace, on rank 0's clock, by the rules that a simulated trace keeps.
 
 1. Clocks: each rank's times are moved by its best estimate of how far rank 0's clock is ahead.
-2. Steps: S is the mark at which forward began, else the end of the step before; R the last rank's last submission; C
-   the latest end of a collective; E the latest end of the optimizer's step, else C.
+2. Steps are those of one stated rank, the median one (:mod:`coordsim.record.ranks.split`): S is where its forward
+   began, E its end of the step; R is the last submission of all ranks; C the stated rank's end of the last collective.
+   The parts of a step (``Trace.own``) are that rank's own durations and waits.
 3. Cycles, by index: A is the last entrance among ranks with details, T the last exit. Of the time between, rank 0's own
    protocol code is the work; the shadow is what is left.
-4. Responses: each moment is the last rank's, for a collective begins and ends for everybody when it does for the last.
+4. Responses: a collective begins for everybody when it does for the last rank; it ends when the stated rank has it.
 5. Where nobody negotiates there are no cycles: a collective begins with its last gradient, or when the one before ends,
    and everything up to its call is copying. So control is 0 by definition, not by measurement.
 
@@ -15,8 +16,8 @@ time in them is part of what comes after (input and forward of backward, copies 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ import numpy as np
 from coordsim.errors import InputError
 from coordsim.record.ranks.facts import NOT_NEGOTIATED, clock_offset, control_plane, facts_of
 from coordsim.record.ranks.format import NULL
-from coordsim.record.ranks.reader import CycleRecord, RankRecord, ResponseRecord, StepRecord, read_folder
+from coordsim.record.ranks.own import OwnStep, ends_known, last_ready, own_steps
+from coordsim.record.ranks.reader import CycleRecord, RankRecord, ResponseRecord, SpanKind, StepRecord, read_folder
+from coordsim.record.ranks.split import columns, stated
 from coordsim.record.trace import CycleRow, Trace, TraceWriter, wake_hash
 
 
@@ -40,6 +43,12 @@ class Merged:
     """For a manifest: ranks, which of them have details, clocks and their errors, what is missing and why."""
     base_ns: int = 0
     """The trace's time 0 on rank 0's clock."""
+    records: Sequence[RankRecord] = ()
+    """Of the ranks that were merged."""
+    own: Sequence[Mapping[int, OwnStep]] = ()
+    """By rank as ``records``: its steps by number, split into its own work and its waits."""
+    steps: range = range(0)
+    """Numbers of the trace's steps."""
 
 
 def merge(folder: Path, steps: range | None = None) -> Merged:
@@ -86,10 +95,29 @@ class _Merge:
         self._by_step = [{step.step: step for step in record.steps} for record in records]
         self._negotiated = control_plane(records[0]) != NOT_NEGOTIATED
         self._missing = self._unmarked()
-        self._base = self._begin(steps.start)
+        self._timed = self._negotiated or ends_known(records, steps)
+        self._own = [own_steps(record, self._timed) for record in records]
+        self._stated = stated(records, self._own, steps)
+        self._base = self._begin()
         self._writer = TraceWriter()
         self._collective_end: dict[int, int] = {}
         """By step: when its last response ended."""
+        self._ours: dict[tuple[int, int], int] = {}
+        """(cycle, place) of a response -> when it ended on the stated rank."""
+
+    @property
+    def _stated_rank(self) -> int:
+        return self._records[self._stated].rank
+
+    def _begin(self) -> int:
+        """On rank 0's clock: the stated rank's end of the step before; without one, the first thing known of any."""
+        before = self._own[self._stated].get(self._steps.start - 1)
+        if before is not None:
+            return before.end_ns + self._offsets[self._stated_rank]
+        return min(
+            of_rank[self._steps.start].begin_ns + self._offsets[record.rank]
+            for record, of_rank in zip(self._records, self._own, strict=True)
+        )
 
     def merged(self, without_steps: Sequence[int]) -> Merged:
         if self._negotiated:
@@ -100,14 +128,20 @@ class _Merge:
         for number in self._steps:
             end = self._step(number, end)
         trace = self._writer.finish(blocking=self._negotiated, missing=frozenset(self._missing))
+        parts = columns(trace, self._records, self._own, self._steps, self._stated, self._base)
         facts = facts_of(self._records, self._steps, without_steps, self._missing)
-        return Merged(trace, self._steps.start, facts, self._base)
+        facts["shown_rank"] = self._stated_rank
+        whole = replace(trace, own=parts)
+        return Merged(whole, self._steps.start, facts, self._base, self._records, self._own, self._steps)
 
     # Steps.
 
     def _unmarked(self) -> set[str]:
         """Parts whose begin or end some rank did not mark in some step: they are missing from all steps alike."""
         steps = [step for number in self._steps for _, step in self._of_step(number)]
+        if all(step.spans for step in steps):
+            fed = any(span.kind == SpanKind.INPUT for step in steps for span in step.spans)
+            return set() if fed else {"input_stall"}
         if any(step.start_ns == NULL for step in steps):
             return {"input_stall", "forward"}
         return {"forward"} if any(step.forward_end_ns == NULL for step in steps) else set()
@@ -117,39 +151,25 @@ class _Merge:
         pairs = zip(self._records, self._by_step, strict=True)
         return [(self._offsets[record.rank], steps[number]) for record, steps in pairs]
 
-    def _begin(self, number: int) -> int:
-        """On rank 0's clock: the end of the step before, else the first thing known of this one."""
-        before = [
-            offset + step.end_ns for offset, step in self._of_step(number - 1) if step.end_ns != NULL
-        ] if all(number - 1 in steps for steps in self._by_step) else []  # fmt: skip
-        if before:
-            return max(before)
-        found = self._of_step(number)
-        starts = [offset + step.start_ns for offset, step in found if step.start_ns != NULL]
-        return min(starts or [offset + step.first_submit_ns for offset, step in found])
-
     def _step(self, number: int, previous_end: int) -> int:
-        found = self._of_step(number)
-        at: dict[str, list[int]] = {"start": [], "forward": [], "ready": [], "end": []}
-        for offset, step in found:
-            for key, value in (
-                ("start", step.start_ns), ("forward", step.forward_end_ns), ("ready", step.last_submit_ns),
-                ("end", step.end_ns),
-            ):  # fmt: skip
-                if value != NULL:
-                    at[key].append(offset + value - self._base)
-        last_rank = self._records[at["ready"].index(max(at["ready"]))].rank
-        collective = max(self._collective_end.get(number, max(at["ready"])), previous_end)
-        ready_last = min(max(*at["ready"], previous_end), collective)
+        """Write a row of moments; returns E."""
+        submitted = [
+            last_ready(of_rank[number]) + self._offsets[record.rank] - self._base
+            for record, of_rank in zip(self._records, self._own, strict=True)
+        ]
+        last_rank = self._records[submitted.index(max(submitted))].rank
+        own = self._own[self._stated][number]
+        mine, moved = own.record, self._offsets[self._stated_rank] - self._base
+        end = max(own.end_ns + moved, previous_end)
+        collective = min(max(self._collective_end.get(number, max(submitted)), previous_end), end)
+        ready_last = min(max(*submitted, previous_end), collective)
         start = previous_end
-        if "input_stall" not in self._missing:
-            start = min(max(max(at["start"]), previous_end), ready_last)
-        end = max([*at["end"], collective])
-        median = (len(found) - 1) // 2
-        ready = min(max(sorted(at["ready"])[median], start), ready_last) - start
+        if mine.start_ns != NULL and "forward" not in self._missing:
+            start = min(max(mine.start_ns + moved, previous_end), ready_last)
+        ready = min(max(last_ready(own) + moved, start), ready_last) - start
         forward = 0
-        if "forward" not in self._missing:
-            forward = min(max(sorted(at["forward"])[median] - start, 0), ready)
+        if mine.forward_end_ns != NULL and "forward" not in self._missing:
+            forward = min(max(mine.forward_end_ns + moved - start, 0), ready)
         self._writer.step(number - self._steps.start, start, forward, ready, ready_last, last_rank, collective, end)
         return end
 
@@ -175,6 +195,8 @@ class _Merge:
                     end_ns=_moved(each.end_ns, offset),
                 )  # fmt: skip
                 found.setdefault(each.cycle, {}).setdefault(each.place, []).append(moved)
+                if record.rank == self._stated_rank and moved.end_ns != NULL:
+                    self._ours[each.cycle, each.place] = moved.end_ns
         return found
 
     def _cycles_and_responses(
@@ -211,14 +233,15 @@ class _Merge:
     def _collectives(self, responses: dict[int, dict[int, list[ResponseRecord]]]) -> None:
         """Of a run in which nobody negotiates: a response's cycle is its step."""
         of_steps = [responses.get(number, {}) for number in self._steps]
-        timed = all(of_steps) and not any(
-            one.end_ns == NULL for of_step in of_steps for each in of_step.values() for one in each
-        )
-        if not timed:
-            self._missing |= {"fusion_copy", "exposed_collective"}
+        timed = self._timed
+        if not timed and not (len(self._records) == 1 and self._records[0].ranks == 1 and not responses):
+            self._missing |= {"straggler_wait", "fusion_copy", "exposed_collective"}
         at = 0
         for number, of_step in zip(self._steps, of_steps, strict=True):
-            asked_by = max(offset + step.last_submit_ns for offset, step in self._of_step(number)) - self._base
+            asked_by = max(
+                last_ready(of_rank[number]) + self._offsets[record.rank] - self._base
+                for record, of_rank in zip(self._records, self._own, strict=True)
+            )
             for index in sorted(of_step):
                 each = of_step[index]
                 launch = max(min(max(one.launch_ns for one in each) - self._base, asked_by), 0)
@@ -243,7 +266,10 @@ class _Merge:
         timed: bool = True,
     ) -> int:  # fmt: skip
         """Returns when it ends; at once where nobody knows (not ``timed``)."""
-        end = self._last(each, "end_ns", begin) if timed else begin
+        end = begin
+        if timed:
+            ours = self._ours.get((each[0].cycle, each[0].place))
+            end = self._last(each, "end_ns", begin) if ours is None else max(ours - self._base, begin)
         copied = min(self._last(each, "copied_in_ns", begin), end)
         reduced = min(self._last(each, "reduced_ns", end), end)
         if any(one.copied_in_ns == NULL for one in each):

@@ -6,19 +6,24 @@ import json
 import struct
 from collections.abc import Generator
 from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from coordsim.errors import InputError
 from coordsim.record.ranks.format import (
     CLOCK,
+    CPU,
     CYCLE,
     IDLE,
     MAGIC,
     READY,
     RESPONSE,
+    SCHEMA,
     SCHEMAS,
     SENT,
+    SPAN,
+    SPANS,
     STEP,
     Block,
     blocks,
@@ -78,6 +83,55 @@ class ResponseRecord(NamedTuple):
     tensors: tuple[int, ...]
 
 
+class SpanKind(IntEnum):
+    """What the training thread was in. A number that is not listed comes from a later version."""
+
+    INPUT = 1
+    """``next`` of a DataLoader; place: passes of the step that were over by then."""
+    FORWARD = 2
+    """From the model's call with gradients on to the call of backward, the loss included; place: the pass."""
+    BACKWARD = 3
+    """``torch.autograd.backward``, with what it waits for; place: the pass."""
+    OPTIMIZER = 4
+    """``optimizer.step``, the script's hooks on it included; place: index in ``head["kinds"]["optimizers"]``. One that
+    evaluates a closure has a span before, between and after the evaluations."""
+    OPTIMIZER_SKIPPED = 5
+    """``GradScaler.step`` that did not call the optimizer; place: as of OPTIMIZER."""
+    EVALUATION = 6
+    """A model called with gradients off; consecutive calls are one span; place: index in
+    ``head["kinds"]["models"]``."""
+    CHECKPOINT = 7
+    """``torch.save`` or ``torch.distributed.checkpoint.save``; place: 0."""
+    CLOSURE = 8
+    """One evaluation of an optimizer's closure (LBFGS, Lightning); FORWARD and BACKWARD lie inside; place: its
+    number in the step."""
+
+
+class Span(NamedTuple):
+    """One stretch of the training thread's time in a step; ns of the rank's own clock.
+
+    Spans do not overlap, except that a CLOSURE contains others. A FORWARD that something else interrupts (input,
+    evaluation) is two spans with the same place: the passes of a step are its distinct places.
+    """
+
+    kind: int
+    """A :class:`SpanKind`."""
+    place: int
+    begin_ns: int
+    end_ns: int
+
+
+class CpuTimes(NamedTuple):
+    """CPU time from the end of the step before to the end of the step, ns."""
+
+    main_ns: int
+    """The thread that trains."""
+    loop_ns: int
+    """Our engine's background thread; 0 where there is none."""
+    process_ns: int
+    """The whole process, with autograd's and libraries' threads."""
+
+
 class StepRecord(NamedTuple):
     """One step on one rank; times are :data:`coordsim.record.ranks.format.NULL` where they were not measured."""
 
@@ -92,6 +146,13 @@ class StepRecord(NamedTuple):
     tensors: int
     slow_cycles: int
     detailed: int
+    spans: tuple[Span, ...] = ()
+    """All that happened since the end of the step before, in order; empty where that was not recorded."""
+    cpu: CpuTimes | None = None
+    """None where it was not recorded."""
+    step_kind: str = ""
+    """Steps of one kind do the same work: "optimizer 0", "optimizer 1", "optimizer 0+1" (several, one after the other),
+    "skipped" (GradScaler did not step), "closures 4"; empty where that was not recorded."""
 
 
 class IdleRecord(NamedTuple):
@@ -123,6 +184,20 @@ class ReadyRecord(NamedTuple):
     stamps_ns: tuple[int, ...]
 
 
+class Ended(NamedTuple):
+    """How a rank's process ended."""
+
+    how: str
+    """One of :data:`coordsim.record.ranks.format.HOWS`."""
+    code: int | None
+    """Exit code; None of a signal or where it is not known."""
+    signal: int | None
+    text: str
+    """Of an exception: type and first line of the message."""
+    unix_ns: int | None
+    """When, by the host's clock."""
+
+
 @dataclass
 class RankRecord:
     """What one rank wrote."""
@@ -141,6 +216,22 @@ class RankRecord:
     """How the stream ended; None when the process did not come to that."""
     lost_bytes: int = 0
     """Bytes of a torn block at the end."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the stream came to its own end, rather than being cut short with the process."""
+        return "error" in (self.end or {})
+
+    @property
+    def ended(self) -> Ended | None:
+        """How the process ended; None where nobody knows."""
+        said = (self.end or {}).get("ended")
+        if not isinstance(said, dict):
+            return None
+        return Ended(
+            str(said.get("how", "")), said.get("code"), said.get("signal"), str(said.get("text", "")),
+            said.get("unix_ns"),
+        )  # fmt: skip
 
     @property
     def rank(self) -> int:
@@ -200,9 +291,11 @@ def read_rank(path: Path) -> RankRecord:
         raise InputError.one(str(path), "", None, "a rank's record without a head")
     try:
         head = json.loads(bytes(first[1]))
+        if not isinstance(head, dict):
+            raise ValueError("its head is no object")
         record = RankRecord(path, head)
         if head.get("schema") not in SCHEMAS:
-            raise InputError.one(str(path), "schema", head.get("schema"), "unknown schema", SCHEMAS)
+            raise InputError.one(str(path), "schema", head.get("schema"), _unknown(head.get("schema")), SCHEMAS)
         record.lost_bytes = _fill(record, stream)
     except (ValueError, KeyError, TypeError, struct.error) as error:
         raise InputError.one(str(path), "", None, f"damaged: {error}") from error
@@ -210,6 +303,8 @@ def read_rank(path: Path) -> RankRecord:
 
 
 def _fill(record: RankRecord, stream: Generator[tuple[Block, memoryview], None, int]) -> int:
+    spans: dict[int, tuple[tuple[Span, ...], str]] = {}
+    cpu: dict[int, CpuTimes] = {}
     while True:
         try:
             kind, payload = next(stream)
@@ -228,7 +323,22 @@ def _fill(record: RankRecord, stream: Generator[tuple[Block, memoryview], None, 
             ids = struct.unpack_from(f"<{count}I", payload, RESPONSE.size)
             record.responses.append(ResponseRecord._make((*values, ids)))
         elif kind is Block.STEP:
-            record.steps.append(StepRecord(*STEP.unpack(payload)))
+            step, *moments = STEP.unpack(payload)
+            of_step, step_kind = spans.pop(step, ((), ""))
+            record.steps.append(StepRecord._make((step, *moments, of_step, cpu.pop(step, None), step_kind)))
+        elif kind is Block.SPANS:
+            step, count = SPANS.unpack_from(payload)
+            end = SPANS.size + SPAN.size * count
+            if end > len(payload):
+                raise ValueError(f"step {step}: {count} spans do not fit into a block of {len(payload)} bytes")
+            parts = tuple(map(Span._make, SPAN.iter_unpack(payload[SPANS.size : end])))
+            spans[step] = (parts, bytes(payload[end:]).decode())
+        elif kind is Block.CPU:
+            step, *times = CPU.unpack(payload)
+            cpu[step] = CpuTimes(*times)
+        elif kind is Block.NAME:
+            said = json.loads(bytes(payload))
+            record.head.setdefault("kinds", {}).setdefault(said["of"], []).append(str(said["name"]))
         elif kind is Block.READY:
             step, count = READY.unpack_from(payload)
             ids = struct.unpack_from(f"<{count}I", payload, READY.size)
@@ -239,7 +349,15 @@ def _fill(record: RankRecord, stream: Generator[tuple[Block, memoryview], None, 
         elif kind is Block.CLOCK:
             record.clocks.append(ClockRecord(*CLOCK.unpack(payload)))
         elif kind is Block.END:
-            record.end = json.loads(bytes(payload))
+            record.end = (record.end or {}) | json.loads(bytes(payload))
+
+
+def _unknown(schema: object) -> str:
+    """Why a schema cannot be read: it is a later version, or none of ours."""
+    family, _, number = str(schema).rpartition("/")
+    if family == SCHEMA.rpartition("/")[0] and number.isdecimal():
+        return f"{schema} is written by a later coordsim; this one reads up to {SCHEMA}"
+    return "unknown schema"
 
 
 def _sent(payload: memoryview, at: int) -> Sent | None:

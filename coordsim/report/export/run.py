@@ -28,6 +28,8 @@ class Exported:
     """In a few words."""
     left_out: list[str]
     """Sentences."""
+    negotiates: bool = True
+    """Whether a timeline has cycles, whose decisions can be judged."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,11 @@ def _horovod(run: Run, path: Path, limit: int) -> Exported:
     silent = [record.rank for record in run.records if not record.head.get("detailed")]
     if silent:
         told.append(f"{len(silent):,} of {len(run.records):,} ranks recorded steps only: no ticks of theirs")
-    return Exported(path, f"{written.steps:,} steps, up to {written.events:,} events", told)
+    negotiates = any(record.cycles for record in run.records)
+    if not negotiates:
+        told.append("nobody negotiates in this run: NEGOTIATE lasts from when a collective could begin on the first "
+                    "rank to when it could on the last one")  # fmt: skip
+    return Exported(path, f"{written.steps:,} steps, up to {written.events:,} events", told, negotiates)
 
 
 def _chakra(run: Run, path: Path, limit: int) -> Exported:

@@ -1,0 +1,99 @@
+"""What each rank's own step is made of: medians, and which of them stand out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coordsim.analyse.stragglers.chain import SHARING
+from coordsim.analyse.stragglers.judge import APART, LEAST_NS, WORTH, median_interval
+from coordsim.record.ranks.hosts import machines
+from coordsim.record.ranks.merge import Merged
+from coordsim.record.ranks.own import OwnStep
+
+COLUMNS = (
+    "between_steps", "input_stall", "forward", "backward", "gathers", "collectives", "before_optimizer", "optimizer",
+)  # fmt: skip
+"""Of the table: own work by part, and waits in gathers and in all other collectives."""
+WAITS = ("gathers", "collectives")
+"""Never marked: that a rank waits is another one's doing."""
+
+Numbers = npt.NDArray[np.float64]
+
+
+def rank_table(merged: Merged) -> dict[str, Any]:
+    """One row a rank: the median over the steps (of the kind that takes most of the time, without the cold one) of
+    each of :data:`COLUMNS`, s; ``outliers``: those that take much longer than on the others; ``step_s``."""
+    numbers = merged.steps[1:] if merged.first_step == 0 and len(merged.steps) > 1 else merged.steps
+    kind = _kind(merged, numbers)
+    chosen = [number for number in numbers if kind is None or merged.own[0][number].record.step_kind == kind]
+    steps = [[of_rank[number] for of_rank in merged.own] for number in chosen]
+    values = np.array([[_row(step) for step in of_ranks] for of_ranks in steps], dtype=np.float64)
+    step_ns = float(np.median(values.sum(axis=2)))
+    crowded = any(machine.crowded for machine in machines(merged.records))
+    marks = _outliers(values, step_ns, SHARING if crowded else 1.0)
+    middle = np.median(values, axis=0)
+    return {
+        "steps": len(chosen), "kind": kind, "columns": list(COLUMNS), "shown_rank": merged.facts.get("shown_rank"),
+        "ranks": [
+            {
+                "rank": record.rank, "host": record.head.get("host"),
+                **{f"{name}_s": value / 1e9 for name, value in zip(COLUMNS, middle[place].tolist(), strict=True)},
+                "work_s": float(np.median([of_ranks[place].work.total for of_ranks in steps])) / 1e9,
+                "step_s": float(np.median(values[:, place].sum(axis=1))) / 1e9,
+                "evaluation_s": float(np.mean([of_ranks[place].evaluation_ns for of_ranks in steps])) / 1e9,
+                "checkpoint_s": float(np.mean([of_ranks[place].checkpoint_ns for of_ranks in steps])) / 1e9,
+                "cpu_s": _cpu([of_ranks[place] for of_ranks in steps]), "outliers": marks[place],
+            }
+            for place, record in enumerate(merged.records)
+        ],
+    }  # fmt: skip
+
+
+def _kind(merged: Merged, numbers: range) -> str | None:
+    """The kind of step that takes most of the time, where there are several."""
+    took: Counter[str] = Counter()
+    for number in numbers:
+        step = merged.own[0][number]
+        took[step.record.step_kind] += step.end_ns - step.begin_ns
+    return took.most_common(1)[0][0] if len(took) > 1 else None
+
+
+def _row(step: OwnStep) -> tuple[int, ...]:
+    work = step.work
+    return (
+        work.between_steps, work.input_stall, work.forward, work.backward, step.gathers_ns, step.collectives_ns,
+        work.before_optimizer, work.optimizer,
+    )  # fmt: skip
+
+
+def _cpu(steps: list[OwnStep]) -> float | None:
+    """Median CPU time of the training thread, s; None where it was not recorded."""
+    known = [step.record.cpu.main_ns for step in steps if step.record.cpu is not None]
+    return float(np.median(known)) / 1e9 if known else None
+
+
+def _outliers(values: Numbers, step_ns: float, factor: float) -> list[list[str]]:
+    """By rank, the columns in which it takes much longer than the median of the others (shape [step, rank, column]):
+    by more than a step's hundredth and :data:`LEAST_NS`, by more than others differ, and steadily."""
+    ranks = values.shape[1]
+    found: list[list[str]] = [[] for _ in range(ranks)]
+    if ranks < 2 or not values.shape[0]:
+        return found
+    levels = np.median(values, axis=0)
+    for place in range(ranks):
+        others = np.delete(values, place, axis=1)
+        longer = values[:, place] - np.median(others, axis=1)
+        for column, name in enumerate(COLUMNS):
+            if name in WAITS:
+                continue
+            usual = np.delete(levels[:, column], place)
+            spread = float(np.median(np.abs(usual - np.median(usual)))) if usual.size > 1 else 0.0
+            least = max(LEAST_NS, WORTH * step_ns, APART * spread, (factor - 1) * float(np.median(usual)))
+            median, low, _ = median_interval(longer[:, column])
+            if median >= least and low > 0:
+                found[place].append(name)
+    return found

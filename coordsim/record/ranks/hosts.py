@@ -1,0 +1,53 @@
+"""The hosts that ranks ran on: whether each thread that computes had a core."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from coordsim.record.ranks.reader import RankRecord
+
+
+class Machine(NamedTuple):
+    """One host of the job."""
+
+    host: str
+    ranks: int
+    """Of the job, on this host."""
+    threads: int | None
+    """That compute, in each rank (torch's); None where the record does not say."""
+    cores: int | None
+    """That any of these ranks may use; None where the record does not say."""
+
+    @property
+    def crowded(self) -> bool:
+        """Whether no core is free for anything else: then ranks may be slowed by whatever runs beside them."""
+        return self.cores is not None and self.ranks * (self.threads or 1) >= self.cores
+
+    @property
+    def oversubscribed(self) -> bool:
+        """Whether more threads compute than there are cores."""
+        return self.cores is not None and self.ranks * (self.threads or 1) > self.cores
+
+
+def machines(records: Sequence[RankRecord]) -> list[Machine]:
+    """Every host of ``records``, in order of its first rank."""
+    by_host: dict[str, list[RankRecord]] = {}
+    for record in records:
+        by_host.setdefault(str(record.head.get("host", "")), []).append(record)
+    return [_machine(host, members) for host, members in by_host.items()]
+
+
+def _machine(host: str, members: Sequence[RankRecord]) -> Machine:
+    cores = {core for record in members for core in _cores(record)}
+    threads = [
+        told["torch"] for record in members
+        if isinstance(told := record.head.get("threads"), dict) and isinstance(told.get("torch"), int)
+    ]  # fmt: skip
+    local = [told for record in members if isinstance(told := record.head.get("local_ranks"), int)]
+    return Machine(host, max([len(members), *local]), max(threads, default=None), len(cores) or None)
+
+
+def _cores(record: RankRecord) -> list[int]:
+    told = record.head.get("cores")
+    return [core for core in told if isinstance(core, int)] if isinstance(told, list) else []
