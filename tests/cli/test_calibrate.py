@@ -65,6 +65,12 @@ def test_the_cluster_file_says_of_every_key_where_it_comes_from_and_simulates(
     assert tree["sources"]["control.latency"].startswith("from base localhost: DERIVED")
     scenario = load_scenario(cluster=str(out), workload="resnet50", ranks=4)
     assert scenario.cluster.name == "cluster"
+    ranges = {each.key: each for each in scenario.cluster.ranges}
+    overhead = ranges["cluster.control.overhead"]
+    for end, text in (("low", overhead.low), ("high", overhead.high)):
+        assert parse_time(text) == pytest.approx(estimates["control.overhead"][end], rel=1e-3, abs=1)
+    assert ranges["cluster.data.bus_bandwidth"].costly == "low"
+    assert overhead.source.startswith("MEASURED: 95 % interval")
     assert scenario.cluster.control.overhead_ns == parse_time(tree["control"]["overhead"])
     assert scenario.noise.step.sigma_ppm == pytest.approx(20_000, rel=0.1)
     assert scenario.noise.rank.sigma_ppm > 10_000

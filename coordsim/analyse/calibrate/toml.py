@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from coordsim.units import format_rate, format_time
 
 HEADER = "# A cluster calibrated by coordsim."
 _TABLES = ("machine", "control", "host", "data")
+_COSTLY = {"ns": "high", "B/s": "low"}
+"""Unit -> the end of a range that slows training down."""
 _SPREADS = ("rank", "node", "step", "common")
 
 
@@ -53,7 +56,29 @@ def cluster_toml(calibration: Calibration, base: dict[str, Any]) -> str:
             lines += [toml_comment(source), f"{toml_key(name)} = {text}"]
     lines += ["", "[noise]", *_noise(calibration, base.get("noise", {}))]
     lines += ["", "[sources]", *(f"{toml_key(key)} = {toml_value(text)}" for key, text in sources.items())]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_ranges(calibration, base)]) + "\n"
+
+
+def _ranges(calibration: Calibration, base: dict[str, Any]) -> list[str]:
+    """How far numbers may be off: measured ones by their intervals, the others as the base says."""
+    stated: dict[str, dict[str, str]] = {}
+    for key, estimate in calibration.by_key.items():
+        table, _, name = key.partition(".")
+        if table in _TABLES and name in base[table] and estimate.low < estimate.high and estimate.unit in _COSTLY:
+            ends = (value_of(replace(estimate, value=end)).strip('"') for end in (estimate.low, estimate.high))
+            low, high = ends
+            stated[key] = {
+                "name": key.replace(".", "_"), "label": estimate.name, "low": low, "high": high,
+                "costly": _COSTLY[estimate.unit], "source": f"{calibration.source}: 95 % interval, {estimate.holds}",
+            }  # fmt: skip
+    for key, each in base.get("ranges", {}).items():
+        if not key.startswith("noise.") and key not in calibration.by_key:
+            stated[key] = {**each, "source": f"from base {calibration.base}: {each['source']}"}
+    lines = []
+    for key, entries in stated.items():
+        lines += ["", f"[ranges.{toml_key(key)}]"]
+        lines += [f"{toml_key(name)} = {toml_value(text)}" for name, text in entries.items()]
+    return lines
 
 
 def value_of(estimate: Estimate) -> str:
