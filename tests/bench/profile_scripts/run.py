@@ -46,7 +46,7 @@ SCRIPTS = {
     "ddp_tutorial": Kind(), "no_sync": Kind(passes=4), "grad_scaler": Kind(kinds=("optimizer 0", "skipped")),
     "static_graph": Kind(), "checkpointing": Kind(), "compile_inside": Kind(), "compile_outside": Kind(),
     "zero": Kind(), "join": Kind(), "fsdp1": Kind("fsdp1"), "fsdp2": Kind("fsdp2"),
-    "gan": Kind(kinds=("optimizer 0", "optimizer 1"), has=(EVALUATION,)), "lbfgs": Kind(kinds=("closures",)),
+    "gan": Kind(kinds=("optimizer 0", "optimizer 1"), has=(EVALUATION,)), "lbfgs": Kind(kinds=("closures", "optimizer 0")),
     "spawn": Kind(torchrun=False), "own_all_reduce": Kind("none"), "single": Kind("none", torchrun=False, ranks=1),
     "distributed_optimizer": Kind("coord"), "coord": Kind("coord"), "mingpt": Kind(has=(INPUT,)),
     "imagenet": Kind(has=(INPUT, EVALUATION, CHECKPOINT)),
