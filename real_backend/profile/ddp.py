@@ -6,10 +6,10 @@ from collections.abc import Callable
 from functools import wraps
 from types import ModuleType
 from typing import Any
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary
 
 from coordsim.protocol.messages import Op
-from real_backend.profile.marks import untraced
+from real_backend.profile.marks import called, untraced
 from real_backend.profile.process import Process
 from real_backend.profile.steps import Collective, StepRecorder
 
@@ -97,8 +97,6 @@ class _Model:
             for each in watched:  # for good: what reduces stays when the record is over
                 each.register_post_accumulate_grad_hook(self._lies)
         handles.append(model.register_forward_pre_hook(untraced(self._forward), prepend=True))
-        handles.append(model.register_forward_hook(untraced(self._returned), always_call=True))
-        handles += self._watch_inner(model)
         self._kind = type(model.module).__name__
         for handle in handles:
             self._session.at_stop(handle.remove)
@@ -122,34 +120,7 @@ class _Model:
             if plain and isinstance(self._session.sink, StepRecorder):
                 self.reduces = True
                 dist._register_comm_hook(model.reducer, None, self._reduce)
-        self._session.called(model, gradients, self._kind)
-
-    def _returned(self, *_: Any) -> None:
-        if not self._session.over:
-            self._session.quietly(self._session.returned)
-
-    def _watch_inner(self, model: Any) -> list[Any]:
-        """Hooks on the module inside, which many scripts evaluate by itself."""
-        outer = ref(model)
-
-        def called(*_: Any) -> None:
-            import torch
-
-            wrapped = outer()
-            if not self._session.over and not torch.is_grad_enabled() and wrapped is not None:
-                self._session.quietly(self._session.called, wrapped, False, self._kind)
-
-        def returned(*_: Any) -> None:
-            import torch
-
-            if not torch.is_grad_enabled():
-                self._returned()
-
-        inner = model.module
-        return [
-            inner.register_forward_pre_hook(untraced(called), prepend=True),
-            inner.register_forward_hook(untraced(returned), always_call=True),
-        ]
+        called(self._session, model, gradients, self._kind)
 
     def begin(self, bucket: Any) -> Collective | None:
         """A bucket is full; None where nobody records such."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from coordsim.protocol.messages import Op
 from real_backend.profile.filling import Filling
-from real_backend.profile.marks import untraced
+from real_backend.profile.marks import called, untraced
 from real_backend.profile.process import Process
 from real_backend.stream import Parameter
 
@@ -83,19 +83,12 @@ class Fsdp:
         """A root's first forward pass begins."""
         self._session.rooted = True
         self._process.record("fsdp2")
-        for handle in (
-            module.register_forward_pre_hook(untraced(self._forward), prepend=True),
-            module.register_forward_hook(untraced(self._returned), always_call=True),
-        ):
-            self._session.at_stop(handle.remove)
+        handle = module.register_forward_pre_hook(untraced(self._forward), prepend=True)
+        self._session.at_stop(handle.remove)
         self._forward(module)
 
     def _forward(self, module: Any, *_: Any) -> None:
         import torch
 
         if not self._session.over:
-            self._session.quietly(self._session.called, module, torch.is_grad_enabled())
-
-    def _returned(self, *_: Any) -> None:
-        if not self._session.over:
-            self._session.quietly(self._session.returned)
+            self._session.quietly(called, self._session, module, torch.is_grad_enabled())

@@ -10,7 +10,7 @@ from typing import Any
 
 from coordsim.protocol.messages import Op
 from real_backend.profile.filling import Filling
-from real_backend.profile.marks import untraced
+from real_backend.profile.marks import called
 from real_backend.profile.process import Process
 from real_backend.stream import Parameter
 
@@ -26,7 +26,6 @@ class Fsdp1:
         self._filling = Filling(process)
         self._names: dict[int, str] = {}
         """Of a module: its name under the root."""
-        self._roots: set[int] = set()
         self._parameters: dict[int, Parameter] = {}
 
     def flat(self, module: Any) -> None:
@@ -76,20 +75,12 @@ class Fsdp1:
         import torch
 
         gradients = torch.is_grad_enabled()
-        if id(root) not in self._roots:
-            self._roots.add(id(root))
-            handle = root.register_forward_hook(untraced(self._returned), always_call=True)
-            self._session.at_stop(handle.remove)
         if gradients:
             self._session.rooted = True
             if id(root) not in self._names:
                 self._names |= {id(each): name for name, each in root.named_modules()}
             self._process.record("fsdp1")
-        self._session.called(root, gradients, type(getattr(root, WRAPPED, root)).__name__)
-
-    def _returned(self, *_: Any) -> None:
-        if not self._session.over:
-            self._session.quietly(self._session.returned)
+        called(self._session, root, gradients, type(getattr(root, WRAPPED, root)).__name__)
 
     def _of(self, handle: Any) -> Sequence[Parameter]:
         found = self._parameters.get(id(handle))

@@ -183,6 +183,28 @@ def untraced(hook: Callable[..., Any]) -> Callable[..., Any]:
     return found
 
 
+def called(session: Session, model: Any, gradients: bool, name: str | None = None, then: Remove | None = None) -> None:
+    """A root is called. When it returns is asked of a hook that is there for this one call, and not where something is
+    compiled and gradients are on: dynamo would cut the graph at it, and a graph that is cut has other last bits."""
+    session.called(model, gradients, name)
+    if gradients and getattr(model, "training", True) and _compiles():
+        return
+    handle: list[Any] = []
+
+    def returned(*_: Any) -> None:
+        handle[0].remove()
+        session.quietly(session.returned)
+        if then is not None:
+            then()
+
+    handle.append(model.register_forward_hook(returned, always_call=True))
+
+
+def _compiles() -> bool:
+    """Whether dynamo has looked at any frame of this process."""
+    return bool(getattr(sys.modules.get("torch._dynamo.convert_frame"), "FRAME_COUNTER", 0))
+
+
 class _Forward:
     """A hook on whatever module is called next, once a pass; gone as soon as it has been called.
 
@@ -215,13 +237,4 @@ class _Forward:
         if self._session.rooted:
             return
         gradients = torch.is_grad_enabled()
-        self._session.called(module, gradients)
-        handle: list[Any] = []
-
-        def returned(*_: Any) -> None:
-            handle[0].remove()
-            self._session.quietly(self._session.returned)
-            if not gradients:
-                self.arm()
-
-        handle.append(module.register_forward_hook(returned, always_call=True))
+        called(self._session, module, gradients, then=None if gradients else self.arm)

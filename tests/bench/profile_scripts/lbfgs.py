@@ -6,7 +6,7 @@ from torch.nn.parallel import DistributedDataParallel
 dist.init_process_group("gloo")
 rank = dist.get_rank()
 net = DistributedDataParallel(model())
-optimizer = torch.optim.LBFGS(net.parameters(), lr=0.5, max_iter=4)
+optimizer = torch.optim.LBFGS(net.parameters(), lr=0.5, max_iter=4, tolerance_grad=0, tolerance_change=0)
 for batch in batches(rank):
 
     def closure(batch=batch):
