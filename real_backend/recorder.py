@@ -116,6 +116,8 @@ class Recorder(Observer):
         self._step = _Step()
         self._marked = False
         self._marks: list[tuple[str, int, StepTold | None]] = []
+        self._names: list[tuple[str, str]] = []
+        """Told with steps in which nothing was submitted: they belong to the next one."""
         self._hooked = False
         """Whether hooks in the script mark the ends of steps."""
         self._loop_cpu_ns: int | None = None
@@ -257,6 +259,8 @@ class Recorder(Observer):
                 self._marked = True
                 if self._step.tensors:
                     self._end_step(at_ns, told)
+                elif told is not None:
+                    self._names += told.names
 
     def _end_step(self, end_ns: int, told: StepTold | None = None) -> None:
         step = self._step
@@ -284,6 +288,7 @@ class Recorder(Observer):
         now_ns = time.thread_time_ns()
         before_ns, self._loop_cpu_ns = self._loop_cpu_ns, now_ns
         if told is not None:
+            told.names, self._names = [*self._names, *told.names], []
             if told.cpu is not None:
                 told.cpu = told.cpu._replace(loop_ns=now_ns - (before_ns or 0))
             self._stream.step_details(number, told)

@@ -118,6 +118,11 @@ class RankStream:
         """Append how the process ended, also to a stream that is closed. A fault of the file system is ignored."""
         append_end(self.path, how, **more)
 
+    def abandon(self) -> None:
+        """Write nothing more: somebody else writes to the file from now on."""
+        self._pending = []
+        self._close()
+
     def flush(self) -> None:
         if self._pending:
             data = b"".join(self._pending)

@@ -89,6 +89,9 @@ class Process:
         recorder = self._recorder
         if recorder is None:
             return
+        if self.session.sink is not recorder:  # an engine has taken the file over
+            self._recorder = None
+            return
         if recorder.unranked or not recorder.steps_ended:
             recorder.discard()
             self._recorder, self.session.sink = None, None

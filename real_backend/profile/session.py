@@ -98,8 +98,12 @@ class Session:
         """From now on marks go to ``sink``, and hooks are there."""
         if self.over:
             return
-        self.sink = sink
+        before, self.sink = self.sink, sink
+        if before is not None and hasattr(before, "abandon"):
+            before.abandon()
         self._steps_ended = 0
+        if self._log is not None:
+            self._log.announce()
         path = getattr(sink, "path", None)
         if path is not None:
             self.presence.open(path)

@@ -62,6 +62,8 @@ class StepLog:
         self._several = False
         self._ended_one = False
         self._indices: dict[str, dict[object, int]] = {"optimizers": {}, "models": {}}
+        self._names: list[tuple[str, str]] = []
+        """All of them, in order of first sight."""
         self._first_models: dict[tuple[int, ...], frozenset[int]] = {}
         self._forward_ns: int | None = None
         self._maybe: _Call | None = None
@@ -92,8 +94,13 @@ class StepLog:
         known = self._indices[of]
         if key not in known:
             known[key] = len(known)
+            self._names.append((of, name))
             self._work.names.append((of, name))
         return known[key]
+
+    def announce(self) -> None:
+        """A new record begins: it has to be told all names from the first on."""
+        self._work.names = list(self._names)
 
     # Models.
 

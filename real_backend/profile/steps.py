@@ -125,6 +125,12 @@ class StepRecorder:
         self.close()
         self._stream.path.unlink(missing_ok=True)
 
+    def abandon(self) -> None:
+        """An engine records from now on, into the same file."""
+        with self._lock:
+            self._over = True
+            self._stream.abandon()
+
     def _end(self, error: str = "") -> None:
         self._over = True
         self._stream.end(error=error, left_out_steps=self._stream.refused)

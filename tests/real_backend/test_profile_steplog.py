@@ -225,6 +225,18 @@ def test_an_optimizer_made_anew_is_told_by_its_index() -> None:
     assert [log.index("optimizers", key, "Adam") for key in ("a", "b", "a")] == [0, 1, 0]
 
 
+def test_a_record_that_begins_late_is_told_all_names() -> None:
+    script = Script()
+    script.log.index("optimizers", "a", "SGD")
+    script.call().backward().step()
+    script.log.announce()
+    script.log.index("optimizers", "b", "Adam")
+    script.call().backward().step()
+    assert [list(ended.told.names) for ended in script.ended] == [
+        [("optimizers", "SGD")], [("optimizers", "SGD"), ("optimizers", "Adam")]
+    ]  # fmt: skip
+
+
 ACTIONS = st.sampled_from(["input", "call", "evaluate", "maybe", "backward", "step", "step 1", "skip", "wait", "save"])
 
 

@@ -398,6 +398,19 @@ def test_a_forward_pass_that_began_before_the_record_is_told_to_it(tmp_path: Pat
     assert (sink.found, sink.times_ns) == (["forward", "backward", "step"], [7, 7, 7])
 
 
+def test_an_engine_that_begins_later_takes_the_record_over(tmp_path: Path) -> None:
+    """Both write to the file of the same rank: what was begun before must not write into it any more."""
+    session, before, sink = Session(tmp_path, 9), recorder(tmp_path, 0, 1), Marks()
+    session.attach(before)
+    step_of(session)
+    recorder(tmp_path, 0, 1).close("the engine's")
+    session.attach(sink)
+    step_of(session)
+    before.close("too late")
+    assert sink.found == ["forward", "backward", "step"]
+    assert read_folder(tmp_path)[0].end == {"error": "the engine's", "left_out_steps": 0}
+
+
 def test_only_the_thread_that_trains_is_listened_to(tmp_path: Path) -> None:
     session, sink = Session(tmp_path, 2), Marks()
     session.attach(sink)

@@ -9,6 +9,7 @@ Needs torch; transformers, accelerate and lightning for the scripts of that name
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -61,8 +62,9 @@ def call(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
-def weights(printed: str) -> list[str]:
-    return sorted(line for line in printed.splitlines() if line.startswith("weights"))
+def weights(printed: str) -> list[tuple[str, str]]:
+    """(rank, digest) of each rank; two ranks' lines may run into one another."""
+    return sorted(re.findall(r"weights (\d+) ([0-9a-f]{64})", printed))
 
 
 def faults(kind: Kind, records: list[RankRecord]) -> list[str]:
@@ -116,6 +118,8 @@ def tried(name: str, kind: Kind) -> str:
         if profiled.returncode:
             return f"fails under profile, {profiled.returncode}: {profiled.stderr.strip().splitlines()[-2][:200]}"
         found = [] if weights(alone.stdout) == weights(profiled.stdout) else ["other parameters"]
+        if len(weights(alone.stdout)) != kind.ranks:
+            found.append(f"{len(weights(alone.stdout))} ranks told their parameters")
         if "recording ended" in profiled.stderr:
             found.append(next(line for line in profiled.stderr.splitlines() if "recording ended" in line)[:200])
         found += faults(kind, read_folder(folder / "run" / "ranks"))
