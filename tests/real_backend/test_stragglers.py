@@ -51,7 +51,11 @@ def test_200_ms_on_one_rank(ranks: int, who: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_5_ms_within_20_steps(ranks: int, tmp_path: Path) -> None:
+    """Named, or, where so many ranks share the cores that it may be that, said to be slower all the same."""
     found = found_in(tmp_path, ranks, 20, 1, 5.0, 0, 10.0)
+    if found["shared_cores"] and not found["late"]:
+        assert found["verdict"].startswith("nobody for certain: rank 1 is "), found["verdict"]
+        return
     assert [each["ranks"] for each in found["late"]] == [[1]], found["verdict"]
     assert found["late"][0]["late_s"] == pytest.approx(0.005, abs=0.003)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordsim.record.ranks.format import NULL
@@ -108,6 +108,7 @@ def test_marks_of_old_records_are_taken_as_one_pass() -> None:
 moments = st.lists(st.integers(0, 1000), min_size=2, max_size=2).map(sorted)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(list(SpanKind)), moments), max_size=12), st.integers(0, 1000),
     st.one_of(st.just(NULL), st.integers(0, 1100)),
