@@ -29,7 +29,7 @@ from coordsim.formats.kineto.summary import FORMAT, Sizes, summary_of, without_s
 from coordsim.formats.kineto.workload import gradients_csv
 from coordsim.record.trace import CycleRow, Kind, Trace, TraceWriter
 
-_DDP = "nothing is negotiated under DDP, and what another control plane did is in no profiler trace"
+_DDP = "nothing is negotiated under DDP and FSDP, and what another control plane did is in no profiler trace"
 _MISSING = {
     "cycle_wait": _DDP,
     "control_exchange": _DDP,
