@@ -20,6 +20,7 @@ from tests.real_backend.processes import run
 
 STEPS, TENSORS = 16, 8
 SHARE = 0.9
+ATTEMPTS = 4
 EMPTY_LIST_BYTES = 100
 """More than a list without requests has."""
 COORDINATOR = {"COORDSIM_CONTROL_PLANE": "coordinator", "COORDSIM_CYCLE_TIME": "1ms"}
@@ -103,11 +104,6 @@ def parts_of(folder: Path, what: Callable[[], None], **env: str) -> dict[str, fl
     return {name: float(np.median(column[1:])) / 1e6 for name, column in {**parts, "step": step_times(trace)}.items()}
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
-    return parts_of(tmp_path_factory.mktemp("base"), nothing)
-
-
 @pytest.mark.parametrize(
     ("what", "env", "part"),
     [
@@ -120,10 +116,16 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     ids=["one rank's compute", "all ranks' compute", "network", "coordinator", "cycle"],
 )
 def test_what_is_injected_lands_on_its_part(
-    base: dict[str, float], tmp_path: Path, what: Callable[[], None], env: dict[str, str], part: str
+    tmp_path: Path, what: Callable[[], None], env: dict[str, str], part: str
 ) -> None:
-    found = parts_of(tmp_path, what, **env)
-    longer = found["step"] - base["step"]
-    assert longer > 5.0, f"the step got {longer:.2f} ms longer only"
-    moved = {name: round(found[name] - base[name], 2) for name in PARTS}
-    assert found[part] - base[part] >= SHARE * longer, f"of {longer:.2f} ms: {moved}"
+    """In one of a few attempts: other work on the machine moves single runs, and never the same way each time."""
+    missed = []
+    for attempt in range(ATTEMPTS):
+        base = parts_of(tmp_path / f"base-{attempt}", nothing)
+        changed = parts_of(tmp_path / f"changed-{attempt}", what, **env)
+        longer = changed["step"] - base["step"]
+        if longer > 5.0 and changed[part] - base[part] >= SHARE * longer:
+            return
+        moved = {name: round(changed[name] - base[name], 2) for name in PARTS}
+        missed.append(f"of {longer:.2f} ms: {moved}")
+    pytest.fail("; ".join(missed))
