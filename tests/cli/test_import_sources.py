@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from coordsim.formats.table import FORMATS, SOURCES
+from coordsim.formats.table import FORMATS, SOURCES, Head, format_of
 
 DATA = Path(__file__).parents[1] / "data"
 TABLE = DATA / "nccl_tests" / "all_reduce_2nodes.txt"
@@ -103,3 +103,53 @@ def test_a_folder_of_hundreds_of_logs_is_read(run, tmp_path):
     found = json.loads(run("import", str(tmp_path), "--json").stdout)
     assert len(found["found"]["tables"]) == 200
     assert found["not_read"] == {"files of no known format (0.log, 120.log, 150.log and 97 more)": 100}
+
+
+OTHER_OUTPUT = "".join(f"epoch 0 step {step} loss 3.{step}\n" for step in range(9_000))
+NCCL_LINES = (
+    "1eb576079025:41:52 [0] NCCL INFO Bootstrap : Using eth0:10.0.0.2<0>\n"
+    "1eb576079025:41:52 [0] NCCL INFO comm 0x7f00 rank 0 nranks 2 cudaDev 0 busId 1000 commId 0x1 - Init COMPLETE\n"
+)
+
+
+@pytest.mark.parametrize("before", ["", OTHER_OUTPUT])
+@pytest.mark.parametrize(
+    ("behind", "form"),
+    [
+        (NCCL_LINES, "nccl-debug"),
+        (NCCL_LINES + OTHER_OUTPUT + TABLE.read_text(), "nccl-tests"),
+        (TABLE.read_text() + OTHER_OUTPUT + NCCL_LINES, "nccl-tests"),
+        (NCCL_LINES + OTHER_OUTPUT + OF["gloo-benchmark"].read_text(), "gloo-benchmark"),
+    ],
+)
+def test_a_log_is_recognised_wherever_its_lines_stand_and_a_table_wins(before, behind, form, tmp_path):
+    assert len(OTHER_OUTPUT) > 1 << 17
+    path = tmp_path / "job.log"
+    path.write_text(before + behind)
+    assert format_of(path).name == form
+
+
+def test_what_a_format_recognises_in_a_log_holds_one_of_its_words():
+    """A format is looked for further on only where one of its words stands."""
+    samples = {"nccl-tests": TABLE.read_text(), "gloo-benchmark": OF["gloo-benchmark"].read_text(),
+               "nccl-debug": NCCL_LINES}  # fmt: skip
+    assert {source.name for source in SOURCES if source.words} == set(samples)
+    for source in SOURCES:
+        for line in samples.get(source.name, "").splitlines() if source.words else ():
+            if source.recognises(Head("t", line.encode(), line)):
+                assert any(word in line for word in source.words), line
+
+
+@pytest.mark.parametrize("name", ["job.0.et", "job.0.et.gz", "job.0.eg", "job.0.eg.gz"])
+def test_chakra_is_recognised_by_the_names_that_its_tools_give(name, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(b"\x0a\x05hello")
+    assert format_of(path).name == "chakra"
+
+
+def test_chakra_is_recognised_by_a_workload_graph(run, tmp_path):
+    path = tmp_path / "workload.json"
+    nodes = [{"Id": 0, "Name": "all_reduce", "NodeType": 4, "CommType": "ALLREDUCE", "Size": 64, "Data_Deps": []}]
+    path.write_text(json.dumps({"workload_name": "w", "workload_graph": nodes}))
+    assert format_of(path).name == "chakra"
+    assert json.loads(run("import", str(path), "--json").stdout)["format"] == "chakra"

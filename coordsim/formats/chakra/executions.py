@@ -123,7 +123,7 @@ def _is_json(path: Path) -> bool:
     head = first_bytes(path, 256)
     if _KEY.match(head):
         return True
-    return not path.name.endswith((".et", ".et.gz", ".eg")) and not _NO_TEXT.search(head)
+    return not path.name.endswith((".et", ".et.gz", ".eg", ".eg.gz")) and not _NO_TEXT.search(head)
 
 
 def summarise(execution: Execution) -> Summary:

@@ -209,11 +209,12 @@ class _Log:
         yield Line(number, text[at:], writer)
 
     def _host_at(self, debug: re.Match[str]) -> int:
-        """Where a line of NCCL_DEBUG begins that may follow a word without a space: ``sumnodea:26:26 [1] NCCL INFO``."""
+        """Where a line of NCCL_DEBUG begins in ``sumnodea:26:26 [1] NCCL INFO``, which has no space before it."""
         host, at = debug["host"], debug.start("host")
         if debug.start() != at or host in self._hosts:
             return debug.start()
-        known = next((cut for cut in range(1, len(host)) if host[cut:] in self._hosts and host[cut - 1] not in "._-"), 0)
+        cuts = (cut for cut in range(1, len(host)) if host[cut - 1] not in "._-")
+        known = next((cut for cut in cuts if host[cut:] in self._hosts), 0)
         if known:
             return at + known
         row = _ROW_BEFORE.search(debug.string[: at + len(host)])
