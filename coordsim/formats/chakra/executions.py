@@ -20,6 +20,7 @@ from coordsim.formats.chakra.reader import SCHEMAS, Execution, read_json
 from coordsim.formats.imported import Gradient, Imported, workload_csv
 from coordsim.formats.shared.repeated_messages import buckets, repeated
 from coordsim.formats.shared.small_files import first_bytes
+from coordsim.formats.shared.sources import names_in_job
 
 FORMAT = "chakra"
 _MOST_NAMED = 20
@@ -114,7 +115,7 @@ def _same_job(summary: Summary, first: Summary) -> None:
     for key in ("schema", "described_ranks"):
         mine, theirs = getattr(summary, key), getattr(first, key)
         if mine != theirs and (key == "schema" or None not in (mine, theirs)):
-            message = f"{mine!r}, where it is {theirs!r} in {first.path.name}: another job?"
+            message = f"{mine!r}, where it is {theirs!r} in {names_in_job([first.path, summary.path])[0]}: another job?"
             raise InputError.one(str(summary.path), key.removeprefix("described_"), mine, message)
 
 
@@ -227,7 +228,7 @@ def imported(first: Summary, others: Sequence[Other] = ()) -> Imported:
         "gradients": len(first.parameters) or None,
         "gradient_bytes": sum(each.nbytes for each in gradients) if first.parameters else None,
     }  # fmt: skip
-    files = [path.name for path in paths]
+    files = names_in_job(paths)
     return Imported(FORMAT, files, summary, unknown, workload_csv=workload_csv(gradients) if gradients else None)
 
 
@@ -291,13 +292,14 @@ def _add_reasons(unknown: dict[str, str], first: Summary, others: Sequence[Other
             f"allreduces of an iteration send {sum(sent):,} B, gradients hold {kept:,} B: other tensors are reduced, "
             "some gradients are not or are several times, or leaves that are no parameters have gradients"
         )
-    unlike = [other.path.name for other in others if not other.alike]
+    first_name, *names = names_in_job([first.path, *(other.path for other in others)])
+    unlike = [name for name, other in zip(names, others, strict=True) if not other.alike]
     if unlike:
         more = f" and {len(unlike) - 1:,} more" if len(unlike) > 1 else ""
         unknown["other_ranks"] = (
-            f"{unlike[0]}{more} has other allreduces than {first.path.name}, whose figures these are"
+            f"{unlike[0]}{more} has other allreduces than {first_name}, whose figures these are"
         )
-    lost = [(first.path.name, first.lost), *((other.path.name, other.lost) for other in others)]
+    lost = [(first_name, first.lost), *((name, other.lost) for name, other in zip(names, others, strict=True))]
     for name, what in lost:
         if what is not None:
             unknown["cut"] = f"{name} is cut off: {what}"

@@ -24,7 +24,7 @@ from coordsim.formats.chakra.node import Arguments, Node, wrong
 from coordsim.formats.chakra.reader import GROUPS, Collector, Execution
 from coordsim.formats.chakra.simulated import COLLECTIVE, KINDS, RECEIVE, SEND, DeviceCalls
 from coordsim.formats.shared.python_literal import literal
-from coordsim.formats.shared.sources import SourcePath, open_source
+from coordsim.formats.shared.sources import open_source
 
 LARGEST_MESSAGE = 1 << 24
 _PIECE = 1 << 18
@@ -105,7 +105,7 @@ def _arguments(data: bytes) -> Arguments:
     return Arguments(*lists)
 
 
-def _messages(path: SourcePath, found: Execution) -> Iterator[bytes]:
+def _messages(path: Path, found: Execution) -> Iterator[bytes]:
     """Each message's bytes; a cut one at the end is noted. No more of the file is held than one message."""
     with open_source(path) as source:
         buffer, at = b"", 0

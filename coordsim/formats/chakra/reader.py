@@ -16,7 +16,7 @@ from coordsim.formats.shared.json_text import JsonText, members
 
 EXPECTED = "expected an execution trace: an object with nodes, as ExecutionTraceObserver writes"
 MOST_KEPT = 1 << 20
-LONGEST_NODE = 1 << 24
+LONGEST_NODE = 1 << 23
 """Characters; a fused optimizer's node lists several tensors for each of thousands of parameters."""
 GROUPS = "## process_group:init ##"
 _FORWARD = "DistributedDataParallel.forward"

@@ -60,7 +60,7 @@ _LONGEST_NAME = 160
 """Of a name that is looked at; kernels' end in their template arguments."""
 _EVALUATE = "autograd::engine::evaluate_function: "
 _ACCUMULATE = "torch::autograd::AccumulateGrad"
-LONGEST_EVENT = 1 << 24
+LONGEST_EVENT = 1 << 23
 """Characters; a foreach optimizer's event has shapes and strides of thousands of parameters."""
 _STEP = re.compile(r"ProfilerStep#([0-9]{1,12})")
 _INTERESTING = re.compile(

@@ -21,7 +21,7 @@ from coordsim.formats.nccl_inspector.calls import (
 )
 from coordsim.formats.nccl_inspector.records import EXPECTED, HOST, KNOWN_VERSIONS, MOST_RECORDS, Records, read_records
 from coordsim.formats.shared.repeated_messages import buckets, repeated
-from coordsim.formats.shared.sources import SourcePath
+from coordsim.formats.shared.sources import SourcePath, names_in_job
 
 FORMAT = "nccl-inspector"
 MOST_ROWS = 200
@@ -45,7 +45,7 @@ def import_dumps(paths: list[SourcePath]) -> Imported:
         if path.name.endswith((".parquet", ".prom")):
             form = "Parquet" if path.name.endswith(".parquet") else "Prometheus metrics"
             raise InputError.one(str(path), "", path.name, f"{form}, which are not read; {EXPECTED}")
-    return imported(read_records(paths), [path.name for path in paths])
+    return imported(read_records(paths), names_in_job(paths))
 
 
 def imported(records: Records, files: list[str]) -> Imported:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tomlkit
@@ -10,7 +10,7 @@ import tomlkit
 from coordsim.errors import InputError
 from coordsim.formats.imported import ClusterFigures, Imported
 from coordsim.formats.shared.benchmark_table import Row, Table, TableFile
-from coordsim.formats.shared.sources import SourcePath
+from coordsim.formats.shared.sources import SourcePath, names_in_job
 from coordsim.units import format_bytes
 
 _UNKNOWN = {
@@ -30,39 +30,45 @@ def import_files(paths: Sequence[SourcePath], form: str, read: Callable[[SourceP
     tables: list[Table] = []
     not_read: dict[str, int | str] = {}
     problems: list[InputError] = []
+    names = dict(zip(map(str, paths), names_in_job(paths), strict=True))
     for path in paths:
+        name = names[str(path)]
         try:
             file = read(path)
         except InputError as error:
             problems.append(error)
-            not_read[path.name] = error.problems[0].message
+            not_read[name] = error.problems[0].message
             continue
         tables += file.tables
-        not_read |= {f"{path.name}: {what}" if len(paths) > 1 else what: why for what, why in file.not_read.items()}
+        not_read |= {f"{name}: {what}" if len(paths) > 1 else what: why for what, why in file.not_read.items()}
         if len(tables) > _MOST_TABLES:
             raise InputError.one(str(path), "", len(tables), f"more than {_MOST_TABLES:,} tables; import fewer files")
     if not tables:
         raise problems[0]
-    found = imported(tables, form)
+    found = imported(tables, form, names)
     found.not_read = not_read
     return found
 
 
-def imported(tables: Sequence[Table], form: str) -> Imported:
-    """Some tables, at least one; a single one's figures are the summary, several are listed in it by number."""
+def imported(tables: Sequence[Table], form: str, names: Mapping[str, str] | None = None) -> Imported:
+    """Some tables, at least one; a single one's figures are the summary, several are listed in it by number.
+
+    ``names``: what a table's file is called, by its path; else by its own name.
+    """
+    titles = [(names or {}).get(str(table.path), table.path.name) for table in tables]
     clusters = {
-        number: ClusterFigures(_name(table, len(tables) > 1), _toml(table, form))
+        number: ClusterFigures(_name(table, titles[number - 1] if len(tables) > 1 else None), _toml(table, form))
         for number, table in enumerate(tables, 1) if table.gives_cluster
     }  # fmt: skip
     if len(tables) == 1:
         summary = _figures(tables[0])
     else:
         summary = {"tables": [
-            {"number": number, "file": table.path.name, "line": table.line, "printed_by": table.writer or None,
+            {"number": number, "file": titles[number - 1], "line": table.line, "printed_by": table.writer or None,
              "of": table.kind or None, **_figures(table)}
             for number, table in enumerate(tables, 1)
         ]}  # fmt: skip
-    files = list(dict.fromkeys(table.path.name for table in tables))
+    files = list(dict.fromkeys(titles))
     return Imported(form, files, summary, _UNKNOWN | _unknown_of(tables), clusters=clusters)
 
 
@@ -109,12 +115,12 @@ def _figures(table: Table) -> dict[str, Any]:
     }
 
 
-def _name(table: Table, several: bool) -> str:
+def _name(table: Table, title: str | None) -> str:
     """``all_reduce float sum, 8 ranks, 8 B to 128 MiB (log.txt, line 12)``."""
     what = " ".join(filter(None, (table.collective or "unknown", table.kind)))
     ranks = "unknown ranks" if table.ranks is None else f"{table.ranks} ranks"
     sizes = " to ".join(dict.fromkeys(format_bytes(row.nbytes) for row in (table.rows[0], table.rows[-1])))
-    return f"{what}, {ranks}, {sizes}" + (f" ({table.path.name[-60:]}, line {table.line})" if several else "")
+    return f"{what}, {ranks}, {sizes}" + (f" ({title[-60:]}, line {table.line})" if title is not None else "")
 
 
 def _spread(row: Row) -> list[float | None]:
