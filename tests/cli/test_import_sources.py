@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
 import tomllib
 import zipfile
 from pathlib import Path
@@ -153,3 +155,73 @@ def test_chakra_is_recognised_by_a_workload_graph(run, tmp_path):
     path.write_text(json.dumps({"workload_name": "w", "workload_graph": nodes}))
     assert format_of(path).name == "chakra"
     assert json.loads(run("import", str(path), "--json").stdout)["format"] == "chakra"
+
+
+EVIL = "\x1b]0;owned\x07\x1b[2J\u202e\x9b31mname"
+
+
+def _evil_table(folder):
+    text = re.sub(r"(\] ).*", rf"\g<1>{EVIL[-8:]}", TABLE.read_text())
+    (folder / "t.txt").write_text(text)
+    return folder / "t.txt"
+
+
+def _evil_timeline(folder):
+    data = gzip.decompress(OF["horovod"].read_bytes()).decode()
+    (folder / "t.json").write_text(data.replace("barrier", json.dumps(EVIL)[1:-1]))
+    return folder / "t.json"
+
+
+def _evil_trace(folder):
+    trace = json.loads(gzip.decompress(OF["kineto"].read_bytes()))
+    trace["distributedInfo"]["backend"] = EVIL
+    trace["host_name"] = EVIL
+    for event in trace["traceEvents"]:
+        if event.get("name", "").startswith("c10d::"):
+            event["name"] = f"c10d::{EVIL}_"
+    (folder / "t.json").write_text(json.dumps(trace))
+    return folder / "t.json"
+
+
+def _evil_execution(folder):
+    trace = json.loads(gzip.decompress(OF["chakra"].read_bytes()))
+    trace["schema"] = EVIL
+    for node in trace["nodes"]:
+        if node["name"].startswith("c10d::"):
+            node["name"] = f"c10d::{EVIL}_"
+    (folder / "t.json").write_text(json.dumps(trace))
+    return folder / "t.json"
+
+
+def _evil_log(folder):
+    (folder / "t.log").write_text(f"h:1:2 [0] NCCL INFO Using network {EVIL}\nh:1:2 [0] a.cc:1 NCCL WARN {EVIL}\n")
+    return folder / "t.log"
+
+
+def _evil_names(folder):
+    (folder / f"{EVIL}.txt").write_text(TABLE.read_text())
+    (folder / f"{EVIL}.x").write_text("no recording")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "make", [_evil_table, _evil_timeline, _evil_trace, _evil_execution, _evil_log, _evil_names]
+)
+def test_nothing_from_a_file_steers_the_terminal(make, run, tmp_path):
+    source = tmp_path / "s"
+    source.mkdir()
+    path = make(source)
+    screens = [run("import", str(path)), run("import", str(path), "--format", "gloo-benchmark")]
+    assert re.search(r"\\x9b|\\x1b", screens[0].stdout), "the name is not on the screen"
+    assert screens[0].exit_code == 0, screens[0].stderr
+    if "gives" in screens[0].stdout and run("import", str(path), "--out", str(tmp_path / "run")).exit_code == 0:
+        screens.append(run("report", str(tmp_path / "run")))
+        assert screens[-1].exit_code == 0
+    for screen in screens:
+        for text in (screen.stdout, screen.stderr):
+            assert "".join(text.split("\n")).isprintable(), repr(text)
+
+
+def test_the_json_of_an_import_keeps_names_as_they_stand(run, tmp_path):
+    found = json.loads(run("import", str(_evil_execution(tmp_path)), "--json").stdout)
+    assert found["found"]["schema"] == EVIL[:40]
