@@ -288,9 +288,15 @@ def _add_reasons(unknown: dict[str, str], first: Summary, others: Sequence[Other
     sent = [size for size in first.allreduces if size is not None]
     kept = sum(parameter.nbytes or 0 for parameter in first.parameters)
     if kept and sent and len(sent) == len(first.allreduces) and sum(sent) != kept:
+        less = sum(sent) < kept
         unknown["reduced"] = (
-            f"allreduces of an iteration send {sum(sent):,} B, gradients hold {kept:,} B: other tensors are reduced, "
-            "some gradients are not or are several times, or leaves that are no parameters have gradients"
+            f"allreduces of an iteration send {sum(sent):,} B, gradients hold {kept:,} B: "
+            + (
+                "some gradients are not reduced or in a smaller type, or leaves that are no parameters have gradients, "
+                "such as the inputs of blocks under reentrant checkpointing"
+                if less
+                else "other tensors are reduced, or some gradients several times"
+            )
         )
     first_name, *names = names_in_job([first.path, *(other.path for other in others)])
     unlike = [name for name, other in zip(names, others, strict=True) if not other.alike]

@@ -20,6 +20,7 @@ from coordsim.formats.nccl_inspector.calls import (
     size_rows,
 )
 from coordsim.formats.nccl_inspector.records import EXPECTED, HOST, KNOWN_VERSIONS, MOST_RECORDS, Records, read_records
+from coordsim.formats.shared.cluster_fragment import cluster_toml
 from coordsim.formats.shared.repeated_messages import buckets, repeated
 from coordsim.formats.shared.sources import SourcePath, names_in_job
 
@@ -224,12 +225,11 @@ def _cluster(rows: list[SizeRow], records: Records, unknown: dict[str, str]) -> 
     )
     if not matched:
         unknown["bus bandwidth"] = "a lower bound: without all ranks' files, waiting for late ranks is in the times"
-    return "\n".join([
-        f"# Measured by {FORMAT}: bus bandwidth of AllReduce of {row.nbytes} bytes, {ranks} ranks,",
-        f"# {how}.",
-        "# Everything else comes from a base: coordsim simulate THIS_FILE --cluster NAME --workload NAME",
-        f"ranks = {ranks}", "", "[cluster.data]", f'bus_bandwidth = "{round(bus)}B/s"', "",
-    ])  # fmt: skip
+    comments = [
+        f"Measured by {FORMAT}: bus bandwidth of AllReduce of {row.nbytes} bytes, {ranks} ranks,", f"{how}.",
+        "Everything else comes from a base: coordsim simulate THIS_FILE --cluster NAME --workload NAME",
+    ]  # fmt: skip
+    return cluster_toml(comments, ranks, bus)
 
 
 def _note_what_is_not_known(

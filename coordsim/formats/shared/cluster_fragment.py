@@ -11,6 +11,7 @@ from coordsim.errors import InputError
 from coordsim.formats.imported import ClusterFigures, Imported
 from coordsim.formats.shared.benchmark_table import Row, Table, TableFile
 from coordsim.formats.shared.sources import SourcePath, names_in_job
+from coordsim.fragments import one_line
 from coordsim.units import format_bytes
 
 _UNKNOWN = {
@@ -140,16 +141,22 @@ def _interval(row: Row) -> list[float] | None:
 def _toml(table: Table, form: str) -> str:
     bus = table.rows[-1].bus_Bps
     assert bus is not None
-    document = tomlkit.document()
-    document.add(tomlkit.comment(f"Measured by {form}: bus bandwidth of the largest allreduce. The rest is a base's:"))
-    document.add(tomlkit.comment("coordsim simulate THIS_FILE --cluster NAME --workload NAME"))
+    comments = [f"Measured by {form}: bus bandwidth of the largest allreduce. The rest is a base's:"]
+    comments.append("coordsim simulate THIS_FILE --cluster NAME --workload NAME")
     if (interval := _interval(table.rows[-1])) is not None:
-        spread = f"Spread: {interval[0]:.4g} B/s at the 99th percentile of times, {interval[1]:.4g} at best."
-        document.add(tomlkit.comment(spread))
-    if table.ranks is not None:
-        document["ranks"] = table.ranks
+        comments.append(f"Spread: {interval[0]:.4g} B/s at the 99th percentile of times, {interval[1]:.4g} at best.")
+    return cluster_toml(comments, table.ranks, bus)
+
+
+def cluster_toml(comments: Sequence[str], ranks: int | None, bus_Bps: float) -> str:
+    """A part of a scenario: ``comments``, a line each, ``ranks`` where they are known, and a cluster's bus bandwidth."""
+    document = tomlkit.document()
+    for comment in comments:
+        document.add(tomlkit.comment(one_line(comment)))
+    if ranks is not None:
+        document["ranks"] = ranks
     data = tomlkit.table()
-    data["bus_bandwidth"] = f"{round(bus)}B/s"
+    data["bus_bandwidth"] = f"{round(bus_Bps)}B/s"
     cluster = tomlkit.table(is_super_table=True)
     cluster["data"] = data
     document["cluster"] = cluster
