@@ -76,8 +76,8 @@ class SourceFormat:
     reader: str
     """``module:function``; the function takes one job's files and returns what they give."""
     words: tuple[str, ...] = ()
-    """One of these stands wherever its sign may stand in a log, far behind what other programs printed; without any,
-    the sign is looked for at the beginning only."""
+    """Its sign is also looked for far behind the beginning of a log, in pieces in which one of these words stands; a
+    format without words is recognised by the beginning alone."""
     gives_way: bool = False
     """Whether another format whose sign stands anywhere in the same log is the one that is meant."""
 

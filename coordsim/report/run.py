@@ -16,7 +16,7 @@ _MANY = 20
 
 def run_report(facts: dict[str, Any], title: str, page: Page) -> str:
     """``facts``: :func:`coordsim.analyse.run_summary.run_summary`; ``title``: what the run is called."""
-    facts, title = text.printable_facts(facts), text.printable(title)  # names in files are anybody's
+    facts, title = text.printable_facts(facts), text.printable(title)  # a file's names may hold anything
     lines = [page.bold(line) for line in page.wrap(f"{title}: {_what(facts)}", rest="  ")]
     step = facts["step_time_s"]
     name, low, high = ("p05-p95 ", "p05", "p95") if facts["steps"] >= _MANY else ("", "min", "max")

@@ -292,8 +292,8 @@ def _add_reasons(unknown: dict[str, str], first: Summary, others: Sequence[Other
         unknown["reduced"] = (
             f"allreduces of an iteration send {sum(sent):,} B, gradients hold {kept:,} B: "
             + (
-                "some gradients are not reduced or in a smaller type, or leaves that are no parameters have gradients, "
-                "such as the inputs of blocks under reentrant checkpointing"
+                "some gradients are in no allreduce or are sent in a smaller type, or leaves that are no parameters "
+                "have gradients, such as the inputs of blocks under reentrant checkpointing"
                 if less
                 else "other tensors are reduced, or some gradients several times"
             )

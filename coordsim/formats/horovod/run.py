@@ -242,7 +242,7 @@ def import_timelines(paths: list[Path]) -> Imported:
             raise InputError.one(str(paths[0].parent), "", others + 1, message)
     result = imported(first)
     result.files = names_in_job(paths)
-    names = dict(zip(map(str, paths), result.files, strict=True))
+    names = dict(zip(paths, result.files, strict=True))
     result.summary["timelines"] = len(views)
     alone = all(view.views == 1 for view in views)
     by_view = "collective_s_by_file" if alone else "collective_s_by_timeline"
@@ -261,14 +261,14 @@ def import_timelines(paths: list[Path]) -> Imported:
     return result
 
 
-def _title(view: Grouped, names: dict[str, str]) -> str:
+def _title(view: Grouped, names: dict[Path, str]) -> str:
     """What a timeline is called: its file, and its number in there when the file holds several."""
     alone = view.view == 0 and view.views == 1
-    name = names[str(view.path)]
+    name = names[view.path]
     return name if alone else f"{name}, timeline {view.view}" if len(names) > 1 else f"timeline {view.view}"
 
 
-def _which(first: Grouped, counting: list[Grouped], views: list[Grouped], names: dict[str, str]) -> str:
+def _which(first: Grouped, counting: list[Grouped], views: list[Grouped], names: dict[Path, str]) -> str:
     """Why the run is ``first`` alone."""
     alone = f"the run is {_title(first, names)} alone of {len(views):,}"
     if len(counting) <= 1:

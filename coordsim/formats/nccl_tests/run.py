@@ -31,10 +31,10 @@ _HALF_DIGIT = 0.005
 """GB/s: what rounding to two decimals can take."""
 
 
-class _Printed(NamedTuple):
+class _Program(NamedTuple):
     """What a program prints: whether with an operation, whether with a root, and bus over algorithm bandwidth."""
 
-    program: str
+    name: str
     reduces: bool
     rooted: bool
     factor: Callable[[int], float]
@@ -49,21 +49,21 @@ def _one(ranks: int) -> float:
     return 1.0
 
 
-_PRINTS = (
-    _Printed(ALLREDUCE, True, False, bus_factor),
-    _Printed("reduce_scatter", True, False, _of_parts),
-    _Printed("reduce_scatter", True, False, _one),  # until 2021
-    _Printed("sendrecv", True, False, _one),
-    _Printed("reduce", True, True, _one),
-    _Printed("broadcast", False, True, _one),
-    _Printed("scatter", False, True, _of_parts),
-    _Printed("gather", False, True, _of_parts),
-    _Printed("all_gather", False, False, _of_parts),
-    _Printed("all_gather", False, False, _one),  # until 2021
-    _Printed("alltoall", False, False, _of_parts),
-    _Printed("alltoallv", False, False, _of_parts),
-    _Printed("hypercube", False, False, _one),
-    _Printed("sendrecv", False, False, _one),  # until 2022, and mscclpp's
+_PROGRAMS = (
+    _Program(ALLREDUCE, True, False, bus_factor),
+    _Program("reduce_scatter", True, False, _of_parts),
+    _Program("reduce_scatter", True, False, _one),  # until 2021
+    _Program("sendrecv", True, False, _one),
+    _Program("reduce", True, True, _one),
+    _Program("broadcast", False, True, _one),
+    _Program("scatter", False, True, _of_parts),
+    _Program("gather", False, True, _of_parts),
+    _Program("all_gather", False, False, _of_parts),
+    _Program("all_gather", False, False, _one),  # until 2021
+    _Program("alltoall", False, False, _of_parts),
+    _Program("alltoallv", False, False, _of_parts),
+    _Program("hypercube", False, False, _one),
+    _Program("sendrecv", False, False, _one),  # until 2022, and mscclpp's
 )
 """``TimeTest``, ``GetBw`` and ``print_line_header`` in ``src/*.cu`` of nccl-tests in all versions since 2017."""
 
@@ -242,10 +242,10 @@ def possible_programs(table: Table, kind: Kind, ranks: int | None) -> list[str]:
     Columns alone decide where the number of ranks is not known, and where all rates are too small to show a ratio.
     """
     reduces, rooted = kind.redop not in ("", "none"), _ROOTED.fullmatch(kind.root) is not None
-    alike = [printed for printed in _PRINTS if (printed.reduces, printed.rooted) == (reduces, rooted)]
+    alike = [program for program in _PROGRAMS if (program.reduces, program.rooted) == (reduces, rooted)]
     if ranks is not None and ranks > 1 and len(alike) > 1:
-        alike = [printed for printed in alike if _can_have_factor(table, printed.factor(ranks))]
-    return list(dict.fromkeys(printed.program for printed in alike))
+        alike = [program for program in alike if _can_have_factor(table, program.factor(ranks))]
+    return list(dict.fromkeys(program.name for program in alike))
 
 
 def _agrees(program: str, table: Table, kind: Kind, ranks: int | None) -> bool:

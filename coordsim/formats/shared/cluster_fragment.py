@@ -31,9 +31,9 @@ def import_files(paths: Sequence[SourcePath], form: str, read: Callable[[SourceP
     tables: list[Table] = []
     not_read: dict[str, int | str] = {}
     problems: list[InputError] = []
-    names = dict(zip(map(str, paths), names_in_job(paths), strict=True))
+    names = dict(zip(paths, names_in_job(paths), strict=True))
     for path in paths:
-        name = names[str(path)]
+        name = names[path]
         try:
             file = read(path)
         except InputError as error:
@@ -51,12 +51,12 @@ def import_files(paths: Sequence[SourcePath], form: str, read: Callable[[SourceP
     return found
 
 
-def imported(tables: Sequence[Table], form: str, names: Mapping[str, str] | None = None) -> Imported:
+def imported(tables: Sequence[Table], form: str, names: Mapping[SourcePath, str] | None = None) -> Imported:
     """Some tables, at least one; a single one's figures are the summary, several are listed in it by number.
 
-    ``names``: what a table's file is called, by its path; else by its own name.
+    ``names``: what each file is called; one that is not in it has its own name.
     """
-    titles = [(names or {}).get(str(table.path), table.path.name) for table in tables]
+    titles = [(names or {}).get(table.path, table.path.name) for table in tables]
     clusters = {
         number: ClusterFigures(_name(table, titles[number - 1] if len(tables) > 1 else None), _toml(table, form))
         for number, table in enumerate(tables, 1) if table.gives_cluster
@@ -149,7 +149,7 @@ def _toml(table: Table, form: str) -> str:
 
 
 def cluster_toml(comments: Sequence[str], ranks: int | None, bus_Bps: float) -> str:
-    """A part of a scenario: ``comments``, a line each, ``ranks`` where they are known, and a cluster's bus bandwidth."""
+    """A part of a scenario as TOML: ``comments``, a line each, ``ranks`` if known, and the bus bandwidth, bytes/s."""
     document = tomlkit.document()
     for comment in comments:
         document.add(tomlkit.comment(one_line(comment)))

@@ -81,7 +81,8 @@ _CONTAINER = re.compile(r"[0-9a-f]{12}")
 """Docker's short id of a container, which is its host name by default."""
 _NUMBER_BEFORE = re.compile(r"-?\d+(?:\.\d+)?(?=[A-Za-z])")
 _FRACTION_BEFORE = re.compile(r"-?\d+\.\d+(?=[A-Za-z])")
-_LONGEST_HOST = 100
+_LONGEST_HOST = 253
+"""Characters of a domain name."""
 
 
 _ROW_BEFORE = re.compile(r"\d+\s+\d+\s+[a-z]\w*\s+(?:sum|prod|max|min|avg|none)(?=[A-Za-z])")
@@ -220,7 +221,7 @@ class _Log:
         row = _ROW_BEFORE.search(debug.string[: at + len(host)])
         if row is not None and row.end() > at:
             return row.end()
-        return at + _glued(host, begins_line=not debug.string[:at].strip())
+        return at + _glued(host, begins_line=at < 2)  # a tag may leave one space
 
     def _begin(self, key: tuple[str, str], text: str) -> None:
         if key in self._begun or len(self._begun) < _MOST_BEGUN:

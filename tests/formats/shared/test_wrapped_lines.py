@@ -145,6 +145,11 @@ def test_a_number_before_a_host_that_was_not_seen_before_is_the_interrupted_line
     assert [line.text for line in unwrap_lines([f"loss 3.52{debug}", " step 7"])] == [debug, "loss 3.52 step 7"]
 
 
+def test_the_first_number_of_an_interrupted_row_is_no_part_of_a_host() -> None:
+    debug = "nodea:26:26 [1] NCCL INFO Using network IB"
+    assert [line.text for line in unwrap_lines([f"        8{debug}", "  2  float"])] == [debug, "        8  2  float"]
+
+
 def test_a_host_whose_name_ends_like_another_is_not_cut() -> None:
     debug = [f"{host}:1:2 [0] NCCL INFO Bootstrap" for host in ("worker-1", "my-worker-1", "a.worker-1")]
     assert [line.text for line in unwrap_lines([*debug, "loss 3"])] == [*debug, "loss 3"]
