@@ -9,6 +9,7 @@ import sys
 from typing import Any, TextIO
 
 from coordsim.report.tables import Page
+from coordsim.report.text import printable_page
 
 
 def page(stream: TextIO | None = None) -> Page:
@@ -27,19 +28,19 @@ def colour_wanted() -> bool:
 
 
 def data(text: str) -> None:
-    """The answer."""
-    sys.stdout.write(text + "\n")
+    """The answer, without anything that would steer a terminal but the page's own colours."""
+    sys.stdout.write(printable_page(text, colour=page().colour) + "\n")
 
 
 def data_json(value: dict[str, Any]) -> None:
     """The answer as one JSON object; a number that JSON cannot hold is a bug."""
-    data(json.dumps(value, indent=2, allow_nan=False))
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def note(text: str) -> None:
     """Something worth knowing beside the answer."""
     sys.stdout.flush()
-    print(text, file=sys.stderr, flush=True)
+    print(printable_page(text), file=sys.stderr, flush=True)
 
 
 def error(text: str) -> None:

@@ -30,8 +30,8 @@ def import_(
         typer.Option(
             "--format",
             metavar="F",
-            help="horovod, kineto, flight-recorder, chakra, nccl-tests, nccl-inspector, nccl-debug, gloo-benchmark; "
-            "auto: by content.",
+            help="horovod, kineto, flight-recorder, chakra, ddp-logging, nccl-tests, nccl-inspector, nccl-debug, "
+            "gloo-benchmark; auto: by content.",
         ),
     ] = _AUTO,
     out: Annotated[

@@ -75,10 +75,11 @@ class SourceFormat:
     recognises: Callable[[Head], bool]
     reader: str
     """``module:function``; the function takes one job's files and returns what they give."""
-    anywhere: bool = False
-    """Whether its sign may stand anywhere in a log, far behind what other programs printed."""
+    words: tuple[str, ...] = ()
+    """Its sign is also looked for far behind the beginning of a log, in pieces in which one of these words stands; a
+    format without words is recognised by the beginning alone."""
     gives_way: bool = False
-    """Whether a format whose sign stands :attr:`anywhere` further on in the same log is the one that is meant."""
+    """Whether another format whose sign stands anywhere in the same log is the one that is meant."""
 
     def read(self, paths: Sequence[SourcePath]) -> Imported:
         """Read one job's files. Raises InputError for files that are not of this format, or of several jobs."""
@@ -101,7 +102,8 @@ def _array(head: Head) -> bool:
     return re.match(r"\[\s*(?:\{|\]|$)", head.text) is not None
 
 
-_CHAKRA_OBJECT = _object_with(r'"schema"\s*:\s*"[^"]{0,40}chakra', r'"nodes"\s*:\s*\[')
+_CHAKRA_OBJECT = _object_with(r'"schema"\s*:\s*"[^"]{0,40}chakra', r'"(?:nodes|workload_graph)"\s*:\s*\[')
+_CHAKRA_NAMES = (".et", ".et.gz", ".eg", ".eg.gz")
 _FLIGHT_OBJECT = _object_with(r'"(?:entries|pg_config|pg_status|comm_lib_version|nccl_comm_state|nccl_version)"\s*:')
 _NCCL_JSON = _object_with(r'"args"\s*:\s*\[[^\]]{0,8192}\]\s*,\s*"env"\s*:', r'"(?:bus_bw|aggregated_iterations)"\s*:')
 _NCCL_TABLE = _text_with(
@@ -121,14 +123,14 @@ SOURCES: tuple[SourceFormat, ...] = (
         "coordsim.formats.horovod.run:import_timelines",
     ),
     SourceFormat(
-        "chakra", 'an object with "nodes", or a name that ends in .et',
-        lambda head: head.name.endswith((".et", ".et.gz")) or _CHAKRA_OBJECT(head),
+        "chakra", 'an object with "nodes" or "workload_graph", or a name that ends in .et or .eg',
+        lambda head: head.name.endswith(_CHAKRA_NAMES) or _CHAKRA_OBJECT(head),
         "coordsim.formats.chakra:import_executions",
     ),
     SourceFormat(
         "nccl-tests", 'a header with "size" and "busbw", or an object with "args" before "env"',
         lambda head: _NCCL_JSON(head) or _NCCL_TABLE(head),
-        "coordsim.formats.nccl_tests.reader:import_tables", anywhere=True,
+        "coordsim.formats.nccl_tests.reader:import_tables", words=("busbw", "nThread"),
     ),
     SourceFormat(
         "kineto", 'an object with "traceEvents"',
@@ -143,7 +145,7 @@ SOURCES: tuple[SourceFormat, ...] = (
     SourceFormat(
         "gloo-benchmark", 'a header with "elements", "min" and "p50"',
         _text_with(r"\belements\s+min \((?:us|ns)\)\s+p50 \("),
-        "coordsim.formats.gloo_bench.reader:import_tables", anywhere=True,
+        "coordsim.formats.gloo_bench.reader:import_tables", words=("elements",),
     ),
     SourceFormat(
         "nccl-inspector", 'objects with "coll_perf", "p2p_perf" or "inspector_output_format_version"', _INSPECTOR,
@@ -152,7 +154,7 @@ SOURCES: tuple[SourceFormat, ...] = (
     SourceFormat(
         "nccl-debug", 'lines with "NCCL INFO" or "NCCL WARN", and no table of nccl-tests',
         lambda head: _NCCL_LOG.search(head.text) is not None,
-        "coordsim.formats.nccl_debug:import_logs", gives_way=True,
+        "coordsim.formats.nccl_debug:import_logs", words=("NCCL ", "RCCL "), gives_way=True,
     ),
 )  # fmt: skip
 """In the order in which they are tried."""
@@ -290,7 +292,7 @@ def _sniff(path: SourcePath, alone: bool) -> _Sniffed:
     if source is None and head.text:
         foreign = next((name for sign, name in _FOREIGN if sign.search(head.raw)), None)
     if (source is None or source.gives_way) and foreign is None and _is_log(head):
-        source = _source_further_on(path) or source
+        source = _source_further_on(path, source)
     return _Sniffed(path, source, f"begins with {head.start!r}" if head.text else "is empty", foreign)
 
 
@@ -299,22 +301,25 @@ def _is_log(head: Head) -> bool:
     return len(head.raw) >= _HEAD_BYTES and b"\0" not in head.raw[2:] and not head.is_object
 
 
-def _source_further_on(path: SourcePath) -> SourceFormat | None:
-    """The format of what stands somewhere in a log."""
-    sources = [source for source in SOURCES if source.anywhere]
+def _source_further_on(path: SourcePath, passed_over: SourceFormat | None) -> SourceFormat | None:
+    """The format of what stands somewhere in a log; ``passed_over`` is one that gives way and is known to be there."""
+    sources = [source for source in SOURCES if source.words and source is not passed_over]
+    yielding = passed_over
     before, passed = b"", 0
     with suppress(InputError), open_source(path) as opened:
         while passed < _LOG_BYTES and (piece := opened.read(_HEAD_BYTES)):
             passed += len(piece)
             text = (before + piece).decode("utf-8", errors="replace")
             before = piece[-_LONGEST_SIGN:]
-            if not any(word in text for word in ("busbw", "nThread", "elements")):
-                continue
             head = Head(path.name, b"", f"\n{text}")
             for source in sources:
-                if source.recognises(head):
+                if not any(word in text for word in source.words) or not source.recognises(head):
+                    continue
+                if not source.gives_way:
                     return source
-    return None
+                yielding = yielding or source
+            sources = [source for source in sources if source is not yielding]
+    return yielding
 
 
 def format_of(path: SourcePath) -> SourceFormat:

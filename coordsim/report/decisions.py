@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from statistics import median_low
@@ -19,6 +19,7 @@ from coordsim.analyse.validate.decisions import (
 )
 from coordsim.report import tables, text
 from coordsim.report.tables import Page
+from coordsim.report.text import printable
 
 SCHEMA = "coordsim.decisions/1"
 _LABEL = 15
@@ -265,12 +266,3 @@ def shorten(name: str, width: int) -> str:
     if len(clean) <= width:
         return clean
     return f"{clean[: width - width // 2 - 3]}...{clean[-(width // 2) :]}"
-
-
-def printable(untrusted: str) -> str:
-    """Text from a file with everything that does not print spelt out."""
-    return "".join(_spelt(untrusted))
-
-
-def _spelt(untrusted: str) -> Iterable[str]:
-    return (c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in untrusted)

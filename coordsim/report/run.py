@@ -27,6 +27,7 @@ _MANY = 20
 def run_report(facts: dict[str, Any], title: str, page: Page, ranks: bool = False) -> str:
     """``facts``: :func:`coordsim.analyse.run_summary.run_summary`; ``title``: what the run is called; ``ranks``: the
     table of ranks, whether or not they differ."""
+    facts, title = text.printable_facts(facts), text.printable(title)  # a file's names may hold anything
     lines = [page.bold(line) for line in page.wrap(f"{title}: {_what(facts)}", rest="  ")]
     lines += ["", *tables.facts(_times(facts), page, label=_LABEL)]
     lines += ["", *_parts(facts, page)]

@@ -1,10 +1,44 @@
-"""Numbers for people, in one place."""
+"""Numbers and names for people, in one place."""
 
 from __future__ import annotations
+
+import re
+from typing import Any
 
 from coordsim.units import format_bytes, format_time
 
 _SI = (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
+_STEERING = re.compile(r"(?!\x1b\[[012]m)[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Characters that steer a terminal, except the escapes that :class:`~coordsim.report.tables.Page` writes itself."""
+
+
+def printable(untrusted: str) -> str:
+    """Text from a file with everything that does not print spelt out, so that it cannot steer a terminal."""
+    if untrusted.isprintable():
+        return untrusted
+    return "".join(c if c.isprintable() else _spelt(c) for c in untrusted)
+
+
+def printable_facts(value: Any) -> Any:
+    """A copy of what a report is made of, with every text in it, keys of objects too, as :func:`printable` gives it."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {printable_facts(key): printable_facts(held) for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [printable_facts(held) for held in value]
+    return value
+
+
+def printable_page(page: str, *, colour: bool = False) -> str:
+    """A whole page or note: what steers a terminal spelt out, but for ends of lines, and with ``colour`` our own."""
+    if not colour:
+        page = page.replace("\x1b", "\\x1b")
+    return _STEERING.sub(lambda match: _spelt(match[0]), page)
+
+
+def _spelt(character: str) -> str:
+    return character.encode("unicode_escape", "backslashreplace").decode()
 
 
 def seconds(value: float) -> str:

@@ -15,6 +15,7 @@ from coordsim import __version__
 from coordsim.cli import app
 from coordsim.cli.doctor import REQUIRED
 from coordsim.cli.guard import VERBS
+from coordsim.formats.table import FORMATS
 from tests.cli.conftest import ROOT
 
 OPTIONS = {
@@ -78,6 +79,15 @@ def test_help_fits_a_terminal_and_names_every_option(run, words):
     assert "..." not in re.sub(r"(\[ARGS\]|\[COMMAND\]|\{?RUN\}?)\.\.\.", "", result.stdout), "a summary was cut short"
     for flag in OPTIONS.get(words, ()):
         assert flag in result.stdout or flag.upper() in result.stdout.upper()
+
+
+def test_the_help_of_import_and_its_page_name_every_format(run):
+    """The help is written by hand: the table of formats imports numpy, which no page of help may."""
+    shown = " ".join(run("import", "--help").stdout.split())
+    page = (ROOT / "docs" / "import.md").read_text()
+    for name in FORMATS:
+        assert re.search(rf"[ ,]{re.escape(name)}[,;]", shown), name
+        assert f"[`{name}`](formats/{name}.md)" in page
 
 
 @pytest.mark.parametrize("words", ["--help", "--version", *(f"{words} --help" for words in OPTIONS)])

@@ -11,8 +11,9 @@ import pytest
 
 from coordsim.analyse.validate import decisions as analysis
 from coordsim.formats.horovod import TimelineWriter
-from coordsim.report.decisions import SCHEMA, printable, shorten, timeline_facts, timeline_table
+from coordsim.report.decisions import SCHEMA, shorten, timeline_facts, timeline_table
 from coordsim.report.tables import Page
+from coordsim.report.text import printable
 from tests.protocol.drive import settings, tensor
 from tests.timelines import RECORDED, run, write
 

@@ -63,3 +63,15 @@ def test_bars():
 def test_colour_only_where_wanted():
     assert Page().bold("x") == Page().dim("x") == "x"
     assert Page(colour=True).bold("x") == "\x1b[1mx\x1b[0m"
+
+
+def test_a_page_keeps_its_own_colours_and_nothing_else_that_steers() -> None:
+    page = "\x1b[1mtitle\x1b[0m\n\x1b[2Jname\x07\x9b\u202e"
+    assert text.printable_page(page, colour=True) == "\x1b[1mtitle\x1b[0m\n\\x1b[2Jname\\x07\\x9b\\u202e"
+    assert text.printable_page(page) == "\\x1b[1mtitle\\x1b[0m\n\\x1b[2Jname\\x07\\x9b\\u202e"
+
+
+def test_facts_are_copied_with_their_names_spelt_out() -> None:
+    facts = {"a\x1b": ["b\x07", 1, None, {"c": ("d\n", 2.5)}]}
+    assert text.printable_facts(facts) == {"a\\x1b": ["b\\x07", 1, None, {"c": ["d\\n", 2.5]}]}
+    assert "a\x1b" in facts

@@ -20,6 +20,7 @@ from coordsim.formats.chakra.reader import SCHEMAS, Execution, read_json
 from coordsim.formats.imported import Gradient, Imported, workload_csv
 from coordsim.formats.shared.repeated_messages import buckets, repeated
 from coordsim.formats.shared.small_files import first_bytes
+from coordsim.formats.shared.sources import names_in_job
 
 FORMAT = "chakra"
 _MOST_NAMED = 20
@@ -114,7 +115,7 @@ def _same_job(summary: Summary, first: Summary) -> None:
     for key in ("schema", "described_ranks"):
         mine, theirs = getattr(summary, key), getattr(first, key)
         if mine != theirs and (key == "schema" or None not in (mine, theirs)):
-            message = f"{mine!r}, where it is {theirs!r} in {first.path.name}: another job?"
+            message = f"{mine!r}, where it is {theirs!r} in {names_in_job([first.path, summary.path])[0]}: another job?"
             raise InputError.one(str(summary.path), key.removeprefix("described_"), mine, message)
 
 
@@ -123,7 +124,7 @@ def _is_json(path: Path) -> bool:
     head = first_bytes(path, 256)
     if _KEY.match(head):
         return True
-    return not path.name.endswith((".et", ".et.gz", ".eg")) and not _NO_TEXT.search(head)
+    return not path.name.endswith((".et", ".et.gz", ".eg", ".eg.gz")) and not _NO_TEXT.search(head)
 
 
 def summarise(execution: Execution) -> Summary:
@@ -227,7 +228,7 @@ def imported(first: Summary, others: Sequence[Other] = ()) -> Imported:
         "gradients": len(first.parameters) or None,
         "gradient_bytes": sum(each.nbytes for each in gradients) if first.parameters else None,
     }  # fmt: skip
-    files = [path.name for path in paths]
+    files = names_in_job(paths)
     return Imported(FORMAT, files, summary, unknown, workload_csv=workload_csv(gradients) if gradients else None)
 
 
@@ -287,17 +288,24 @@ def _add_reasons(unknown: dict[str, str], first: Summary, others: Sequence[Other
     sent = [size for size in first.allreduces if size is not None]
     kept = sum(parameter.nbytes or 0 for parameter in first.parameters)
     if kept and sent and len(sent) == len(first.allreduces) and sum(sent) != kept:
+        less = sum(sent) < kept
         unknown["reduced"] = (
-            f"allreduces of an iteration send {sum(sent):,} B, gradients hold {kept:,} B: other tensors are reduced, "
-            "some gradients are not or are several times, or leaves that are no parameters have gradients"
+            f"allreduces of an iteration send {sum(sent):,} B, gradients hold {kept:,} B: "
+            + (
+                "some gradients are in no allreduce or are sent in a smaller type, or leaves that are no parameters "
+                "have gradients, such as the inputs of blocks under reentrant checkpointing"
+                if less
+                else "other tensors are reduced, or some gradients several times"
+            )
         )
-    unlike = [other.path.name for other in others if not other.alike]
+    first_name, *names = names_in_job([first.path, *(other.path for other in others)])
+    unlike = [name for name, other in zip(names, others, strict=True) if not other.alike]
     if unlike:
         more = f" and {len(unlike) - 1:,} more" if len(unlike) > 1 else ""
         unknown["other_ranks"] = (
-            f"{unlike[0]}{more} has other allreduces than {first.path.name}, whose figures these are"
+            f"{unlike[0]}{more} has other allreduces than {first_name}, whose figures these are"
         )
-    lost = [(first.path.name, first.lost), *((other.path.name, other.lost) for other in others)]
+    lost = [(first_name, first.lost), *((name, other.lost) for name, other in zip(names, others, strict=True))]
     for name, what in lost:
         if what is not None:
             unknown["cut"] = f"{name} is cut off: {what}"

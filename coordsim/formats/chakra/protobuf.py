@@ -23,10 +23,11 @@ from coordsim.formats.chakra.collectives import RECORD
 from coordsim.formats.chakra.node import Arguments, Node, wrong
 from coordsim.formats.chakra.reader import GROUPS, Collector, Execution
 from coordsim.formats.chakra.simulated import COLLECTIVE, KINDS, RECEIVE, SEND, DeviceCalls
-from coordsim.formats.shared.json_text import JsonText
 from coordsim.formats.shared.python_literal import literal
+from coordsim.formats.shared.sources import open_source
 
 LARGEST_MESSAGE = 1 << 24
+_PIECE = 1 << 18
 EXPECTED = "expected Chakra's protobuf: length-delimited messages"
 _ID, _NAME, _TYPE, _PARENT, _INPUTS, _ATTRIBUTE, _OLD_ATTRIBUTE = 1, 2, 3, 4, 8, 10, 11
 _FIRST_COMM_TYPE, _FIRST_COMM_SIZE = 13, 18
@@ -106,37 +107,36 @@ def _arguments(data: bytes) -> Arguments:
 
 def _messages(path: Path, found: Execution) -> Iterator[bytes]:
     """Each message's bytes; a cut one at the end is noted. No more of the file is held than one message."""
-    text = JsonText(path, EXPECTED, "message")
-    pieces = text._bytes()
-    buffer, at = b"", 0
-    while True:
-        length, shift = 0, 0
+    with open_source(path) as source:
+        buffer, at = b"", 0
         while True:
-            if at == len(buffer):
-                buffer, at = next((piece for piece in pieces if piece), b""), 0
+            length, shift = 0, 0
+            while True:
+                if at == len(buffer):
+                    buffer, at = source.read(_PIECE), 0
+                    if not buffer:
+                        found.lost = source.lost or ("the length of the last message" if shift else None)
+                        return
+                byte = buffer[at]
+                at += 1
+                length |= (byte & 0x7F) << shift
+                shift += 7
+                if not byte & 0x80:
+                    break
+                if shift > 28:
+                    wrong(path, "", None, f"a message without a length; {EXPECTED}")
+            if length > LARGEST_MESSAGE:
+                wrong(path, "", length, f"a message of {length:,} bytes; {EXPECTED}")
+            data = bytearray(buffer[at : at + length])
+            at += len(data)
+            while len(data) < length:
+                buffer, at = source.read(_PIECE), length - len(data)
                 if not buffer:
-                    found.lost = text.lost or ("the length of the last message" if shift else None)
+                    found.lost = source.lost or f"the last message ({len(data)} of {length} bytes)"
                     return
-            byte = buffer[at]
-            at += 1
-            length |= (byte & 0x7F) << shift
-            shift += 7
-            if not byte & 0x80:
-                break
-            if shift > 28:
-                wrong(path, "", None, f"a message without a length; {EXPECTED}")
-        if length > LARGEST_MESSAGE:
-            wrong(path, "", length, f"a message of {length:,} bytes; {EXPECTED}")
-        data = buffer[at : at + length]
-        at += len(data)
-        while len(data) < length:
-            buffer, at = next((piece for piece in pieces if piece), b""), length - len(data)
-            if not buffer:
-                found.lost = text.lost or f"the last message ({len(data)} of {length} bytes)"
-                return
-            data += buffer[:at]
-            at = min(at, len(buffer))
-        yield data
+                data += buffer[:at]
+                at = min(at, len(buffer))
+            yield bytes(data)
 
 
 def _is_metadata(path: Path, data: bytes) -> bool:

@@ -16,6 +16,8 @@ from coordsim.formats.shared.json_text import JsonText, members
 
 EXPECTED = "expected an execution trace: an object with nodes, as ExecutionTraceObserver writes"
 MOST_KEPT = 1 << 20
+LONGEST_NODE = 1 << 23
+"""Characters; a fused optimizer's node lists several tensors for each of thousands of parameters."""
 GROUPS = "## process_group:init ##"
 _FORWARD = "DistributedDataParallel.forward"
 SCHEMAS = (
@@ -101,7 +103,7 @@ class Collector:
 
 def read_json(path: Path) -> Execution:
     """Raises InputError, with the file and the node, for what is no execution trace."""
-    text = JsonText(path, EXPECTED, "node")
+    text = JsonText(path, EXPECTED, "node", LONGEST_NODE)
     collector = Collector(path)
     found = collector.found
     calls = DeviceCalls(path)

@@ -10,6 +10,7 @@ from coordsim.errors import InputError
 from coordsim.formats.ddp_logging.reader import Logged, read_logged
 from coordsim.formats.imported import Gradient, Imported, workload_csv
 from coordsim.formats.shared.repeated_messages import LARGEST_BYTES
+from coordsim.formats.shared.sources import names_in_job
 from coordsim.formats.shared.torch_types import TYPES
 
 FORMAT = "ddp-logging"
@@ -39,7 +40,7 @@ def import_logging_data(paths: list[Path]) -> Imported:
     _add_reasons(unknown, used, ranks)
     if lost is not None:
         unknown["cut"] = f"{lost[0].name} is cut off: {lost[1]}"
-    files = [path.name for path in paths]
+    files = names_in_job(paths)
     csv = workload_csv(gradients) if gradients else None
     return Imported(FORMAT, files, _summary(used, ranks, len(found)), unknown, workload_csv=csv)
 
@@ -51,7 +52,7 @@ def _one_job(found: Sequence[Logged]) -> None:
         for key in ("world_size", "backend", "parameters", "parameter_bytes"):
             mine, theirs = getattr(logged, key), getattr(first, key)
             if mine != theirs:
-                where = first.path.name if first.path != logged.path else "the first dict"
+                where = names_in_job([first.path, logged.path])[0] if first.path != logged.path else "the first dict"
                 message = f"{mine!r}, where it is {theirs!r} in {where}: another job, or another model of it?"
                 raise InputError.one(str(logged.path), key, mine, message)
 

@@ -18,6 +18,7 @@ from coordsim.formats.flight_recorder.reader import KNOWN_VERSIONS, MOST_ENTRIES
 from coordsim.formats.flight_recorder.words import names_of, plural, ranks_in_words
 from coordsim.formats.imported import Imported, workload_csv
 from coordsim.formats.shared.repeated_messages import buckets, repeated
+from coordsim.formats.shared.sources import names_in_job
 
 FORMAT = "flight-recorder"
 MOST_TOLD = 20
@@ -39,17 +40,17 @@ def import_dumps(paths: list[Path]) -> Imported:
     job, room = Job(), MOST_ENTRIES
     first: Dump | None = None
     lost: Dump | None = None
-    seen = _Seen()
-    for path in paths:
+    seen, names = _Seen(), names_in_job(paths)
+    for path, name in zip(paths, names, strict=True):
         dump = read_dump(path, room)
         room -= len(dump.entries)
-        seen.check(dump)
-        job.add(dump)
+        seen.check(dump, name)
+        job.add(dump, name)
         lost = lost or (dump if dump.lost else None)
         if first is None or _order(dump) < _order(first):
             first = dump
     assert first is not None
-    return _imported(job, first, lost, seen, [path.name for path in paths])
+    return _imported(job, first, lost, seen, names)
 
 
 def _order(dump: Dump) -> tuple[bool, int]:
@@ -64,9 +65,9 @@ class _Seen:
         self.worlds: dict[tuple[int, ...], str] = {}
         self.version: tuple[str, str] | None = None
 
-    def check(self, dump: Dump) -> None:
-        """Raises InputError for a dump that is of another job than those before it."""
-        path, name = str(dump.path), dump.path.name
+    def check(self, dump: Dump, name: str) -> None:
+        """Raises InputError for a dump, called ``name``, that is of another job than those before it."""
+        path = str(dump.path)
         if self.version is None and not dump.lost:
             self.version = (dump.version, name)
         elif self.version is not None and self.version[0] != dump.version and (dump.version or not dump.lost):

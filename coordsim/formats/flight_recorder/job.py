@@ -133,10 +133,10 @@ class Job:
     _places: dict[Call, int] = field(default_factory=dict)
     _operations: dict[Operation, Operation] = field(default_factory=dict)
 
-    def add(self, dump: Dump) -> int:
-        """Fold one dump; returns the number that its rank has here."""
+    def add(self, dump: Dump, name: str | None = None) -> int:
+        """Fold one dump; returns the number that its rank has here. ``name``: of its file, for a rank not known."""
         rank = dump.rank if dump.rank is not None else -1 - len(self.ranks)
-        label = f"rank {rank}" if rank >= 0 else printable(dump.path.name[:60])
+        label = f"rank {rank}" if rank >= 0 else printable((name or dump.path.name)[-60:])
         self.ranks[rank] = Rank(label, dump.whole, dump.version, len(dump.entries), dump.status)
         self.shared_numbers |= dump.shared_numbers
         self.early |= dump.version_number <= (2, 4)

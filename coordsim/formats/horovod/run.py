@@ -23,6 +23,7 @@ from coordsim.formats.horovod import reasons, summary
 from coordsim.formats.horovod.grouped import DTYPE_BYTES, Grouped, read_views
 from coordsim.formats.horovod.scan import Int32
 from coordsim.formats.imported import Gradient, Imported, workload_csv
+from coordsim.formats.shared.sources import names_in_job
 from coordsim.record.trace import CYCLE_COLUMNS, RESPONSE_COLUMNS, STEP_COLUMNS, Columns, Int64, Kind, Trace
 
 FORMAT = "horovod"
@@ -240,17 +241,18 @@ def import_timelines(paths: list[Path]) -> Imported:
             message = f"{others + 1} timelines of a job of {first.ranks} ranks"
             raise InputError.one(str(paths[0].parent), "", others + 1, message)
     result = imported(first)
-    result.files = [path.name for path in paths]
+    result.files = names_in_job(paths)
+    names = dict(zip(paths, result.files, strict=True))
     result.summary["timelines"] = len(views)
     alone = all(view.views == 1 for view in views)
     by_view = "collective_s_by_file" if alone else "collective_s_by_timeline"
-    result.summary[by_view] = {_title(view, paths): _median_collective_s(view) for view in views}
-    notes = {"clocks" if len(counting) <= 1 else "timelines": _which(first, counting, views, paths)}
+    result.summary[by_view] = {_title(view, names): _median_collective_s(view) for view in views}
+    notes = {"clocks" if len(counting) <= 1 else "timelines": _which(first, counting, views, names)}
     same = [view for view in views if view is not first and _same_operations(first, view)]
     if len(views) > len(counting) and len(same) + len(counting) < len(views):
         notes["other_operations"] = (
             f"{len(views) - len(counting) - len(same):,} of the timelines show other tensors or other steps than "
-            f"{_title(first, paths)}"
+            f"{_title(first, names)}"
         )
     result.unknown |= notes
     if result.trace is not None:
@@ -259,16 +261,16 @@ def import_timelines(paths: list[Path]) -> Imported:
     return result
 
 
-def _title(view: Grouped, paths: list[Path]) -> str:
+def _title(view: Grouped, names: dict[Path, str]) -> str:
     """What a timeline is called: its file, and its number in there when the file holds several."""
     alone = view.view == 0 and view.views == 1
-    name = view.path.name if len({path.name for path in paths}) == len(paths) else str(view.path)
-    return name if alone else f"{name}, timeline {view.view}" if len(paths) > 1 else f"timeline {view.view}"
+    name = names[view.path]
+    return name if alone else f"{name}, timeline {view.view}" if len(names) > 1 else f"timeline {view.view}"
 
 
-def _which(first: Grouped, counting: list[Grouped], views: list[Grouped], paths: list[Path]) -> str:
+def _which(first: Grouped, counting: list[Grouped], views: list[Grouped], names: dict[Path, str]) -> str:
     """Why the run is ``first`` alone."""
-    alone = f"the run is {_title(first, paths)} alone of {len(views):,}"
+    alone = f"the run is {_title(first, names)} alone of {len(views):,}"
     if len(counting) <= 1:
         return f"{alone}: clocks of different timelines are not aligned, so moments are not compared"
     epochs = {view.start_epoch_us for view in counting}
@@ -287,7 +289,7 @@ def _refuse_two_runs(counting: list[Grouped]) -> None:
     for other in counting[1:]:
         first = counting[0]
         if other.path != first.path and (first.start_epoch_us is None or other.start_epoch_us != first.start_epoch_us):
-            names = f"{first.path.name} and {other.path.name}"
+            names = " and ".join(names_in_job([first.path, other.path]))
             message = (
                 f"{names} both count requests, as only rank 0's timeline does, and no common start says that one "
                 "process wrote them: of two runs, or of a job that was started again? Import one at a time"
@@ -298,10 +300,10 @@ def _refuse_two_runs(counting: list[Grouped]) -> None:
 def _refuse_other_job(first: Grouped, other: Grouped) -> None:
     """Raises InputError when two files have no tensor in common, or one that counts nothing shows other operations."""
     if set(first.names).isdisjoint(other.names):
-        message = f"not of the job of {first.path.name}: no tensor is in both"
+        message = f"not of the job of {names_in_job([first.path, other.path])[0]}: no tensor is in both"
         raise InputError.one(str(other.path), "", other.path.name, message)
     if other.highest_rank is None and not _same_operations(first, other):
-        message = f"not of the run of {first.path.name}: other tensors, or other steps"
+        message = f"not of the run of {names_in_job([first.path, other.path])[0]}: other tensors, or other steps"
         raise InputError.one(str(other.path), "", other.path.name, message)
 
 

@@ -20,6 +20,7 @@ from coordsim.errors import InputError
 from coordsim.formats.kineto.raw import Process, RawTrace, Span
 from coordsim.formats.kineto.reader import MOST_KEPT, launch_flows, read_trace
 from coordsim.formats.kineto.steps import SOURCES, RankRecord, record_of
+from coordsim.formats.shared.sources import names_in_job
 
 PARALLEL_CHARACTERS = 64_000_000
 """Text of all files from which on further processes pay for their start."""
@@ -102,11 +103,10 @@ def _name_ranks(records: Sequence[RankRecord]) -> None:
     """Ranks of files that do not state them: by their names, else one for each writer. Files that one writer left one
     after the other are one rank's."""
     unknown = [record for record in records if record.rank is None]
-    named = [_RANK_IN_NAME.search(record.files[0]) for record in unknown]
+    named = [_RANK_IN_NAME.findall(record.files[0]) for record in unknown]
     if all(named):
-        for record, match in zip(unknown, named, strict=True):
-            assert match is not None
-            record.rank = int(match[1])
+        for record, numbers in zip(unknown, named, strict=True):
+            record.rank = int(numbers[-1])  # behind folders, which stand in names that would else be equal
             record.notes["rank_numbers"] = "the files do not say their ranks: these are from their names"
         return
     if len(unknown) < len(records):
@@ -160,7 +160,9 @@ def _read_all(paths: Sequence[Path], source: str | None) -> list[RankRecord]:
     """All files' records in order. Raises InputError where they hold more calls than can be kept."""
     records: list[RankRecord] = []
     kept = 0
-    for of_file in _of_files(paths, source):
+    for name, of_file in zip(names_in_job(paths), _of_files(paths, source), strict=True):
+        for record in of_file:
+            record.files = [name]
         records += of_file
         kept += sum(len(step.calls) for record in of_file for step in record.steps)
         kept += sum(len(record.outside) for record in of_file)

@@ -47,7 +47,7 @@ from coordsim.formats.kineto.raw import (
     move,
 )
 from coordsim.formats.kineto.sizes import NOTHING, from_metadata, from_shapes
-from coordsim.formats.shared.json_text import JsonText, members
+from coordsim.formats.shared.json_text import JsonText, elements, members
 from coordsim.formats.shared.torch_types import TYPES, numel_of
 
 EXPECTED = "expected a trace of PyTorch's profiler: an object with traceEvents"
@@ -60,6 +60,8 @@ _LONGEST_NAME = 160
 """Of a name that is looked at; kernels' end in their template arguments."""
 _EVALUATE = "autograd::engine::evaluate_function: "
 _ACCUMULATE = "torch::autograd::AccumulateGrad"
+LONGEST_EVENT = 1 << 23
+"""Characters; a foreach optimizer's event has shapes and strides of thousands of parameters."""
 _STEP = re.compile(r"ProfilerStep#([0-9]{1,12})")
 _INTERESTING = re.compile(
     r"ProfilerStep#|Optimizer\.|_?c10d|record_param_comms|autograd::engine::evaluate_function: |"
@@ -87,7 +89,7 @@ class _Reader:
     def __init__(self, path: Path, room: int) -> None:
         self._trace = RawTrace(path.name)
         self._where = str(path)
-        self._text = JsonText(path, EXPECTED)
+        self._text = JsonText(path, EXPECTED, limit=LONGEST_EVENT)
         self._room = room
         self._base_ns = 0
         self._late_base_ns = 0
@@ -102,12 +104,14 @@ class _Reader:
     def read(self) -> RawTrace:
         """The whole file."""
         trace, present = self._trace, False
+        # Horovod's timeline is a list of events, too; they have no category
+        of_profiler = "cat" if self._text.next_character() == "[" else "ph"
         for key, value in self._pairs():
             if key == "traceEvents":
                 trace.events += 1
                 if not isinstance(value, dict):
                     self._wrong(value, f"is no object; {EXPECTED}")
-                present = present or "ph" in value
+                present = present or ("ph" in value and of_profiler in value)
                 self._event(value)
             elif key == "distributedInfo":
                 self._distributed(value)
@@ -131,9 +135,7 @@ class _Reader:
     def _pairs(self) -> Iterator[tuple[str, Any]]:
         """The file's members, events one by one; Chrome's other form is a bare list of events."""
         if self._text.next_character() == "[":
-            from coordsim.formats.shared.json_text import _elements
-
-            return (("traceEvents", event) for event in _elements(self._text))
+            return (("traceEvents", event) for event in elements(self._text))
         return members(self._text, frozenset({"traceEvents"}))
 
     def _rebase(self, base_ns: int) -> None:

@@ -15,7 +15,7 @@ from coordsim.formats.nccl_debug.init_times import InitTimes, init_times
 from coordsim.formats.nccl_debug.log import Log, Member
 from coordsim.formats.nccl_debug.text import LogLines
 from coordsim.formats.shared.repeated_messages import buckets, repeated
-from coordsim.formats.shared.sources import SourcePath
+from coordsim.formats.shared.sources import SourcePath, names_in_job
 
 FORMAT = "nccl-debug"
 EXPECTED = "expected a log of NCCL (lines with NCCL INFO or NCCL WARN)"
@@ -31,15 +31,16 @@ def import_logs(paths: list[SourcePath]) -> Imported:
     """The logs of one job. Raises InputError for a file without a line of NCCL."""
     log = Log()
     unknown = dict(_UNKNOWN)
-    for path in paths:
+    names = names_in_job(paths)
+    for path, name in zip(paths, names, strict=True):
         before, versions = log.messages, sum(log.versions.values())
         text = LogLines(path)
-        log.read(path.name, text)
+        log.read(name, text)
         if log.messages == before and sum(log.versions.values()) == versions:
             raise InputError.one(str(path), "", None, f"has no line of NCCL; {EXPECTED}")
         if text.lost is not None:
-            unknown.setdefault("cut", f"{path.name} is cut off: {text.lost}")
-    return imported(log, [path.name for path in paths], unknown)
+            unknown.setdefault("cut", f"{name} is cut off: {text.lost}")
+    return imported(log, names, unknown)
 
 
 def imported(log: Log, files: list[str], unknown: dict[str, str]) -> Imported:

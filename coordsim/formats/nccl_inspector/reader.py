@@ -20,8 +20,9 @@ from coordsim.formats.nccl_inspector.calls import (
     size_rows,
 )
 from coordsim.formats.nccl_inspector.records import EXPECTED, HOST, KNOWN_VERSIONS, MOST_RECORDS, Records, read_records
+from coordsim.formats.shared.cluster_fragment import cluster_toml
 from coordsim.formats.shared.repeated_messages import buckets, repeated
-from coordsim.formats.shared.sources import SourcePath
+from coordsim.formats.shared.sources import SourcePath, names_in_job
 
 FORMAT = "nccl-inspector"
 MOST_ROWS = 200
@@ -45,7 +46,7 @@ def import_dumps(paths: list[SourcePath]) -> Imported:
         if path.name.endswith((".parquet", ".prom")):
             form = "Parquet" if path.name.endswith(".parquet") else "Prometheus metrics"
             raise InputError.one(str(path), "", path.name, f"{form}, which are not read; {EXPECTED}")
-    return imported(read_records(paths), [path.name for path in paths])
+    return imported(read_records(paths), names_in_job(paths))
 
 
 def imported(records: Records, files: list[str]) -> Imported:
@@ -224,12 +225,11 @@ def _cluster(rows: list[SizeRow], records: Records, unknown: dict[str, str]) -> 
     )
     if not matched:
         unknown["bus bandwidth"] = "a lower bound: without all ranks' files, waiting for late ranks is in the times"
-    return "\n".join([
-        f"# Measured by {FORMAT}: bus bandwidth of AllReduce of {row.nbytes} bytes, {ranks} ranks,",
-        f"# {how}.",
-        "# Everything else comes from a base: coordsim simulate THIS_FILE --cluster NAME --workload NAME",
-        f"ranks = {ranks}", "", "[cluster.data]", f'bus_bandwidth = "{round(bus)}B/s"', "",
-    ])  # fmt: skip
+    comments = [
+        f"Measured by {FORMAT}: bus bandwidth of AllReduce of {row.nbytes} bytes, {ranks} ranks,", f"{how}.",
+        "Everything else comes from a base: coordsim simulate THIS_FILE --cluster NAME --workload NAME",
+    ]  # fmt: skip
+    return cluster_toml(comments, ranks, bus)
 
 
 def _note_what_is_not_known(

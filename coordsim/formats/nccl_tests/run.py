@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from coordsim.errors import InputError
 from coordsim.formats.shared.benchmark_table import (
@@ -27,6 +29,43 @@ _PROGRAM = re.compile(r"([A-Za-z]\w{0,60}?)_perf(?:_mpi)?\b")
 _ROOTED = re.compile(r"[0-9]{1,9}")
 _HALF_DIGIT = 0.005
 """GB/s: what rounding to two decimals can take."""
+
+
+class _Program(NamedTuple):
+    """What a program prints: whether with an operation, whether with a root, and bus over algorithm bandwidth."""
+
+    name: str
+    reduces: bool
+    rooted: bool
+    factor: Callable[[int], float]
+    """Of the number of ranks."""
+
+
+def _of_parts(ranks: int) -> float:
+    return (ranks - 1) / ranks
+
+
+def _one(ranks: int) -> float:
+    return 1.0
+
+
+_PROGRAMS = (
+    _Program(ALLREDUCE, True, False, bus_factor),
+    _Program("reduce_scatter", True, False, _of_parts),
+    _Program("reduce_scatter", True, False, _one),  # until 2021
+    _Program("sendrecv", True, False, _one),
+    _Program("reduce", True, True, _one),
+    _Program("broadcast", False, True, _one),
+    _Program("scatter", False, True, _of_parts),
+    _Program("gather", False, True, _of_parts),
+    _Program("all_gather", False, False, _of_parts),
+    _Program("all_gather", False, False, _one),  # until 2021
+    _Program("alltoall", False, False, _of_parts),
+    _Program("alltoallv", False, False, _of_parts),
+    _Program("hypercube", False, False, _one),
+    _Program("sendrecv", False, False, _one),  # until 2022, and mscclpp's
+)
+"""``TimeTest``, ``GetBw`` and ``print_line_header`` in ``src/*.cu`` of nccl-tests in all versions since 2017."""
 
 
 @dataclass(frozen=True)
@@ -167,26 +206,28 @@ class Run:
 
     def _collective(self, table: Table, kind: Kind, ranks: int | None) -> tuple[str | None, str | None]:
         """(name, None), or (None, why it is not known)."""
-        shown = _shown_collective(table, kind, ranks)
         if self.program is not None:
             return self.program, None
         named = sorted(set(self.programs))
         if len(named) == 1 and _agrees(named[0], table, kind, ranks):
             return named[0], None
-        if shown is not None:
-            return shown, None
+        possible = possible_programs(table, kind, ranks)
+        if len(possible) == 1:
+            return possible[0], None
         if len(named) > 1:
             return None, f"the log names {', '.join(named[:4])} before this table"
         if named:
             return None, f"the log names {named[0]}, which prints other columns or bandwidths than this table's"
-        if ranks == 2:
+        if ranks == 2 and ALLREDUCE in possible:
             return None, (
                 "the output names no program; at 2 ranks an allreduce's bus and algorithm bandwidth are equal, as are "
-                "those of a broadcast, a reduce and a send-receive"
+                "those of a send-receive with the same columns"
             )
         if ranks is None:
             return None, "the output names no program, and no ranks by which the ratio of its bandwidths would show it"
-        return None, "the output names no program, and the ratio of its bandwidths is of no allreduce"
+        if possible:
+            return None, f"the output names no program; {', '.join(possible)} print these columns and bandwidths"
+        return None, "the output names no program, and no program of nccl-tests prints these columns and bandwidths"
 
 
 def program_in(line: str) -> str | None:
@@ -195,16 +236,16 @@ def program_in(line: str) -> str | None:
     return match[1] if match else None
 
 
-def _shown_collective(table: Table, kind: Kind, ranks: int | None) -> str | None:
-    """What columns and bandwidths alone show: each collective has its own factor between them (doc/PERFORMANCE.md)."""
-    reduces = kind.redop not in ("", "none")
-    if _ROOTED.fullmatch(kind.root):
-        if reduces:
-            return "reduce"
-        return "broadcast" if _has_factor(table, 1.0) else None
-    if reduces and ranks is not None and ranks > 2 and _has_factor(table, bus_factor(ranks)):
-        return ALLREDUCE
-    return None
+def possible_programs(table: Table, kind: Kind, ranks: int | None) -> list[str]:
+    """Programs that can have printed ``table``, by its columns and by the ratio of its bandwidths.
+
+    Columns alone decide where the number of ranks is not known, and where all rates are too small to show a ratio.
+    """
+    reduces, rooted = kind.redop not in ("", "none"), _ROOTED.fullmatch(kind.root) is not None
+    alike = [program for program in _PROGRAMS if (program.reduces, program.rooted) == (reduces, rooted)]
+    if ranks is not None and ranks > 1 and len(alike) > 1:
+        alike = [program for program in alike if _can_have_factor(table, program.factor(ranks))]
+    return list(dict.fromkeys(program.name for program in alike))
 
 
 def _agrees(program: str, table: Table, kind: Kind, ranks: int | None) -> bool:
@@ -212,7 +253,7 @@ def _agrees(program: str, table: Table, kind: Kind, ranks: int | None) -> bool:
     if program != ALLREDUCE:
         return True
     rooted = _ROOTED.fullmatch(kind.root) is not None or kind.redop == "none"
-    return not rooted and (ranks is None or _fastest(table) is None or _has_factor(table, bus_factor(ranks)))
+    return not rooted and (ranks is None or _can_have_factor(table, bus_factor(ranks)))
 
 
 def _fastest(table: Table) -> tuple[float, float] | None:
@@ -222,11 +263,11 @@ def _fastest(table: Table) -> tuple[float, float] | None:
     return fastest if fastest[0] > 4 * _HALF_DIGIT else None
 
 
-def _has_factor(table: Table, factor: float) -> bool:
-    """Whether bus over algorithm bandwidth is ``factor``, within what rounding can do, and no other collective's."""
+def _can_have_factor(table: Table, factor: float) -> bool:
+    """Whether bus over algorithm bandwidth can be ``factor``, within what rounding can do."""
     fastest = _fastest(table)
     if fastest is None:
-        return False
+        return True
     least = (fastest[1] - _HALF_DIGIT) / (fastest[0] + _HALF_DIGIT) * 0.995
     most = (fastest[1] + _HALF_DIGIT) / (fastest[0] - _HALF_DIGIT) * 1.005
-    return least <= factor <= most and (factor <= 1 or least > 1)
+    return least <= factor <= most

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tomlkit
@@ -10,7 +10,8 @@ import tomlkit
 from coordsim.errors import InputError
 from coordsim.formats.imported import ClusterFigures, Imported
 from coordsim.formats.shared.benchmark_table import Row, Table, TableFile
-from coordsim.formats.shared.sources import SourcePath
+from coordsim.formats.shared.sources import SourcePath, names_in_job
+from coordsim.fragments import one_line
 from coordsim.units import format_bytes
 
 _UNKNOWN = {
@@ -30,39 +31,45 @@ def import_files(paths: Sequence[SourcePath], form: str, read: Callable[[SourceP
     tables: list[Table] = []
     not_read: dict[str, int | str] = {}
     problems: list[InputError] = []
+    names = dict(zip(paths, names_in_job(paths), strict=True))
     for path in paths:
+        name = names[path]
         try:
             file = read(path)
         except InputError as error:
             problems.append(error)
-            not_read[path.name] = error.problems[0].message
+            not_read[name] = error.problems[0].message
             continue
         tables += file.tables
-        not_read |= {f"{path.name}: {what}" if len(paths) > 1 else what: why for what, why in file.not_read.items()}
+        not_read |= {f"{name}: {what}" if len(paths) > 1 else what: why for what, why in file.not_read.items()}
         if len(tables) > _MOST_TABLES:
             raise InputError.one(str(path), "", len(tables), f"more than {_MOST_TABLES:,} tables; import fewer files")
     if not tables:
         raise problems[0]
-    found = imported(tables, form)
+    found = imported(tables, form, names)
     found.not_read = not_read
     return found
 
 
-def imported(tables: Sequence[Table], form: str) -> Imported:
-    """Some tables, at least one; a single one's figures are the summary, several are listed in it by number."""
+def imported(tables: Sequence[Table], form: str, names: Mapping[SourcePath, str] | None = None) -> Imported:
+    """Some tables, at least one; a single one's figures are the summary, several are listed in it by number.
+
+    ``names``: what each file is called; one that is not in it has its own name.
+    """
+    titles = [(names or {}).get(table.path, table.path.name) for table in tables]
     clusters = {
-        number: ClusterFigures(_name(table, len(tables) > 1), _toml(table, form))
+        number: ClusterFigures(_name(table, titles[number - 1] if len(tables) > 1 else None), _toml(table, form))
         for number, table in enumerate(tables, 1) if table.gives_cluster
     }  # fmt: skip
     if len(tables) == 1:
         summary = _figures(tables[0])
     else:
         summary = {"tables": [
-            {"number": number, "file": table.path.name, "line": table.line, "printed_by": table.writer or None,
+            {"number": number, "file": titles[number - 1], "line": table.line, "printed_by": table.writer or None,
              "of": table.kind or None, **_figures(table)}
             for number, table in enumerate(tables, 1)
         ]}  # fmt: skip
-    files = list(dict.fromkeys(table.path.name for table in tables))
+    files = list(dict.fromkeys(titles))
     return Imported(form, files, summary, _UNKNOWN | _unknown_of(tables), clusters=clusters)
 
 
@@ -109,12 +116,12 @@ def _figures(table: Table) -> dict[str, Any]:
     }
 
 
-def _name(table: Table, several: bool) -> str:
+def _name(table: Table, title: str | None) -> str:
     """``all_reduce float sum, 8 ranks, 8 B to 128 MiB (log.txt, line 12)``."""
     what = " ".join(filter(None, (table.collective or "unknown", table.kind)))
     ranks = "unknown ranks" if table.ranks is None else f"{table.ranks} ranks"
     sizes = " to ".join(dict.fromkeys(format_bytes(row.nbytes) for row in (table.rows[0], table.rows[-1])))
-    return f"{what}, {ranks}, {sizes}" + (f" ({table.path.name[-60:]}, line {table.line})" if several else "")
+    return f"{what}, {ranks}, {sizes}" + (f" ({title[-60:]}, line {table.line})" if title is not None else "")
 
 
 def _spread(row: Row) -> list[float | None]:
@@ -134,16 +141,22 @@ def _interval(row: Row) -> list[float] | None:
 def _toml(table: Table, form: str) -> str:
     bus = table.rows[-1].bus_Bps
     assert bus is not None
-    document = tomlkit.document()
-    document.add(tomlkit.comment(f"Measured by {form}: bus bandwidth of the largest allreduce. The rest is a base's:"))
-    document.add(tomlkit.comment("coordsim simulate THIS_FILE --cluster NAME --workload NAME"))
+    comments = [f"Measured by {form}: bus bandwidth of the largest allreduce. The rest is a base's:"]
+    comments.append("coordsim simulate THIS_FILE --cluster NAME --workload NAME")
     if (interval := _interval(table.rows[-1])) is not None:
-        spread = f"Spread: {interval[0]:.4g} B/s at the 99th percentile of times, {interval[1]:.4g} at best."
-        document.add(tomlkit.comment(spread))
-    if table.ranks is not None:
-        document["ranks"] = table.ranks
+        comments.append(f"Spread: {interval[0]:.4g} B/s at the 99th percentile of times, {interval[1]:.4g} at best.")
+    return cluster_toml(comments, table.ranks, bus)
+
+
+def cluster_toml(comments: Sequence[str], ranks: int | None, bus_Bps: float) -> str:
+    """A part of a scenario as TOML: ``comments``, a line each, ``ranks`` if known, and the bus bandwidth, bytes/s."""
+    document = tomlkit.document()
+    for comment in comments:
+        document.add(tomlkit.comment(one_line(comment)))
+    if ranks is not None:
+        document["ranks"] = ranks
     data = tomlkit.table()
-    data["bus_bandwidth"] = f"{round(bus)}B/s"
+    data["bus_bandwidth"] = f"{round(bus_Bps)}B/s"
     cluster = tomlkit.table(is_super_table=True)
     cluster["data"] = data
     document["cluster"] = cluster

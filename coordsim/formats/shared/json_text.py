@@ -17,7 +17,7 @@ from coordsim.formats.shared.sources import SourcePath, open_source
 
 CHUNK_BYTES = 1 << 18
 VALUE_LIMIT = 1 << 20
-"""Characters of one value; a longer one is nobody's event."""
+"""Characters of one value, unless a format's reader says otherwise; a longer one is nobody's event."""
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
@@ -46,10 +46,11 @@ class JsonText:
     """A cursor over a file's text that forgets what it has passed.
 
     ``expected`` ends every message: what the file should have been. All problems are InputError with the file, and with
-    the place where there is one. :attr:`lost` says what a cut took; None (so far) when nothing is missing.
+    the place where there is one. :attr:`lost` says what a cut took; None (so far) when nothing is missing. A value
+    longer than ``limit`` characters is refused.
     """
 
-    def __init__(self, path: SourcePath, expected: str, kind: str = "event") -> None:
+    def __init__(self, path: SourcePath, expected: str, kind: str = "event", limit: int = VALUE_LIMIT) -> None:
         self.path = path
         self.lost: str | None = None
         self.buffer = ""
@@ -58,6 +59,7 @@ class JsonText:
         """Whether the value at the cursor is cut off."""
         self._expected = expected
         self._kind = kind
+        self._limit = limit
         self._pieces = self._text()
         self._dropped = 0
 
@@ -103,13 +105,17 @@ class JsonText:
             except (ValueError, RecursionError) as error:
                 reason = "nested too deep" if isinstance(error, RecursionError) else "a number of absurd length"
                 self.no_json(self.place, reason)
-            if len(self.buffer) - self.at > VALUE_LIMIT:
+            held = len(self.buffer) - self.at
+            if held > self._limit:
                 article = "an" if self._kind[0] in "aeiou" else "a"
-                self.no_json(self.place, f"{article} {self._kind} longer than {VALUE_LIMIT:,} characters")
+                self.no_json(self.place, f"{article} {self._kind} longer than {self._limit:,} characters")
             if not self.more():
                 self.cut = True
-                self.note_cut(f"the {self._kind} at character {self.place} ({len(self.buffer) - self.at} characters)")
+                self.note_cut(f"the {self._kind} at character {self.place} ({held} characters)")
                 return None
+            # twice as much before the next attempt, so that a long value is not parsed once a piece
+            while len(self.buffer) - self.at < min(2 * held, self._limit + 1) and self.more():
+                pass
 
     def note_cut(self, what: str) -> None:
         """Add to what is lost."""
@@ -190,7 +196,7 @@ def members(text: JsonText, arrays: frozenset[str]) -> Iterator[tuple[str, Any]]
         seen.add(key)
         text.at += 1
         if key in arrays and text.next_character() == "[":
-            yield from ((key, element) for element in _elements(text))
+            yield from ((key, element) for element in elements(text))
         elif text.next_character():
             value = text.value()
             if not text.cut:
@@ -205,7 +211,7 @@ def members(text: JsonText, arrays: frozenset[str]) -> Iterator[tuple[str, Any]]
         text.no_json(text.place, "text after the closing brace")
 
 
-def _elements(text: JsonText) -> Iterator[Any]:
+def elements(text: JsonText) -> Iterator[Any]:
     """The elements of the list at the cursor, which ends behind it, or at a cut."""
     text.at += 1
     first = True

@@ -13,10 +13,12 @@ import lzma
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO, TypeAlias, cast
 
@@ -73,6 +75,29 @@ class Member:
 
 SourcePath: TypeAlias = Path | Member
 """What a reader is given. Both have ``name``, ``parent``, ``suffix`` and ``str()``; only ``open_source`` opens them."""
+
+
+def names_in_job(paths: Sequence[SourcePath]) -> list[str]:
+    """A name for each file of a job, different for all: its own, or where some share theirs the path below the folder
+    that holds all."""
+    own = [path.name for path in paths]
+    if len(set(own)) == len(own):
+        return own
+    parts = [_parts(path) for path in paths]
+    common = len(list(takewhile(lambda level: len(set(level)) == 1, zip(*parts, strict=False))))
+    names: list[str] = []
+    seen: Counter[str] = Counter()
+    for name, of_path in zip(own, parts, strict=True):
+        longer = "/".join(of_path[common:]) or name
+        seen[longer] += 1  # an archive may hold two members of one name
+        names.append(longer if seen[longer] == 1 else f"{longer} ({seen[longer]})")
+    return names
+
+
+def _parts(path: SourcePath) -> list[str]:
+    if isinstance(path, Member):
+        return [*path.archive.parts, *path.inner.replace("\\", "/").strip("/").split("/")]
+    return list(path.parts)
 
 
 class Unpacked:

@@ -58,20 +58,31 @@ _PREFIX = re.compile(
     r"|std(?:out|err) [FP](?: |$)"  # CRI
     r"|(?P<service>[A-Za-z0-9][\w.-]{0,200})\s*\|(?: |$)"  # docker compose
     r"|(?P<unit>[\w.-]{1,200} [\w./@-]{1,200}\[\d{1,9}\]):(?: |$)"  # journald, syslog
+    r"|(?P<address>\d{1,3}(?:\.\d{1,3}){3}|(?=\d{0,11}[a-f])[0-9a-f]{12}):(?: |$)"  # pdsh: addresses, containers
     r"|(?P<host>[A-Za-z][\w.-]{0,200}\d[\w.-]{0,200}|[A-Za-z][\w.-]{0,200}(?=: \s*(?:#|\d+\s+\d+\s))):(?: |$)"  # pdsh
     r"|[^\t\n]{1,200}\t[^\t\n]{1,200}\t(?=\ufeff?\d{4}-\d\d-\d\dT)"  # gh run view --log
     r"|-? ?\[?(?:INFO|DEBUG|WARNING|ERROR)\]?(?: - |:[\w.]{0,200}: ?| ?: | )-? ?"  # Python's logging
     r"|>+ "
     r")"
 )
-_NAMES = ("role", "number", "task", "pod", "ray", "rank", "service", "unit", "host")
+_NAMES = ("role", "number", "task", "pod", "ray", "rank", "service", "unit", "address", "host")
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]{0,4096}(?:\x07|\x1b\\)?|[@-Z\\-_()*+][0-9A-Za-z]?)")
 _CONTROL = dict.fromkeys([*range(9), *range(11, 32), 0x7F, 0xFEFF])
 _DEBUG = re.compile(
-    rf"(?:{_ISO} ?)?(?<![A-Za-z_.])(?P<host>[A-Za-z][\w.-]{{0,100}}):\d{{1,9}}:\d{{1,9}} \[\d{{1,4}}\] "
+    rf"(?:{_ISO} ?|(?<![\w.-]))(?P<host>[\w.-]{{1,320}}):\d{{1,9}}:\d{{1,9}} \[\d{{1,4}}\] "
     r"(?:\S{1,200} ){0,3}NCCL [A-Z]{4,7}\b"
 )
-"""How NCCL and RCCL begin a line of NCCL_DEBUG: host, process, thread, device."""
+"""How NCCL and RCCL begin a line of NCCL_DEBUG: host, process, thread, device. A host is a name, a container's id or an
+IP address; the end of an interrupted line may stand directly before it."""
+_OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
+_ADDRESS = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}")
+_PRIVATE = re.compile(r"10\.|192\.168\.|172\.(?:1[6-9]|2\d|3[01])\.")
+_CONTAINER = re.compile(r"[0-9a-f]{12}")
+"""Docker's short id of a container, which is its host name by default."""
+_NUMBER_BEFORE = re.compile(r"-?\d+(?:\.\d+)?(?=[A-Za-z])")
+_FRACTION_BEFORE = re.compile(r"-?\d+\.\d+(?=[A-Za-z])")
+_LONGEST_HOST = 253
+"""Characters of a domain name."""
 
 
 _ROW_BEFORE = re.compile(r"\d+\s+\d+\s+[a-z]\w*\s+(?:sum|prod|max|min|avg|none)(?=[A-Za-z])")
@@ -199,17 +210,43 @@ class _Log:
         yield Line(number, text[at:], writer)
 
     def _host_at(self, debug: re.Match[str]) -> int:
-        """Where a line of NCCL_DEBUG begins that follows a word without a space: ``sumnodea:26:26 [1] NCCL INFO``."""
+        """Where a line of NCCL_DEBUG begins in ``sumnodea:26:26 [1] NCCL INFO``, which has no space before it."""
         host, at = debug["host"], debug.start("host")
-        if debug.start() == at and host not in self._hosts:
-            cut = next((cut for cut in range(1, len(host)) if host[cut:] in self._hosts), 0)
-            row = _ROW_BEFORE.search(debug.string[: at + len(host)]) if not cut else None
-            return at + cut if row is None else row.end()
-        return debug.start()
+        if debug.start() != at or host in self._hosts:
+            return debug.start()
+        cuts = (cut for cut in range(1, len(host)) if host[cut - 1] not in "._-")
+        known = next((cut for cut in cuts if host[cut:] in self._hosts), 0)
+        if known:
+            return at + known
+        row = _ROW_BEFORE.search(debug.string[: at + len(host)])
+        if row is not None and row.end() > at:
+            return row.end()
+        return at + _glued(host, begins_line=at < 2)  # a tag may leave one space
 
     def _begin(self, key: tuple[str, str], text: str) -> None:
         if key in self._begun or len(self._begun) < _MOST_BEGUN:
             self._begun[key] = (self._begun.get(key, "") + text)[:LONGEST_LINE]
+
+
+def _glued(host: str, begins_line: bool) -> int:
+    """Characters before a host's name, which was not seen before, that are the end of an interrupted line.
+
+    What begins a line is the host's name as it stands, unless it begins with a fraction. Elsewhere a number before a
+    name, an address or a container's id is taken for what was interrupted, because programs print numbers.
+    """
+    if _ADDRESS.fullmatch(host) or _CONTAINER.fullmatch(host):
+        return 0
+    if begins_line and len(host) <= _LONGEST_HOST:
+        match = _FRACTION_BEFORE.match(host)
+        return match.end() if match else 0
+    if "." in host:
+        cuts = [cut for cut in range(1, len(host)) if host[cut - 1] != "-" and _ADDRESS.fullmatch(host, cut)]
+        if cuts:  # digits of a number before an address may be the address's; hosts of a job have private ones
+            return next((cut for cut in cuts if _PRIVATE.match(host, cut)), cuts[0])
+    if _CONTAINER.fullmatch(host, len(host) - 12) and not host[: len(host) - 12].strip("0123456789."):
+        return len(host) - 12
+    match = _NUMBER_BEFORE.match(host)
+    return match.end() if match else 0
 
 
 def unwrap(line: str) -> tuple[str, str]:

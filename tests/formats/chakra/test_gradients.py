@@ -173,7 +173,17 @@ def test_reduced_bytes_that_are_not_the_gradients_are_said(tmp_path: Path) -> No
     trace.gradient(5)
     trace.allreduce(9)
     found = import_executions([trace.write(tmp_path / "a.json")])
-    assert "send 36 B, gradients hold 20 B" in found.unknown["reduced"]
+    assert "send 36 B, gradients hold 20 B: other tensors are reduced" in found.unknown["reduced"]
+    assert "checkpointing" not in found.unknown["reduced"]
+
+
+def test_gradients_that_no_allreduce_carries_may_be_of_checkpointed_inputs(tmp_path: Path) -> None:
+    trace = Trace()
+    trace.gradient(9)
+    trace.allreduce(5)
+    found = import_executions([trace.write(tmp_path / "a.json")])
+    assert "send 20 B, gradients hold 36 B" in found.unknown["reduced"]
+    assert "inputs of blocks under reentrant checkpointing" in found.unknown["reduced"]
 
 
 def test_the_workload_is_read_back(tmp_path: Path) -> None:

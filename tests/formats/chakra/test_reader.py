@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from coordsim.errors import InputError
 from coordsim.formats.chakra import import_executions
+from tests.formats.chakra.traces import Trace, tensor, tensors
 from tests.formats.torch_files import CHAKRA, changed
 
 
@@ -111,3 +113,30 @@ def test_what_is_no_execution_trace_is_one_error(text: str, said: str, tmp_path:
     with pytest.raises(InputError) as caught:
         import_executions([path])
     assert said in str(caught.value)
+
+
+def test_a_foreach_optimizers_node_of_thousands_of_parameters_is_read(tmp_path: Path) -> None:
+    trace = Trace()
+    trace.gradient(10)
+    lists = [tensors(*(tensor(1024, 1024, identity=at, storage=at) for at in range(4000))) for _ in range(5)]
+    trace.add("aten::_fused_adamw_", *lists)
+    trace.allreduce(10)
+    path = trace.write(tmp_path / "a.json")
+    assert path.stat().st_size > 1 << 20
+    found = import_executions([path])
+    assert (found.summary["gradients"], found.summary["collectives"]) == (1, {"all_reduce": 1})
+
+
+def test_a_node_without_end_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordsim.formats.chakra.reader.LONGEST_NODE", 1 << 12)
+    path = tmp_path / "a.json"
+    path.write_text('{"nodes": [{"id": 1, "name": "' + "x" * (1 << 19) + '"}]}')
+    with pytest.raises(InputError, match="a node longer than 4,096 characters"):
+        import_executions([path])
+
+
+def test_a_cut_inside_a_compressed_protobuf_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "a.0.et.gz"
+    nodes = [node(number, 7, 0, 7919 * number % 100_003) for number in range(1, 3000)]
+    path.write_bytes(gzip.compress(et(*nodes))[:-200])
+    assert "the compressed file is cut off" in import_executions([path]).unknown["cut"]

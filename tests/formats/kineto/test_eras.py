@@ -235,3 +235,20 @@ def test_a_step_without_a_time_is_one_error(value: Any, tmp_path: Path) -> None:
     events[0]["ts"] = value
     with pytest.raises(InputError, match=r'traceEvents\[0\]: has no time as "ts"'):
         read(tmp_path / "t.json", trace(events))
+
+
+def test_an_event_of_thousands_of_parameters_is_read(tmp_path: Path) -> None:
+    dims = [[[1024, 1024, 3, 3]] * 4000] * 8
+    update = event("cpu_op", "aten::_fused_adamw_", 1_000_010.0, Input_Dims=dims, Input_Strides=dims)
+    events = [*plain(), update]
+    found = read(tmp_path / "t.json", trace(events))
+    assert (tmp_path / "t.json").stat().st_size > 1 << 20
+    assert (found.summary["events"], found.summary["collectives_per_step"]) == (len(events), 1)
+
+
+def test_a_list_of_another_tools_events_is_no_trace(tmp_path: Path) -> None:
+    """Horovod's timeline is a list, too; its events have no category."""
+    path = tmp_path / "t.json"
+    path.write_text('[{"ph": "B", "name": "NEGOTIATE_ALLREDUCE", "ts": 1, "pid": 1}]')
+    with pytest.raises(InputError, match="holds no event"):
+        import_traces([path])

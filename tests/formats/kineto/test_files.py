@@ -164,3 +164,12 @@ def test_without_further_processes_files_are_read_here(tmp_path: Path, monkeypat
     monkeypatch.setattr("coordsim.formats.kineto.files._cores", lambda: 2)
     monkeypatch.setattr("sys.executable", "/nowhere/python")
     assert import_traces(paths).summary["ranks_with_a_trace"] == 4
+
+
+def test_equal_names_in_a_folder_for_each_rank_are_of_several_ranks(tmp_path: Path) -> None:
+    for folder in ("rank0", "rank1"):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "trace.json", trace(cycle(3), None))
+    found = import_traces([tmp_path / folder / "trace.json" for folder in ("rank0", "rank1")])
+    assert [row["rank"] for row in found.summary["by_rank"]] == [0, 1]
+    assert found.files == ["rank0/trace.json", "rank1/trace.json"]

@@ -77,13 +77,15 @@ def test_an_allreduce_shows_by_its_ratio_at_three_ranks_and_more(tmp_path: Path)
 @pytest.mark.parametrize(
     ("lead", "bandwidths", "collective"),
     [
-        ("float sum -1", "10.00 7.50", None),  # reduce_scatter, or an all-to-all of the older columns
+        ("float sum -1", "10.00 7.50", "reduce_scatter"),
         ("float none -1", "10.00 7.50", None),  # all_gather or alltoall
+        ("float none -1", "10.00 10.00", None),  # hypercube, or an all_gather until 2021
         ("float none -1", "10.00 15.00", None),  # an allreduce reduces
-        ("float sum -1", "10.00 10.00", None),
+        ("float sum -1", "10.00 10.00", None),  # sendrecv, or a reduce_scatter until 2021
         ("float sum 0", "10.00 10.00", "reduce"),
         ("float none 2", "10.00 10.00", "broadcast"),
         ("float none 2", "10.00 7.50", None),  # gather or scatter
+        ("float none 2", "0.01 0.01", None),
         ("float sum -1", "0.01 0.01", None),
         ("float sum -1", "inf inf", None),
     ],
@@ -95,6 +97,36 @@ def test_other_columns_and_ratios_show_no_allreduce(
     assert found.summary["collective"] == collective
     assert (collective is None) == ("collective" in found.unknown)
     assert found.cluster_toml is None
+
+
+@pytest.mark.parametrize(
+    ("lead", "columns", "ranks", "bandwidths", "collective"),
+    [
+        ("float none 0", "size count type redop root", 2, "10.00 10.00", "broadcast"),
+        ("float 0", "size count type root", 2, "10.00 10.00", "broadcast"),  # the columns until 2022
+        ("float 0", "size count type root", 2, "10.00 5.00", None),  # gather or scatter
+        ("float none 0", "size count type redop root", 2, "10.00 5.00", None),
+        ("float none 0", "size count type redop root", 400, "10.00 10.00", None),  # 399/400 is rounded away
+        ("float sum -1", "size count type redop root", 2, "10.00 10.00", None),
+        ("float sum -1", "size count type redop root", 2, "10.00 5.00", "reduce_scatter"),
+        ("float sum 1", "size count type redop root", 2, "10.00 10.00", "reduce"),
+        ("float none -1", "size count type redop root", 2, "10.00 5.00", None),
+    ],
+)
+def test_columns_and_ratio_name_a_program_only_where_no_other_prints_alike(
+    lead: str, columns: str, ranks: int, bandwidths: str, collective: str | None, tmp_path: Path
+) -> None:
+    found = read(tmp_path / "t", table([row(8, lead, bandwidths)], columns, ranks=ranks))
+    assert found.summary["collective"] == collective
+    assert found.cluster_toml is None
+    if collective is None:
+        assert "names no program" in found.unknown["collective"]
+
+
+def test_a_root_alone_is_no_broadcast_where_the_ranks_are_not_known(tmp_path: Path) -> None:
+    text = table([row(8, "float none 0", "10.00 10.00")], ranks=0)
+    found = read(tmp_path / "t", text)
+    assert (found.summary["collective"], found.summary["ranks"]) == (None, None)
 
 
 def test_a_command_line_names_the_collective_unless_the_table_denies_it(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from coordsim.errors import InputError
 from coordsim.formats.shared import job_files
 from coordsim.formats.shared.job_files import open_job_files
 from coordsim.formats.shared.small_files import first_bytes, small_bytes
-from coordsim.formats.shared.sources import Member, open_source
+from coordsim.formats.shared.sources import Member, names_in_job, open_source
 from coordsim.formats.table import import_source
 
 DATA = Path(__file__).parents[2] / "data"
@@ -229,3 +229,41 @@ def test_damage_to_an_archive_is_refused_or_read(tmp_path: Path) -> None:
         (tmp_path / "t").write_bytes(data[: chance.choice([len(data), chance.randrange(len(data))])])
         with suppress(InputError):
             import_source(tmp_path / "t", "auto")
+
+
+def test_names_of_a_jobs_files_are_different(tmp_path: Path) -> None:
+    assert names_in_job([tmp_path / "a" / "x.log", tmp_path / "b" / "y.log"]) == ["x.log", "y.log"]
+    paths = [tmp_path / "run" / name for name in ("a/x.log", "b/c/x.log", "x.log", "b/y.log")]
+    assert names_in_job(paths) == ["a/x.log", "b/c/x.log", "x.log", "b/y.log"]
+    archive = tmp_path / "run" / "logs.zip"
+    members = [Member(archive, inner, archive, 0) for inner in ("a/x.log", "x.log", "x.log")]
+    assert names_in_job([paths[0], *members]) == ["a/x.log", "logs.zip/a/x.log", "logs.zip/x.log", "logs.zip/x.log (2)"]
+    assert names_in_job([paths[0], paths[0]]) == ["x.log", "x.log (2)"]
+
+
+@pytest.mark.parametrize("form", ["kineto", "flight-recorder", "chakra", "nccl-tests"])
+def test_files_of_equal_names_in_folders_are_told_apart(form: str, tmp_path: Path) -> None:
+    sources = [*SOURCES[form], *SOURCES[form]][:2]
+    for rank, source in enumerate(sources):
+        (tmp_path / f"rank{rank}").mkdir()
+        (tmp_path / f"rank{rank}" / f"t{''.join(source.suffixes)}").write_bytes(source.read_bytes())
+    found = import_source(tmp_path, form)
+    assert [name.split("/")[0] for name in found.files] == ["rank0", "rank1"]
+
+
+def test_timelines_of_equal_names_each_have_their_figure(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    for folder, name in (("a", "rank0_cycles"), ("b", "rank0_cycles")):
+        data = gzip.decompress(HOROVOD[0].read_bytes())
+        (tmp_path / folder / f"{name}.json").write_bytes(data)
+    found = import_source(tmp_path, "horovod")
+    assert len(found.summary["collective_s_by_file"]) == 2
+
+
+def test_what_was_not_read_of_files_of_equal_names_is_listed_for_each(tmp_path: Path) -> None:
+    for folder in ("a", "b", "c"):
+        (tmp_path / folder).mkdir()
+        text = TABLE.read_text() if folder == "a" else "# nThread 1 nGpus 1 minBytes 8\n"
+        (tmp_path / folder / "t.log").write_text(text)
+    assert set(import_source(tmp_path, "nccl-tests").not_read) >= {"b/t.log", "c/t.log"}

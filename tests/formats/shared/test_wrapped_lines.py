@@ -121,3 +121,40 @@ def test_any_text_is_unwrapped_and_nothing_but_prefixes_is_lost(log: list[str]) 
 @pytest.mark.parametrize("text", [" " * 200_000, "a" * 200_000, "[" * 200_000, "<std" * 50_000, "NCCL a" * 30_000])
 def test_a_hostile_line_is_passed_quickly(text: str, tmp_path: Path) -> None:
     assert [line.number for line in unwrap_lines([text] * 5)] == [1, 2, 3, 4, 5]
+
+
+HOSTS = [
+    "1eb576079025", "0123456789ab", "123456789012", "10.0.0.12", "ip-10-0-0-12.ec2.internal", "3com-gpu1", "8a",
+    "node_7", "gpu-node.cluster-2.example.com", "worker-0", "nodea", "7",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_debug_line_of_any_host_leaves_the_other_lines_alone(host: str) -> None:
+    debug = f"{host}:4911:5068 [0] NCCL INFO Bootstrap: Using eth0"
+    assert [line.text for line in unwrap_lines([debug, "loss 3", f"  8  2  0.5{debug}", "  4"])] == [
+        debug, "loss 3", debug, "  8  2  0.5  4",
+    ]  # fmt: skip
+    stamped = f"2026-11-29 13:08:59 {debug}"
+    assert [line.text for line in unwrap_lines([f"x {stamped}", "loss 3"])][1] == "x loss 3"
+
+
+@pytest.mark.parametrize("host", ["1eb576079025", "10.0.0.12", "nodea", "gpu-node.example.com"])
+def test_a_number_before_a_host_that_was_not_seen_before_is_the_interrupted_line(host: str) -> None:
+    debug = f"{host}:4911:5068 [0] NCCL INFO Bootstrap: Using eth0"
+    assert [line.text for line in unwrap_lines([f"loss 3.52{debug}", " step 7"])] == [debug, "loss 3.52 step 7"]
+
+
+def test_the_first_number_of_an_interrupted_row_is_no_part_of_a_host() -> None:
+    debug = "nodea:26:26 [1] NCCL INFO Using network IB"
+    assert [line.text for line in unwrap_lines([f"        8{debug}", "  2  float"])] == [debug, "        8  2  float"]
+
+
+def test_a_host_whose_name_ends_like_another_is_not_cut() -> None:
+    debug = [f"{host}:1:2 [0] NCCL INFO Bootstrap" for host in ("worker-1", "my-worker-1", "a.worker-1")]
+    assert [line.text for line in unwrap_lines([*debug, "loss 3"])] == [*debug, "loss 3"]
+
+
+@pytest.mark.parametrize("host", ["10.0.0.12", "1eb576079025"])
+def test_pdsh_names_hosts_by_address_or_container(host: str) -> None:
+    assert list(unwrap_lines([f"{host}: {ROW}"])) == [Line(1, ROW, host)]
