@@ -10,6 +10,7 @@ import pytest
 
 from coordsim.errors import InputError
 from coordsim.formats.kineto import import_traces
+from coordsim.formats.table import import_source
 from tests.formats.kineto.traces import DATA, STEP_US, Event, event, events_of, nccl_call, read, step, trace, write
 
 
@@ -235,3 +236,10 @@ def test_a_step_without_a_time_is_one_error(value: Any, tmp_path: Path) -> None:
     events[0]["ts"] = value
     with pytest.raises(InputError, match=r'traceEvents\[0\]: has no time as "ts"'):
         read(tmp_path / "t.json", trace(events))
+
+
+@pytest.mark.parametrize("ts", [int, float, str])
+def test_a_bare_list_of_the_profilers_events_is_not_taken_for_horovods(ts: type, tmp_path: Path) -> None:
+    events = [step(number, 1_694_128_190_000_000 + number * STEP_US) for number in range(3)]
+    path = write(tmp_path / "trace_view.json", [one | {"ts": ts(one["ts"])} for one in events])
+    assert (import_source(path, "auto").format, import_source(path, "auto").summary["steps"]) == ("kineto", 3)
