@@ -167,3 +167,15 @@ def test_several_collectives_that_wait_for_one_rank_at_once_wait_once(hosts: boo
     (late,) = import_traces(paths).summary["waited_for"]
     assert late["rank"] == 1
     assert late["wait_s"] == pytest.approx(0.0043, abs=1e-5)
+
+
+def test_of_one_rank_of_an_unknown_number_nobody_is_last(tmp_path: Path) -> None:
+    events = [event("user_annotation", "gloo:all_reduce", 500.0 + number * STEP_US, tid=9, Input_Dims=[[9]],
+                    Input_type=["float"]) for number in range(3)]  # fmt: skip
+    events += [step(number, number * STEP_US) for number in range(3)]
+    found = import_traces([write(tmp_path / "t.json", trace(events, None))])
+    assert "how many ranks" in found.unknown["straggler_wait"]
+    assert found.trace is not None
+    report = run_summary(found.trace, found.facts)
+    assert report["straggler_wait_s"] is None
+    assert "how many ranks the job has is not recorded" in found.unknown["last"]
