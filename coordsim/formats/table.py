@@ -102,6 +102,11 @@ def _array(head: Head) -> bool:
     return re.match(r"\[\s*(?:\{|\]|$)", head.text) is not None
 
 
+_PROFILED_EVENT = re.compile(
+    r'"ProfilerStep#\d|"record_param_comms"|"(?:nccl|hccl|xccl|gloo):\w|'
+    r'"cat"\s*:\s*"(?:cpu_op|Operator|user_annotation|kernel|Kernel|cuda_runtime|Runtime|python_function)"'
+)
+"""What stands in events of PyTorch's profiler, and in none of Horovod's."""
 _CHAKRA_OBJECT = _object_with(r'"schema"\s*:\s*"[^"]{0,40}chakra', r'"(?:nodes|workload_graph)"\s*:\s*\[')
 _CHAKRA_NAMES = (".et", ".et.gz", ".eg", ".eg.gz")
 _FLIGHT_OBJECT = _object_with(r'"(?:entries|pg_config|pg_status|comm_lib_version|nccl_comm_state|nccl_version)"\s*:')
@@ -109,6 +114,7 @@ _NCCL_JSON = _object_with(r'"args"\s*:\s*\[[^\]]{0,8192}\]\s*,\s*"env"\s*:', r'"
 _NCCL_TABLE = _text_with(
     r"\b(?:size|bytes)\s+(?:count|N)\s[^\n]{0,400}\balgbw\s+busbw\b|\bnThread\s+\d{1,6}\s+nGpus\s+\d"
 )
+_KINETO_OBJECT = _object_with(r'"traceEvents"\s*:', r'"schemaVersion"\s*:', r'"distributedInfo"\s*:')
 _INSPECTOR = _object_with(r'"(?:coll_perf|p2p_perf|dump_stats|inspector_output_format_version)"\s*:')
 _NCCL_LOG = re.compile(r"\bNCCL (?:INFO|WARN|TRACE|CALL) |^(?:NCCL|RCCL) version\s?:? ?[0-9]", re.MULTILINE)
 
@@ -119,7 +125,8 @@ SOURCES: tuple[SourceFormat, ...] = (
         "coordsim.formats.ddp_logging:import_logging_data",
     ),
     SourceFormat(
-        "horovod", "a JSON array of events", _array,
+        "horovod", "a JSON array of events",
+        lambda head: _array(head) and ('"NEGOTIATE_' in head.text or not _PROFILED_EVENT.search(head.text)),
         "coordsim.formats.horovod.run:import_timelines",
     ),
     SourceFormat(
@@ -133,8 +140,8 @@ SOURCES: tuple[SourceFormat, ...] = (
         "coordsim.formats.nccl_tests.reader:import_tables", words=("busbw", "nThread"),
     ),
     SourceFormat(
-        "kineto", 'an object with "traceEvents"',
-        _object_with(r'"traceEvents"\s*:', r'"schemaVersion"\s*:', r'"distributedInfo"\s*:'),
+        "kineto", 'an object with "traceEvents", or an array of the profiler\'s events',
+        lambda head: _KINETO_OBJECT(head) or (_array(head) and _PROFILED_EVENT.search(head.text) is not None),
         "coordsim.formats.kineto:import_traces",
     ),
     SourceFormat(

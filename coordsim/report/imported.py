@@ -138,7 +138,7 @@ def _told(key: str, value: Any) -> str:
         return ""
     if key.endswith("_s"):
         return text.seconds(value)
-    if key.endswith("bytes"):
+    if "bytes" in key.split("_"):
         return text.size(value)
     if key.endswith("_Bps"):
         return format_rate(round(value))

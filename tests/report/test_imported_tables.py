@@ -38,3 +38,12 @@ def test_columns_that_do_not_fit_and_rows_beyond_twelve_are_left_to_json() -> No
 
 def test_a_long_name_does_not_widen_the_page() -> None:
     assert max(map(len, report([{"id": "x" * 500, "calls": 3}]))) <= 80
+
+
+def test_bytes_of_a_step_have_a_unit() -> None:
+    facts = {
+        "format": "kineto", "files": ["a"], "found": {"bytes_per_step": 5_242_880}, "unknown": {}, "not_read": {},
+        "gives": {"run": True},
+    }  # fmt: skip
+    lines = import_report(facts, "a", Page(width=80)).splitlines()
+    assert any(line.split() == ["bytes", "per", "step", "5", "MiB"] for line in lines)

@@ -125,7 +125,7 @@ def _summary(used: Logged, ranks: Sequence[Logged], dicts: int) -> dict[str, Any
         "static_graph": used.static_graph,
         "communication_hook": used.hook or "none",
         "ready_order": list(used.ready_order) or None,
-        "parameters_by_bucket": [list(indices) for indices in used.by_bucket] if used.rebuilt else None,
+        "parameters_by_bucket": [list(indices) for indices in used.by_bucket] or None,
         "averages_by_rank": [
             {"rank": logged.rank, **logged.times_s} for logged in ranks[:_MOST_RANKS] if any(logged.times_s.values())
         ] or None,

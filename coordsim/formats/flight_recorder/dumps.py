@@ -122,7 +122,7 @@ def _imported(job: Job, first: Dump, lost: Dump | None, seen: _Seen, files: list
     strange = Counter({name: count for name, count in job.names.items() if not is_known(name)})
     summary: dict[str, Any] = {
         "dumps": len(job.ranks),
-        "version": first.version,
+        "version": first.version or None,
         "ranks": world,
         "group": group,
         "collectives": len(entries),
@@ -155,7 +155,9 @@ def _unknown(
     named = [rank for rank in job.ranks if rank >= 0]
     if len(named) < len(job.ranks):
         unknown["rank"] = "a dump does not say whose it is; the file's name has to end in the rank"
-    if first.version not in KNOWN_VERSIONS:
+    if not first.version:
+        unknown["version"] = "the dumps do not say their version, as torch 2.2's do not"
+    elif first.version not in KNOWN_VERSIONS:
         unknown["version"] = (
             f"version {first.version!r} is not one of those known (1.0 to 1.4, 2.0 to 2.10); read as the newest of them"
         )

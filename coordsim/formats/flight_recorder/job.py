@@ -146,7 +146,9 @@ class Job:
                 message = f"more than {MOST_GROUPS:,} process groups in the job"
                 raise InputError.one(str(dump.path), "process_group", key.name, message)
             self.descriptions[key] = self.descriptions.get(key) or description
-            if key.members is not None and rank >= 0 and entries and rank not in key.members:
+            if key.members is not None and rank >= 0 and rank not in key.members:
+                if not entries:
+                    continue  # the dump lists a group of others
                 self.strangers.add(key)
             self.groups.setdefault(key, {})[rank] = self._fold(entries, dump.whole, dump.lost is not None)
         for entry in dump.entries:

@@ -139,7 +139,9 @@ def calls_of(
 ) -> Calls:  # fmt: skip
     """A process's calls. ``flows``: index of a kernel -> (ns, thread) of its launch, where flow events tell it."""
     result = Calls()
-    opened = _opened(process.records)
+    opened, nameless = _opened(process.records)
+    if nameless:
+        result.left_out["record_param_comms that name no operation, as waits and old versions' do"] += nameless
     opened = _with_transfers(opened)
     _Kernels(process, opened, flows or {}, result).assign()
     for call in opened:
@@ -151,8 +153,8 @@ def calls_of(
     return result
 
 
-def _opened(records: Iterable[Record]) -> list[_Open]:
-    """Records joined to calls, by nesting on their thread."""
+def _opened(records: Iterable[Record]) -> tuple[list[_Open], int]:
+    """Records joined to calls, by nesting on their thread; and how many are left that do not say what they are."""
     calls: list[_Open] = []
     current: dict[int, _Open] = {}
     for record in sorted(records, key=lambda record: (record.thread, record.begin_ns, record.kind, -record.end_ns)):
@@ -164,7 +166,8 @@ def _opened(records: Iterable[Record]) -> list[_Open]:
         current[record.thread] = call
         calls.append(call)
     # record_param_comms that is in nothing, says no operation and holds no annotation is a "wait" of an old version
-    return [call for call in calls if not (call.kind == METADATA and call.operation is None)]
+    named = [call for call in calls if not (call.kind == METADATA and call.operation is None)]
+    return named, len(calls) - len(named)
 
 
 def _holds(outer: _Open, record: Record) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 
 from coordsim.formats.kineto.causality import Call
 from coordsim.formats.kineto.names import POINT_TO_POINT, TOGETHER
+from coordsim.formats.kineto.raw import Span
 from coordsim.formats.kineto.steps import RankRecord, RankStep
 
 FEWEST_STEPS = 4
@@ -46,7 +47,8 @@ class WaitedFor:
 
 @dataclass(frozen=True)
 class Arrivals:
-    """How long ranks were waited for in collectives: shape [rank][step], ns; and who stands out."""
+    """How long ranks were waited for in collectives: shape [rank][step], ns; and who stands out. What passes in several
+    collectives at once counts once."""
 
     ranks: list[int]
     waits: list[list[int]]
@@ -79,6 +81,7 @@ def arrivals(ranks: Sequence[RankRecord], steps: Sequence[Sequence[RankStep]], o
     waits = [[0] * count for _ in ranks]
     matched, partial = 0, 0
     for place in range(count):
+        spans: dict[tuple[int, int], list[Span]] = {}
         by_key = [keyed(of_rank[place].calls) for of_rank in steps]
         for key in dict.fromkeys(key for of_rank in by_key for key in of_rank):
             there = [index for index, of_rank in enumerate(by_key) if key in of_rank]
@@ -91,7 +94,11 @@ def arrivals(ranks: Sequence[RankRecord], steps: Sequence[Sequence[RankStep]], o
                 continue
             matched += 1
             last = max(times)
-            waits[there[times.index(last)]][place] += last - sorted(times)[(len(times) - 1) // 2]
+            behind, wait = times.index(last), last - sorted(times)[(len(times) - 1) // 2]
+            clock, begin = (-1, last - wait) if one_clock else _waiting_from(calls, there, behind)
+            spans.setdefault((there[behind], clock), []).append(Span(begin, begin + wait))
+        for (index, _), of_rank in spans.items():
+            waits[index][place] += _covered(of_rank)
     step_ns = float(np.median([step.end_ns - step.begin_ns for step in steps[0]]))
     late, why = _late(numbers, waits, step_ns)
     if not matched:
@@ -100,6 +107,24 @@ def arrivals(ranks: Sequence[RankRecord], steps: Sequence[Sequence[RankStep]], o
             else "no collective has a time on two ranks that can be compared"
         )  # fmt: skip
     return Arrivals(numbers, waits, matched, late if matched else None, not one_clock, why)
+
+
+def _waiting_from(calls: Sequence[Call], there: Sequence[int], late: int) -> tuple[int, int]:
+    """(rank's place, when its call began on its own clock) of the first rank that is not the late one."""
+    other = 1 if late == 0 else 0
+    begin = calls[other].begin_ns
+    return there[other], begin if begin is not None else calls[other].asked_ns
+
+
+def _covered(spans: Sequence[Span]) -> int:
+    """The time that spans cover together, in ns: a rank that several collectives wait for is waited for once."""
+    ordered = sorted(spans)
+    total, until = 0, ordered[0].begin_ns
+    for span in ordered:
+        begin = max(span.begin_ns, until)
+        total += max(span.end_ns - begin, 0)
+        until = max(until, span.end_ns)
+    return total
 
 
 def _whole(calls: Sequence[Call], there: set[int], world: int | None) -> bool:

@@ -1,8 +1,9 @@
 """Forward and backward passes of a step, and the gradients that they leave.
 
 A pass begins with ``DistributedDataParallel.forward`` or FSDP's root where those are recorded; else the first node of
-backward, which is the loss's, begins a pass again. One gradient is one parameter however often it is accumulated: the
-gradients of a step are those of one pass, and of the others what that one does not have.
+backward, which is the loss's, begins a pass again, and what follows an optimizer's step is another pass. One gradient
+is one parameter however often it is accumulated: the gradients of a step are those of one pass, and of the others what
+that one does not have.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from coordsim.formats.kineto.raw import Gradient, Process, Span
 
@@ -37,11 +39,20 @@ class Backward:
         self.end_ns = ends[order]
         names = np.frombuffer(nodes.name, np.int32) if nodes.name else np.zeros(0, np.int32)
         self._name = names[order]
+        self._latest_ns: npt.NDArray[np.int64] | None = None
 
     def between(self, begin_ns: int, until_ns: int) -> Span | None:
         """From the first node that begins in a time to the end of the last."""
         first, last = np.searchsorted(self.begin_ns, (begin_ns, until_ns)).tolist()
         return Span(int(self.begin_ns[first]), int(self.end_ns[first:last].max())) if last > first else None
+
+    def running_until(self, at_ns: int) -> int | None:
+        """When the nodes that are running at a time have all ended; None where none is running."""
+        if self._latest_ns is None:
+            self._latest_ns = np.maximum.accumulate(self.end_ns)
+        before = int(np.searchsorted(self.begin_ns, at_ns))
+        latest = int(self._latest_ns[before - 1]) if before else at_ns
+        return latest if latest > at_ns else None
 
     def roots(self, begin_ns: int, until_ns: int) -> list[int]:
         """When the node that comes first in a time begins, each time that nothing else is running."""
@@ -77,6 +88,9 @@ class Passes:
         self._backward = Backward(process)
         self._forwards = outermost(process.forwards)
         self._roots = sorted(process.roots)
+        marks = (*process.optimizers, *process.zero_grads)
+        self._cuts = sorted(mark.begin_ns for mark in marks if self._backward.running_until(mark.begin_ns) is None)
+        """When optimizers step or clear gradients between nodes of backward: a pass does not go on behind that."""
         self._gradients = sorted(process.gradients, key=attrgetter("at_ns"))
         self._at_ns = [gradient.at_ns for gradient in self._gradients]
 
@@ -95,6 +109,12 @@ class Passes:
         if roots:
             backwards = [(begin, self._backward.between(begin, end)) for begin, end in _apart(roots, until_ns)]
             return [Pass(Span(begin, span.begin_ns) if span else None, span) for begin, span in backwards]
+        first = bisect_left(self._cuts, begin_ns)
+        cuts = [begin_ns, *self._cuts[first : bisect_left(self._cuts, until_ns)]]
+        return [one for begin, end in _apart(cuts, until_ns) for one in self._unmarked(begin, end)]
+
+    def _unmarked(self, begin_ns: int, until_ns: int) -> list[Pass]:
+        """Passes of a time in which neither forward is marked nor an optimizer steps."""
         begins = self._backward.roots(begin_ns, until_ns)
         if len(begins) > 1 and not self._repeats(begins, until_ns):
             begins = begins[:1]

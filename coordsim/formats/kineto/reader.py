@@ -68,6 +68,7 @@ _INTERESTING = re.compile(
     r"torch::autograd::AccumulateGrad|\w{1,80}Backward[0-9]{0,3}$|DistributedDataParallel\.forward|"
     r"FullyShardedDataParallel\.forward|FSDP::root_pre_forward|enumerate\(DataLoader\)|\w{2,20}:\w"
 )
+_SURELY = re.compile(r"aten::|ProfilerStep#|Optimizer\.|_?c10d|record_param_comms|autograd::engine::|torch::autograd::")
 _RANK = re.compile(r"\brank[ _:-]{0,2}([0-9]{1,6})\b", re.IGNORECASE)
 _RUNTIME = frozenset((
     "cuda_runtime", "runtime", "cuda_driver", "driver", "xpu_runtime", "xpu_driver", "mtia_runtime",
@@ -78,6 +79,13 @@ _DEVICE = frozenset(("kernel", "collective_comm", "mtia_ccp_events", "concurrent
 _PASSED_OVER = frozenset((
     "python_function", "gpu_memcpy", "memcpy", "gpu_memset", "memset", "overhead", "cuda_sync", "cuda_profiler_range",
 ))  # fmt: skip
+
+_OF_THE_PROFILER = _RUNTIME | _HOST | _DEVICE | _PASSED_OVER | {"trace", "gpu_user_annotation"}
+_ITS_MEMBERS = frozenset((
+    "schemaVersion", "deviceProperties", "distributedInfo", "baseTimeNanoseconds", "record_shapes",
+))  # fmt: skip
+"""What PyTorch's profiler writes beside its events, and other writers of Chrome's format do not."""
+_MOST_CATEGORIES = 4
 
 
 def read_trace(path: Path, room: int = MOST_KEPT) -> RawTrace:
@@ -100,18 +108,23 @@ class _Reader:
         """Kernels of files with several processes, with the process whose events stand before them."""
         self._ranks_by_pid: dict[str, int] = {}
         self._stray_steps: list[tuple[Process | None, Mark]] = []
+        self._known = False
+        """Whether anything told that the file is of PyTorch's profiler."""
+        self._categories: dict[str, int] = {}
+        """Categories of events until that was known."""
 
     def read(self) -> RawTrace:
         """The whole file."""
         trace, present = self._trace, False
-        # Horovod's timeline is a list of events, too; they have no category
-        of_profiler = "cat" if self._text.next_character() == "[" else "ph"
         for key, value in self._pairs():
+            self._known = self._known or key in _ITS_MEMBERS
             if key == "traceEvents":
                 trace.events += 1
                 if not isinstance(value, dict):
                     self._wrong(value, f"is no object; {EXPECTED}")
-                present = present or ("ph" in value and of_profiler in value)
+                present = present or "ph" in value
+                if not self._known:
+                    self._recognise(value)
                 self._event(value)
             elif key == "distributedInfo":
                 self._distributed(value)
@@ -120,17 +133,34 @@ class _Reader:
             elif key == "record_shapes":
                 trace.shapes = bool(value)
             elif key == "baseTimeNanoseconds":
+                if type(value) is str and len(value) < 20 and value.isascii() and value.isdecimal():
+                    value = int(value)
                 if type(value) is not int or not 0 <= value < 1 << 62:
                     raise InputError.one(self._where, key, str(value)[:40], "is no whole number of ns")
                 self._rebase(value)
         trace.lost, trace.characters = self._text.lost, self._text.place
         if not present:
             raise InputError.one(self._where, "traceEvents", None, f"holds no event; {EXPECTED}")
+        if not self._known:
+            listed = ", ".join(f"{count:,} of category {name!r}" for name, count in self._categories.items())
+            message = f"none of its {trace.events:,} events is one of PyTorch's profiler{f' ({listed})' * bool(listed)}"
+            raise InputError.one(self._where, "traceEvents", None, f"{message}; {EXPECTED}")
         trace.processes = list(self._by_key.values())
         self._settle()
         if self._late_base_ns:
             move(trace, self._late_base_ns)
         return trace
+
+    def _recognise(self, event: dict[str, Any]) -> None:
+        """Whether an event is one that PyTorch's profiler writes, by its category, else by its name."""
+        name, category = event.get("name"), event.get("cat")
+        kind = category.lower() if type(category) is str else None
+        named = type(name) is str and (_SURELY.match(name[:_LONGEST_NAME]) or is_kernel(name[:_LONGEST_NAME]))
+        self._known = kind in _OF_THE_PROFILER or bool(named)
+        if not self._known and kind is not None:
+            counts, kind = self._categories, kind[:40]
+            if kind in counts or len(counts) < _MOST_CATEGORIES:
+                counts[kind] = counts.get(kind, 0) + 1
 
     def _pairs(self) -> Iterator[tuple[str, Any]]:
         """The file's members, events one by one; Chrome's other form is a bare list of events."""

@@ -122,6 +122,13 @@ def _common_steps(ranks: Sequence[RankRecord]) -> list[list[RankStep]]:
     return [[of_rank[key] for key in order] for of_rank in keyed_steps]
 
 
+def _world_of(record: RankRecord) -> int | None:
+    """How many ranks the job has, as the file or its largest group says; None where neither does."""
+    if record.world_size is not None:
+        return record.world_size
+    return max((call.group_size for step in record.steps for call in step.calls if call.group_size), default=None)
+
+
 @dataclass(frozen=True)
 class _Times:
     """One step's moments on the run's axis, of each rank that counts."""
@@ -145,11 +152,15 @@ class _Merge:
                 f"{why}: moments are those of rank {ranks[0].rank} alone, and nobody can be told to be last"
             )
             ranks, steps = ranks[:1], steps[:1]
-        world = ranks[0].world_size
-        self.complete = self.one_clock and (world is None or world == len(ranks))
+        world = _world_of(ranks[0])
+        self.complete = self.one_clock and world == len(ranks)
         if not self.complete:
-            self.missing["straggler_wait"] = "needs all ranks on one clock: its time is part of backward"
-            self.unknown["last"] = "nobody can be told to be last without all ranks on one clock"
+            needs = "all ranks on one clock" if world is not None else "to know how many ranks there are"
+            self.missing["straggler_wait"] = f"needs {needs}: its time is part of backward"
+            self.unknown["last"] = (
+                "nobody can be told to be last without all ranks on one clock" if world is not None
+                else "nobody can be told to be last: how many ranks the job has is not recorded"
+            )  # fmt: skip
         self._ranks = [record.rank or 0 for record in ranks]
         self.steps = steps
         every = [step for of_rank in steps for step in of_rank]

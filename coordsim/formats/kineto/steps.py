@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from coordsim.errors import InputError
 from coordsim.formats.kineto.causality import Call, Calls, calls_of
-from coordsim.formats.kineto.passes import Pass, Passes
+from coordsim.formats.kineto.passes import Backward, Pass, Passes
 from coordsim.formats.kineto.raw import Gradient, Mark, Process, RawTrace, Span
 
 PROFILER, OPTIMIZER, ZERO_GRAD, DEVICE, NONE = (
@@ -138,17 +138,24 @@ def _spans(trace: RawTrace, process: Process, source: str, window: Span) -> list
         if source == DEVICE:
             marks = _widest(marks)
         for before, mark in itertools.pairwise(marks):
-            if mark.begin_ns < before.end_ns:
-                again = " a second time: of two recordings?" if mark.number == before.number else " inside another"
+            again = mark.number == before.number
+            overlap_ns = before.end_ns - mark.begin_ns
+            shorter_ns = min(before.end_ns - before.begin_ns, mark.end_ns - mark.begin_ns)
+            if overlap_ns > 0 and (again or 2 * overlap_ns >= shorter_ns):
+                why = " a second time: of two recordings?" if again else " inside another"
                 where = f"{trace.file}: steps"
-                raise InputError.one(where, "", mark.number, f"marks step {mark.number}{again}")
-        return marks
+                raise InputError.one(where, "", mark.number, f"marks step {mark.number}{why}")
+        return _ended_by_the_next(marks)
     if source == OPTIMIZER:
-        ended = _rounds(process.optimizers)
+        backward = Backward(process)
+        ended = [
+            mark._replace(end_ns=max(mark.end_ns, (backward.running_until(mark.begin_ns) or 0) + 1))
+            for mark in _rounds(process.optimizers, _work(backward, process, process.optimizers))
+        ]
         begins = [window.begin_ns, *(mark.end_ns for mark in ended)]
         return [Mark(begin, mark.end_ns, source, number)
                 for number, (begin, mark) in enumerate(zip(begins, ended, strict=False))]  # fmt: skip
-    begun = _rounds(process.zero_grads)
+    begun = _rounds(process.zero_grads, _work(Backward(process), process, process.zero_grads))
     nodes = sorted(process.nodes.begin_ns)
     if nodes and nodes[0] < begun[0].begin_ns and nodes[-1] < begun[-1].begin_ns:
         # gradients are cleared behind every pass, so that clearing ends an iteration
@@ -166,19 +173,39 @@ def _widest(marks: Sequence[Mark]) -> list[Mark]:
         by_number[mark.number] = Mark(
             min(known.begin_ns, mark.begin_ns), max(known.end_ns, mark.end_ns), mark.name, mark.number
         )
-    ordered = sorted(by_number.values())
+    return _ended_by_the_next(sorted(by_number.values()))
+
+
+def _ended_by_the_next(ordered: list[Mark]) -> list[Mark]:
+    """Steps that end where the next one begins at the latest: times that are rounded or truncated may overlap."""
     return [
         mark._replace(end_ns=min(mark.end_ns, after.begin_ns))
         for mark, after in itertools.pairwise(ordered)
     ] + ordered[-1:]
 
 
-def _rounds(marks: Sequence[Mark]) -> list[Mark]:
-    """One mark for each iteration: the outermost of nested ones, and of several optimizers the one that comes last."""
+def _work(backward: Backward, process: Process, marks: Sequence[Mark]) -> list[int]:
+    """When what separates two iterations begins, in ns: nodes of backward, or calls where no node is recorded. Where
+    optimizers step inside of nodes (one for each parameter, as soon as its gradient is ready), the passes' first nodes.
+    """
+    if not len(backward.begin_ns):
+        return sorted(record.begin_ns for record in process.records)
+    if any(backward.running_until(mark.begin_ns) is not None for mark in marks):
+        return backward.roots(int(backward.begin_ns[0]), int(backward.begin_ns[-1]) + 1)
+    begins: list[int] = backward.begin_ns.tolist()
+    return begins
+
+
+def _rounds(marks: Sequence[Mark], work: Sequence[int]) -> list[Mark]:
+    """One mark for each iteration: the outermost of nested ones, and the last of several optimizers'. Two marks belong
+    to one iteration if no ``work`` (sorted ns) begins between them; of two different optimizers the last one counts."""
     kept: list[Mark] = []
     for mark in sorted(marks, key=lambda mark: (mark.begin_ns, -mark.end_ns)):
-        if not kept or mark.begin_ns >= kept[-1].end_ns:
-            kept.append(mark)
+        if kept and mark.begin_ns < kept[-1].end_ns:
+            continue
+        if kept and work and bisect_left(work, mark.begin_ns) == bisect_left(work, kept[-1].end_ns):
+            kept.pop()
+        kept.append(mark)
     name = kept[-1].name
     return [mark for mark in kept if mark.name == name]
 
@@ -202,7 +229,7 @@ def _steps(
         elif place >= 0 and not (call.asked_ns < until[place] or call.asked_ns <= marks[place].end_ns):
             place = -1
         (by_step[place] if place >= 0 else outside).append(call)
-    optimizers = sorted(mark.begin_ns for mark in process.optimizers)
+    optimizers = sorted(process.optimizers)
     loaders = sorted(process.loaders)
     steps, gradients = [], []
     for mark, end, of_step in zip(marks, until, by_step, strict=True):
@@ -217,13 +244,14 @@ def _steps(
 
 
 def _step(
-    mark: Mark, until: int, calls: Sequence[Call], passes: Sequence[Pass], optimizers: Sequence[int],
+    mark: Mark, until: int, calls: Sequence[Call], passes: Sequence[Pass], optimizers: Sequence[Mark],
     loaders: Sequence[Span],
 ) -> RankStep:  # fmt: skip
     backwards = [one.backward for one in passes if one.backward]
     over = max((span.end_ns for span in backwards), default=None)
-    stepped = bisect_left(optimizers, over if over is not None else mark.begin_ns)
-    limit = optimizers[stepped] if stepped < len(optimizers) and optimizers[stepped] < until else None
+    stepped = bisect_left(optimizers, (over if over is not None else mark.begin_ns,))
+    following = optimizers[stepped].begin_ns if stepped < len(optimizers) else until
+    limit = following if following < until else None
     asked = [call.asked_ns for call in calls if limit is None or call.asked_ns < limit] or [
         call.asked_ns for call in calls
     ]
@@ -232,7 +260,7 @@ def _step(
         span.end_ns - span.begin_ns
         for span in loaders[bisect_left(loaders, (mark.begin_ns,)) : bisect_left(loaders, (until,))]
     ]
-    forward, known = _forward(mark, passes, sum(loading))
+    forward, known = _forward(mark, passes, sum(loading), optimizers)
     backward = None
     if backwards:
         lengths = [span.end_ns - span.begin_ns for span in backwards[:-1]]
@@ -243,15 +271,20 @@ def _step(
     )  # fmt: skip
 
 
-def _forward(mark: Mark, passes: Sequence[Pass], loading_ns: int) -> tuple[int | None, bool]:
+def _forward(
+    mark: Mark, passes: Sequence[Pass], loading_ns: int, optimizers: Sequence[Mark]
+) -> tuple[int | None, bool]:
     """Forward's time, and whether its beginnings are known. Where they are not, it is all that lies before each
-    backward pass, without loading."""
+    backward pass, without loading and what lies before an optimizer's end."""
     forwards = [one.forward for one in passes if one.forward]
     if forwards:
         return sum(span.end_ns - span.begin_ns for span in forwards), True
     before, total = mark.begin_ns, 0
     for one in passes:
         if one.backward:
+            stepped = bisect_left(optimizers, (one.backward.begin_ns,))
+            if stepped and optimizers[stepped - 1].end_ns < one.backward.begin_ns:
+                before = max(before, optimizers[stepped - 1].end_ns)
             total += max(one.backward.begin_ns - before, 0)
             before = one.backward.end_ns
     return (max(total - loading_ns, 0), False) if total or passes else (None, False)

@@ -11,6 +11,8 @@ from coordsim.formats.nccl_debug.log import Log
 
 LEAST_LATE_S = 0.1
 """Below it, nobody is named: NCCL prints hundredths of a second."""
+_ROUNDED_S = 0.015
+"""Times that differ by one hundredth may be equal."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class InitTimes:
     """Ranks whose times there are."""
     median_s: float
     slowest: str
-    """Label of the rank with the longest time."""
+    """Label of the rank with the longest time; "all alike" where times differ by no more than NCCL's rounding."""
     slowest_s: float
     slowest_phase: str | None
     """That in which the slowest rank spent most; None where its phases are torn off."""
@@ -97,6 +99,8 @@ def _of(place: int | None, function: str | None, ranks: int, rows: list[tuple[st
     names = list(dict.fromkeys(name for _, timings in whole for name in timings.phases))
     medians = {name: median(timings.phases.get(name, 0.0) for _, timings in whole) for name in names}
     slowest, timings = max(rows, key=lambda row: row[1].total)
+    if len(rows) > 1 and timings.total - min(row.total for _, row in rows) < _ROUNDED_S:
+        slowest = "all alike"
     phase = max(timings.phases, key=lambda name: timings.phases[name]) if timings.phases else None
     return InitTimes(
         place, function, ranks, len(rows), median(timings.total for _, timings in rows), slowest, timings.total,

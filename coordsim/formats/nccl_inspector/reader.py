@@ -11,6 +11,7 @@ from coordsim.errors import InputError
 from coordsim.formats.imported import ClusterFigures, Gradient, Imported, workload_csv
 from coordsim.formats.nccl_inspector.arrivals import Arrivals, arrivals_of
 from coordsim.formats.nccl_inspector.calls import (
+    SYNCHRONISING,
     Columns,
     SizeRow,
     collective_columns,
@@ -232,6 +233,20 @@ def _cluster(rows: list[SizeRow], records: Records, unknown: dict[str, str]) -> 
     return cluster_toml(comments, ranks, bus)
 
 
+def _why_no_arrivals(columns: Columns) -> str:
+    """Why nothing says when ranks came to a call."""
+    several = (np.diff(columns.communicator) == 0) & (np.diff(columns.rank) != 0)
+    if not several.any():
+        return "no communicator has records of two ranks; every process writes a file of its own"
+    together = [place for place, name in enumerate(columns.names) if name in SYNCHRONISING]
+    here = np.flatnonzero(np.isin(columns.operation, together))
+    if not len(here):
+        return f"no collective that all ranks leave together ({', '.join(sorted(SYNCHRONISING))}) is recorded"
+    if not (columns.time_us[here] > 0).any():
+        return "no call has a time of the GPU's clock or of its kernels, which would tell when a rank came"
+    return "no call has a time on all ranks that have records"
+
+
 def _note_what_is_not_known(
     records: Records, columns: Columns, rows: list[SizeRow], arrivals: list[Arrivals], unknown: dict[str, str]
 ) -> None:
@@ -253,7 +268,7 @@ def _note_what_is_not_known(
     if host:
         unknown["times"] = f"{host:,} records have a time of the host's call alone (collective_cpu), which is left out"
     if not arrivals:
-        unknown["arrivals"] = "no call is recorded by two ranks; every process writes a file of its own"
+        unknown["arrivals"] = _why_no_arrivals(columns)
     elif any(each.aligned for each in arrivals):
         unknown["clocks"] = "the hosts' clocks are compared by the ends of collectives only; drift is not taken out"
     absent = [

@@ -353,6 +353,8 @@ def _is_number(word: str) -> bool:
 def _is_wrong(name: str, word: str, limit: float) -> bool | None:
     """Whether a check failed; None where it was not done. ``limit``: largest right error of the older column."""
     number = word.rstrip("*")
+    if name == "error" and _NO_NUMBER.fullmatch(number) and number.upper() != "N/A":
+        return True  # an infinite difference, or one that is no number
     if not _NUMBER.fullmatch(number):
         return None
     return number != word or float(number) > (0.0 if name == "#wrong" else limit)

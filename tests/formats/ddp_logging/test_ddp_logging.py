@@ -156,3 +156,7 @@ def test_what_is_none_is_one_error(text: str, said: str, tmp_path: Path) -> None
 def test_dicts_of_different_jobs_are_refused(key: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="another job"):
         read(tmp_path, logged(), logged(rank=1, **{key: "nccl" if key == "backend_name" else 77}))
+
+
+def test_which_parameters_are_in_a_bucket_is_null_where_it_is_not_said(tmp_path: Path) -> None:
+    assert read(tmp_path, logged(rebuilt_per_bucket_param_indices=None)).summary["parameters_by_bucket"] is None

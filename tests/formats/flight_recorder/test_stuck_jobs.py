@@ -250,3 +250,17 @@ def test_a_planted_skip_anywhere(sizes: list[int], data: st.DataObject, tmp_path
     (finding,) = findings(written(tmp_path / str(next(_NUMBERS)), ranks))
     assert (finding["kind"], finding["number"]) == ("size", skipped + 1)
     assert f"it looks as if rank 1 left out one call at or before {skipped + 1}" in finding["text"]
+
+
+def test_a_rank_whose_dump_lists_a_group_of_others_is_not_accused(tmp_path: Path) -> None:
+    ranks = ranks_of(4, {"0": ("default_pg", range(4)), "5": ("tp", (0, 2))})
+    for rank in ranks:
+        rank.call("0", "all_reduce", [4])
+    ranks[0].call("5", "all_reduce", [4], state=STARTED)
+    paths = written(tmp_path, ranks)
+    listed = pickle.loads(paths[0].read_bytes())["pg_config"]
+    for path in paths[1:]:
+        path.write_bytes(pickle.dumps(pickle.loads(path.read_bytes()) | {"pg_config": listed}))
+    result = import_dumps(paths)
+    assert result.summary["behind"] == [2]
+    assert result.summary["findings"][0]["waited_for"] == [2]

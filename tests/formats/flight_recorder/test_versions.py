@@ -230,3 +230,12 @@ def test_groups_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ranks[0].call(group, "all_reduce", [1])
     with pytest.raises(InputError, match="more than 2 process groups"):
         import_dumps(written(tmp_path, ranks))
+
+
+def test_a_dump_without_a_version_has_none(tmp_path: Path) -> None:
+    ranks = ranks_of(2, version="")
+    for rank in ranks:
+        rank.call("0", "all_reduce", [4])
+    result = import_dumps(written(tmp_path, ranks))
+    assert result.summary["version"] is None
+    assert "do not say their version" in result.unknown["version"]

@@ -247,3 +247,11 @@ def test_what_lies_outside_of_steps_is_said(tmp_path: Path) -> None:
     found = read(tmp_path / "t.json", trace(events))
     assert says(found) == (4, 2, 16_000_000)
     assert found.unknown["outside"].startswith("1 collectives were asked for outside of the steps")
+
+
+def test_calls_that_do_not_say_what_they_are_are_listed(tmp_path: Path) -> None:
+    events = [step(number, number * STEP_US) for number in range(3)]
+    events += [event("cpu_op", "record_param_comms", 500.0 + number * STEP_US) for number in range(3)]
+    found = read(tmp_path / "t.json", trace(events))
+    assert found.summary["collectives_per_step"] == 0
+    assert found.summary["not_read"] == {"record_param_comms that name no operation, as waits and old versions' do": 3}

@@ -10,6 +10,7 @@ import pytest
 
 from coordsim.errors import InputError
 from coordsim.formats.kineto import import_traces
+from coordsim.formats.table import import_source
 from tests.formats.kineto.traces import DATA, STEP_US, Event, event, events_of, nccl_call, read, step, trace, write
 
 
@@ -250,5 +251,12 @@ def test_a_list_of_another_tools_events_is_no_trace(tmp_path: Path) -> None:
     """Horovod's timeline is a list, too; its events have no category."""
     path = tmp_path / "t.json"
     path.write_text('[{"ph": "B", "name": "NEGOTIATE_ALLREDUCE", "ts": 1, "pid": 1}]')
-    with pytest.raises(InputError, match="holds no event"):
+    with pytest.raises(InputError, match="is one of PyTorch"):
         import_traces([path])
+
+
+@pytest.mark.parametrize("ts", [int, float, str])
+def test_a_bare_list_of_the_profilers_events_is_not_taken_for_horovods(ts: type, tmp_path: Path) -> None:
+    events = [step(number, 1_694_128_190_000_000 + number * STEP_US) for number in range(3)]
+    path = write(tmp_path / "trace_view.json", [one | {"ts": ts(one["ts"])} for one in events])
+    assert (import_source(path, "auto").format, import_source(path, "auto").summary["steps"]) == ("kineto", 3)

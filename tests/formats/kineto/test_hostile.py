@@ -102,3 +102,10 @@ def test_names_are_never_paths_and_long_ones_are_cut(tmp_path: Path) -> None:
     found = read(tmp_path / "t.json", trace(events))
     assert all(len(one) < 100 for one in found.summary["not_read"])
     assert [one.name for one in tmp_path.iterdir()] == ["t.json"]
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_events_of_another_program_are_no_trace_without_collectives(bare: bool, tmp_path: Path) -> None:
+    events = [{"ph": "X", "cat": "FEE", "name": "main", "ts": 1, "dur": 2, "pid": 1, "tid": 1}] * 3
+    with pytest.raises(InputError, match=r"none of its 3 events is one of PyTorch's profiler \(3 of category 'fee'\)"):
+        read(tmp_path / "t.json", events if bare else {"traceEvents": events})

@@ -143,3 +143,42 @@ def test_fsdps_root_begins_a_pass(tmp_path: Path) -> None:
     found = read(tmp_path / "t.json", trace(events, world=1))
     assert found.summary["passes_per_step"] == 2
     assert found.summary["forward_s"] == pytest.approx(0.0024)
+
+
+@pytest.mark.parametrize("again", ["Optimizer.step#AdamW.step", "Optimizer.step#Muon.step"])
+def test_optimizers_that_step_after_one_backward_end_one_iteration(again: str, tmp_path: Path) -> None:
+    events = by_optimizer(4, {"Optimizer.step#AdamW.step": 5000.0})
+    events += [event("user_annotation", again, number * STEP_US + 5400, 300.0) for number in range(4)]
+    found = read(tmp_path / "t.json", trace(events, world=1))
+    assert (found.summary["steps"], found.summary["collectives_per_step"]) == (4, 1)
+
+
+def test_optimizers_that_step_inside_of_backward_do_not_end_an_iteration_each(tmp_path: Path) -> None:
+    events: list[Event] = []
+    for number in range(3):
+        at = number * STEP_US
+        events += one_pass(at, [[7], [8]], forward=False)
+        for ready in (at + 2910, at + 2960):
+            events.append(event("user_annotation", "Optimizer.step#SGD.step", ready, 30.0, tid=8))
+    found = read(tmp_path / "t.json", trace(events, world=1))
+    assert (found.summary["steps"], found.summary["gradients"], found.summary["passes_per_step"]) == (3, 2, 1)
+
+
+def test_what_follows_an_optimizer_is_a_pass_of_its_own(tmp_path: Path) -> None:
+    """Two models of a GAN: 1.1 ms of forward before each backward, whose gradients differ."""
+    events: list[Event] = []
+    for number in range(3):
+        at = number * STEP_US
+        events += [step(number, at), *one_pass(at, [[7]], forward=False),
+                   event("user_annotation", "Optimizer.step#Adam.step", at + 3100, 900.0),
+                   *one_pass(at + 4000, [[8], [9]], forward=False),
+                   event("user_annotation", "Optimizer.step#Adam.step", at + 7100, 900.0)]  # fmt: skip
+    found = read(tmp_path / "t.json", trace(events, world=1))
+    assert (found.summary["steps"], found.summary["passes_per_step"], found.summary["gradients"]) == (3, 2, 3)
+    assert found.summary["forward_s"] == pytest.approx(0.0022, rel=0.02)
+
+
+def test_steps_whose_rounded_times_overlap_end_where_the_next_begins(tmp_path: Path) -> None:
+    events = [step(number, number * STEP_US, STEP_US + 1) for number in range(3)]
+    found = read(tmp_path / "t.json", trace([*events, *one_pass(100.0, [[7]])], world=1))
+    assert found.summary["step_s"] == pytest.approx({"min": 0.01, "median": 0.01, "mean": 0.01, "max": 0.01}, rel=1e-3)

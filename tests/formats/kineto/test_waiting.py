@@ -145,3 +145,37 @@ def test_sends_and_receives_accuse_nobody(tmp_path: Path) -> None:
     found = import_traces(paths)
     assert found.summary["waited_for"] is None
     assert found.summary["bytes_per_step"] == 36
+
+
+@pytest.mark.parametrize("hosts", [False, True])
+def test_several_collectives_that_wait_for_one_rank_at_once_wait_once(hosts: bool, tmp_path: Path) -> None:
+    """Four buckets, 0.1 ms apart, all asked for before rank 1 comes, 4 ms late: it is waited for 4.3 ms, not 16."""
+    paths = []
+    for rank in range(2):
+        events: list[Event] = []
+        for number in range(5):
+            at = 1_000_000.0 + number * STEP_US
+            events.append(step(number, at))
+            for bucket in range(4):
+                asked = at + 1000 + 100 * bucket + 4000 * rank
+                ends = at + 5300 + 100 * bucket
+                events.append(event("user_annotation", "gloo:all_reduce", asked, ends - asked, tid=9 + bucket,
+                                    Input_Dims=[[10 + bucket]], Input_type=["float"]))  # fmt: skip
+        found = trace(events, rank, 2, baseTimeNanoseconds=10**18 + (rank * 10**12 if hosts else 0))
+        found["host_name"] = f"host{rank}" if hosts else "host"
+        paths.append(write(tmp_path / f"rank{rank}.json", found))
+    (late,) = import_traces(paths).summary["waited_for"]
+    assert late["rank"] == 1
+    assert late["wait_s"] == pytest.approx(0.0043, abs=1e-5)
+
+
+def test_of_one_rank_of_an_unknown_number_nobody_is_last(tmp_path: Path) -> None:
+    events = [event("user_annotation", "gloo:all_reduce", 500.0 + number * STEP_US, tid=9, Input_Dims=[[9]],
+                    Input_type=["float"]) for number in range(3)]  # fmt: skip
+    events += [step(number, number * STEP_US) for number in range(3)]
+    found = import_traces([write(tmp_path / "t.json", trace(events, None))])
+    assert "how many ranks" in found.unknown["straggler_wait"]
+    assert found.trace is not None
+    report = run_summary(found.trace, found.facts)
+    assert report["straggler_wait_s"] is None
+    assert "how many ranks the job has is not recorded" in found.unknown["last"]

@@ -313,3 +313,17 @@ def test_damage_is_a_result(tmp_path: Path, edits: list[tuple[int, bytes]], name
     path = tmp_path / "damaged.log"
     path.write_bytes(data)
     assert read(path).summary["messages"] > 0
+
+
+def test_of_ranks_that_took_equally_long_none_is_the_slowest(tmp_path: Path) -> None:
+    phases = (
+        "(kernels 0.10, alloc 0.01, bootstrap 2.70, allgathers 0.00, topo 0.05, graphs 0.01, connections 0.02, "
+        "rest 0.11)"
+    )
+    timings = "NCCL INFO Init timings - ncclCommInitRank"
+    lines = [
+        f"n0:{rank}:9 [{rank}] {timings}: rank {rank} nranks 3 total 3.0{rank % 2} {phases}" for rank in range(3)
+    ]
+    path = tmp_path / "equal.log"
+    path.write_text("\n".join(lines))
+    assert read(path).summary["init_slowest"].startswith("all alike: 3.0")

@@ -194,7 +194,18 @@ def test_times_of_the_host_s_call_are_left_out(tmp_path: Path) -> None:
     found = import_dumps([written(tmp_path / "cpu.log", records)])
     assert row_of(found, 24 << 20)["median_s"] is None
     assert "36 records" in found.unknown["times"]
+    assert found.unknown["arrivals"].startswith("no communicator has records of two ranks")
     assert found.cluster_toml is None
+
+
+def test_why_nobody_s_arrival_is_known_is_true(tmp_path: Path) -> None:
+    paths = []
+    for source in RELEASE:
+        records = lines_of(source)
+        for record in records:
+            record["coll_perf"]["coll_timing_source"] = "collective_cpu"
+        paths.append(written(tmp_path / source.name, records))
+    assert import_dumps(paths).unknown["arrivals"].startswith("no call has a time of the GPU's clock")
 
 
 def test_a_copy_of_a_file_counts_once_and_parts_count_both(tmp_path: Path) -> None:

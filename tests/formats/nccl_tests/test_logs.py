@@ -163,8 +163,11 @@ def test_wrong_results_out_of_place_count(tmp_path: Path) -> None:
     assert found.cluster_toml is None
 
 
-@pytest.mark.parametrize(("error", "wrong"), [("0e+00", 0), ("4e-06", 0), ("5e-03", 1), ("2e+00", 1), ("1e-08*", 1)])
-def test_the_older_column_is_an_error_that_rounding_may_make(error: str, wrong: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("error", "wrong"),
+    [("0e+00", 0), ("4e-06", 0), ("5e-03", 1), ("2e+00", 1), ("1e-08*", 1), ("inf", 1), ("nan", 1), ("N/A", None)],
+)
+def test_the_older_column_is_an_error_that_rounding_may_make(error: str, wrong: int | None, tmp_path: Path) -> None:
     text = table([row(8, "float sum", check=error)], lead="size count type redop", check="error")
     assert read(tmp_path / "t", text).summary["rows_with_wrong_results"] == wrong
 
