@@ -195,9 +195,10 @@ class _Merge:
                 gaps.append(found[0].number)
             end = self._step(writer, index, found, end)
         if gaps:
+            again = ", where numbers begin again" if min(gaps) <= self.steps[0][0].number else ""
             self.unknown["gaps"] = (
-                f"steps before {', '.join(map(str, gaps[:4]))}{' and more' if len(gaps) > 4 else ''} were not recorded "
-                "by all: the recorded ones are laid end to end"
+                f"between the steps recorded by all there are gaps, before {', '.join(map(str, gaps[:4]))}"
+                f"{' and more' if len(gaps) > 4 else ''}{again}: the recorded ones are laid end to end"
             )
         return writer.finish(blocking=False, missing=frozenset(self.missing))
 

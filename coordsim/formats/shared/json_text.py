@@ -132,7 +132,7 @@ class JsonText:
 
     def _text(self) -> Iterator[str]:
         """The file's text in pieces. A cut inside the compression or a character ends it quietly."""
-        decoder = codecs.getincrementaldecoder("utf-8")()
+        decoder = codecs.getincrementaldecoder("utf-8-sig")()
         for piece in self._bytes():
             try:
                 yield decoder.decode(piece, final=not piece)

@@ -260,3 +260,9 @@ def test_a_bare_list_of_the_profilers_events_is_not_taken_for_horovods(ts: type,
     events = [step(number, 1_694_128_190_000_000 + number * STEP_US) for number in range(3)]
     path = write(tmp_path / "trace_view.json", [one | {"ts": ts(one["ts"])} for one in events])
     assert (import_source(path, "auto").format, import_source(path, "auto").summary["steps"]) == ("kineto", 3)
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(trace(plain())), encoding="utf-8-sig")
+    assert import_source(path, "auto").summary["steps"] == 3

@@ -182,3 +182,10 @@ def test_steps_whose_rounded_times_overlap_end_where_the_next_begins(tmp_path: P
     events = [step(number, number * STEP_US, STEP_US + 1) for number in range(3)]
     found = read(tmp_path / "t.json", trace([*events, *one_pass(100.0, [[7]])], world=1))
     assert found.summary["step_s"] == pytest.approx({"min": 0.01, "median": 0.01, "mean": 0.01, "max": 0.01}, rel=1e-3)
+
+
+def test_numbers_of_steps_that_begin_again_are_said(tmp_path: Path) -> None:
+    events = [step(number % 2, number * STEP_US) for number in range(4)]
+    found = read(tmp_path / "t.json", trace([*events, *one_pass(100.0, [[7]])], world=1))
+    assert found.summary["steps"] == 4
+    assert "gaps, before 0, where numbers begin again" in found.unknown["gaps"]
