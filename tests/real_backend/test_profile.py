@@ -49,8 +49,8 @@ def ready_names(found: Profiled) -> list[set[str]]:
 
 @pytest.fixture(scope="module")
 def ddp(tmp_path_factory: pytest.TempPathFactory) -> Profiled:
-    """Rank 1 is 20 ms late in every backward pass."""
-    return profiled(tmp_path_factory.mktemp("ddp"), script(DDP, LOOP, steps=10, late=0.02))
+    """Rank 1 is 60 ms late in every backward pass: more than a busy machine makes of equal ranks."""
+    return profiled(tmp_path_factory.mktemp("ddp"), script(DDP, LOOP, steps=10, late=0.06))
 
 
 def test_ddp_over_gloo_tensor_by_tensor_on_every_rank(ddp: Profiled) -> None:

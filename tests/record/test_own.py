@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coordsim.record.ranks import merge_records
 from coordsim.record.ranks.format import NULL
 from coordsim.record.ranks.own import OwnStep, own_steps
 from coordsim.record.ranks.reader import RankRecord, ResponseRecord, Span, SpanKind, StepRecord
+from tests.record.ddp_job import Job
 
 I, F, B, O, E, C, K = (  # noqa: E741
     SpanKind.INPUT, SpanKind.FORWARD, SpanKind.BACKWARD, SpanKind.OPTIMIZER, SpanKind.EVALUATION, SpanKind.CLOSURE,
@@ -124,3 +126,14 @@ def test_work_and_waits_are_the_whole_step_whatever_was_recorded(
 @pytest.mark.parametrize("number", [0, 7])
 def test_a_step_begins_where_the_one_before_ended(number: int) -> None:
     assert step((F, 10, 500), (B, 500, 900), ready=600, number=number).begin_ns == 0
+
+
+def test_a_step_that_the_hooks_did_not_end_is_left_out_and_hides_no_part_of_the_others() -> None:
+    """A process can end before its hooks have told what its last step was, as a busy machine shows."""
+    records = Job(ranks=2, steps=8).records()
+    whole = merge_records(records)
+    last = records[0].steps[-1]
+    records[0].steps[-1] = last._replace(spans=())
+    cut = merge_records(records)
+    assert cut.trace.missing == whole.trace.missing
+    assert cut.trace.steps["step"].size == whole.trace.steps["step"].size - 1

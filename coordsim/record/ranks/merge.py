@@ -70,9 +70,15 @@ def merge_records(records: Sequence[RankRecord], steps: range | None = None) -> 
 
 
 def _consecutive(records: Sequence[RankRecord], within: range | None) -> range:
-    """The longest run of steps that all ranks have, and all ranks with details in detail."""
+    """The longest run of steps that all ranks have, and all ranks with details in detail.
+
+    Where hooks told what a rank did, a step without their word is left out: the process ended before they could speak,
+    so the end of that step is not known.
+    """
     common = set.intersection(*({step.step for step in record.steps} for record in records))
     for record in records:
+        spanned = {step.step for step in record.steps if step.spans}
+        common &= spanned or common
         if record.head.get("detailed"):
             common &= {step.step for step in record.steps if step.detailed}
     best, start = range(0), None
