@@ -101,7 +101,7 @@ def measured(found: MeasuredWorkload) -> Iterator[Parameter]:
         if sigma.low < sigma.high:
             yield _ranged(name, f"noise.{axis}.sigma", sigma, percent, source)
         if goes_on is not None and goes_on.low < goes_on.high:
-            yield _ranged(f"how {name} goes on", f"noise.{axis}.correlation", goes_on, "{:.4f}".format, source)
+            yield _ranged(f"autocorrelation of {name}", f"noise.{axis}.correlation", goes_on, "{:.4f}".format, source)
 
 
 def forms(found: MeasuredWorkload, scenario: Scenario) -> Iterator[Form]:
