@@ -22,7 +22,7 @@ PYTHON = ((3, 11), (3, 15))
 """First version that works, first that is not known to."""
 REQUIRED = {
     "numpy": "1.26", "numba": "0.60", "simpy": "4.1", "pandas": "2.2", "matplotlib": "3.8", "scipy": "1.12",
-    "pydantic": "2.7", "typer": "0.12", "rich": "13", "jinja2": "3.1", "tomlkit": "0.13",
+    "pydantic": "2.7", "typer": "0.12", "rich": "13", "tomlkit": "0.13",
 }  # fmt: skip
 """Least versions, as pyproject.toml has them (a test compares)."""
 OPTIONAL = {"torch": "torch"}
