@@ -114,7 +114,7 @@ def batch_of(
     total = table.global_batch
     if total is None:
         return table.batch, []
-    if table.batch is not None:
+    if overlay.get(*BATCH) is not None:  # of a generator, too, whose parameter it is
         origin = overlay.origin(BATCH)
         if not origin.ours and origin != overlay.origin(times_at):
             return None, [overlay.problem(GLOBAL_BATCH, "excludes batch: say one or the other")]

@@ -67,6 +67,10 @@ def build_workload(
     )
     problems += found
     if generator is not None:
+        if table is not None and table.global_batch is not None and "batch" in accepted:
+            shared, wrong = batch_of(table, ranks, _GENERATOR, overlay)
+            problems += wrong
+            parameters |= {"batch": shared} if shared is not None else {}
         parts = _generate(generator, parameters, overlay, device.device_flops if device else None)
     elif tensors is not None:
         parts = _Parts(check_all(_read(tensors, overlay)))
@@ -76,12 +80,13 @@ def build_workload(
     problems += parts.found.problems
     if table is None or problems:
         return None, problems
-    times_at = _TENSORS if parts.found.timed else (*_AT, "backward")
-    batch, wrong = batch_of(table, ranks, times_at, overlay)
-    if wrong:
-        return None, wrong
-    if batch is not None:
-        table = table.model_copy(update={"batch": batch})
+    if generator is None:
+        times_at = _TENSORS if parts.found.timed else (*_AT, "backward")
+        batch, wrong = batch_of(table, ranks, times_at, overlay)
+        if wrong:
+            return None, wrong
+        if batch is not None:
+            table = table.model_copy(update={"batch": batch})
     return _assemble(table, parts, parameters, overlay, device, sources, partial=partial)
 
 

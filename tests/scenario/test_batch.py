@@ -174,3 +174,20 @@ def test_resnet50_on_a_dgx_1_answers_at_1040_gpus():
     step_ms = (workload.forward_ns + workload.backward_ns + workload.optimizer_ns) / 1e6
     alone_ms = 208 / 1428 * 1000
     assert alone_ms * 52 / 208 < step_ms < alone_ms * 52 / 208 + 12.7
+
+
+def test_a_global_batch_of_a_generated_workload_is_computed_at_its_share():
+    shared = load_scenario(workload="stemdl", cluster="summit", ranks=6, global_batch=12).workload
+    assert shared.batch == 2
+    plain = load_scenario(workload="stemdl", cluster="summit", ranks=6, batch=2).workload
+    assert (shared.forward_ns, shared.tensors) == (plain.forward_ns, plain.tensors)
+
+
+def test_a_global_batch_that_does_not_divide_is_one_mistake_of_a_generated_workload_too(refused):
+    (problem,) = refused(None, workload="stemdl", cluster="summit", ranks=6, global_batch=7)
+    assert (problem.key, "(nearest: 6 and 12)" in problem.message) == ("workload.global_batch", True)
+
+
+def test_batch_and_global_batch_exclude_one_another_for_a_generated_workload_too(refused):
+    (problem,) = refused(None, workload="stemdl", cluster="summit", ranks=6, global_batch=12, batch=2)
+    assert "excludes batch" in problem.message
