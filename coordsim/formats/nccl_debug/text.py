@@ -6,18 +6,16 @@ pieces of lines (``--tag-output``) they are put together again, by :class:`Wrapp
 
 from __future__ import annotations
 
-import codecs
 import json
 import re
 from collections.abc import Iterator
 
 from coordsim.formats.shared.small_files import first_bytes
-from coordsim.formats.shared.sources import SourcePath, open_source
+from coordsim.formats.shared.sources import SourcePath, decoded_pieces, open_source
 from coordsim.formats.shared.wrapped_lines import WrappedLines
 
 LONGEST = 1 << 16
 """Characters of a line that are kept."""
-_PIECE = 1 << 18
 _HEAD = 1 << 16
 _ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _TAG = re.compile(rb"<std(?:out|err|diag)>:")
@@ -57,12 +55,7 @@ class LogLines:
 
     def _decoded(self) -> Iterator[str]:
         with open_source(self.path) as source:
-            piece = source.read(_PIECE)
-            encoding = "utf-16" if piece[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
-            decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
-            while piece:
-                yield decoder.decode(piece)
-                piece = source.read(_PIECE)
+            yield from decoded_pieces(source)
             self.lost = source.lost
 
 

@@ -7,6 +7,7 @@ is printed and never used as a path: a member is found by its place in the archi
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import lzma
@@ -30,6 +31,7 @@ LARGEST_DIRECTORY = 1 << 26
 """Bytes of a zip archive's central directory, which :mod:`zipfile` reads whole."""
 _END, _END_BYTES, _COMMENT_BYTES = b"PK\x05\x06", 22, 1 << 16
 _END64, _LOCATOR_BYTES, _END64_BYTES = b"PK\x06\x06", 20, 56
+_LOG_PIECE = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +206,16 @@ def _directory_bytes(path: Path) -> int:
     at64 = tail.rfind(_END64, 0, at)
     large = int.from_bytes(tail[at64 + 40 : at64 + 48], "little") if at64 >= 0 else 0
     return max(size if size != 0xFFFFFFFF else 0, large)
+
+
+def decoded_pieces(source: Unpacked) -> Iterator[str]:
+    """Yield the text of a log, piece by piece: UTF-16 by its mark, else UTF-8; what is neither becomes U+FFFD."""
+    piece = source.read(_LOG_PIECE)
+    encoding = "utf-16" if piece[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
+    while piece:
+        yield decoder.decode(piece)
+        piece = source.read(_LOG_PIECE)
 
 
 class _Window(io.RawIOBase):

@@ -17,12 +17,11 @@ be told apart. A prefix that is not known stays in front of the text.
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from coordsim.formats.shared.sources import SourcePath, open_source
+from coordsim.formats.shared.sources import SourcePath, decoded_pieces, open_source
 
 LONGEST_LINE = 1 << 20
 """Characters; what is beyond in one line is passed over."""
@@ -30,7 +29,6 @@ _MOST_PREFIXES = 8
 _MOST_BEGUN = 4096
 """Writers whose unfinished lines are remembered."""
 _MOST_HOSTS = 4096
-_PIECE = 1 << 18
 
 _DAY = r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
 _MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
@@ -132,12 +130,7 @@ class WrappedLines:
 
     def _decoded(self) -> Iterator[str]:
         with open_source(self._path) as source:
-            piece = source.read(_PIECE)
-            encoding = "utf-16" if piece[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
-            decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
-            while piece:
-                yield decoder.decode(piece)
-                piece = source.read(_PIECE)
+            yield from decoded_pieces(source)
             self.lost = source.lost
 
 
