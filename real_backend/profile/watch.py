@@ -7,11 +7,13 @@ for ranks on other hosts, what processes wrote themselves is all there is (:mod:
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import select
 import signal
+import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -35,6 +37,11 @@ _VICTIM = re.compile(
     re.IGNORECASE,
 )
 """In the error of a rank whose neighbour has gone."""
+_PIDFD_INFO = struct.Struct("=Q52xi")
+"""``struct pidfd_info`` of Linux 6.15 (include/uapi/linux/pidfd.h): what is asked for and answered, and the status."""
+_PIDFD_INFO_EXIT = 1 << 3
+_PIDFD_GET_INFO = 0xC040FF0B
+"""``_IOWR(0xFF, 11, struct pidfd_info)``."""
 
 
 class Ending(NamedTuple):
@@ -53,7 +60,7 @@ class Ending(NamedTuple):
 
     @property
     def failed(self) -> bool:
-        return self.how in ("exception", "signal") or bool(self.code)
+        return self.how in ("exception", "signal", "unknown") or bool(self.code)
 
     @property
     def words(self) -> str:
@@ -61,6 +68,8 @@ class Ending(NamedTuple):
         if self.how == "signal":
             verb = "ended" if self.signal == signal.SIGTERM else "killed"
             return f"was {verb} by {signal_name(self.signal)}"
+        if self.how == "unknown":
+            return "ended without saying how (as a killed process does)"
         if self.how == "exception":
             return f"raised {self.text}" if self.text else "raised an exception"
         if self.how == "os._exit":
@@ -152,7 +161,7 @@ class Watch:
             self._poll.unregister(fd)
             life = self._by_fd.pop(fd, None)
             if life is not None:
-                life.died_ns, life.status = self._now_ns(), _status(life.pid)
+                life.died_ns, life.status = self._now_ns(), exit_status(life.pid, fd)
             os.close(fd)
             if fd == self._command_fd:
                 self._command_fd = None
@@ -307,14 +316,32 @@ def _ending(life: _Life, place: Seen | None) -> Ending | None:
         elif how is None or not code:
             how, code, number, text = "sys.exit", os.WEXITSTATUS(life.status), None, _FROM_OUTSIDE
     if how is None:
-        return None
+        how = "unknown"  # ranks that end by themselves say so: this one was killed, or runs another program by now
     return Ending(life.rank, life.pid, at_ns, how, code, number, text, where)
 
 
-def _status(pid: int) -> int | None:
-    """The status of a process that has ended and that its parent has not asked about yet."""
+def exit_status(pid: int, pidfd: int) -> int | None:
+    """The wait status of a process that has ended; None when neither way of asking answers.
+
+    The process table has it until the parent has asked for it, the descriptor from then on (Linux 6.15 and later).
+    """
+    status = _status_of_zombie(pid)
+    return _status_of_descriptor(pidfd) if status is None else status
+
+
+def _status_of_zombie(pid: int) -> int | None:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return int(fields[-1]) if fields[0] in ("Z", "X") else None
     except (OSError, ValueError, IndexError):
         return None
+
+
+def _status_of_descriptor(pidfd: int) -> int | None:
+    info = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, 0))
+    try:
+        fcntl.ioctl(pidfd, _PIDFD_GET_INFO, info)
+    except OSError:
+        return None
+    answered, status = _PIDFD_INFO.unpack(info)
+    return int(status) if answered & _PIDFD_INFO_EXIT else None

@@ -252,9 +252,11 @@ def test_a_rank_that_dies_half_way_is_named_and_the_rest_is_kept(tmp_path: Path)
     assert 1 in facts["ended_early"]
     assert "whose process died while it recorded: 1" in found.done.stdout.replace("0, 1", "1")
     first = next(line for line in found.done.stderr.splitlines() if line.startswith("error:"))
-    assert first.startswith("error: rank 1 failed first: it was killed by SIGKILL in step 5")
+    # Before Linux 6.15 a parent that reaps a rank faster than we look takes its status with it.
+    how = r"(was killed by SIGKILL|ended without saying how \(as a killed process does\))"
+    assert re.match(f"error: rank 1 failed first: it {how} in step 5", first)
     assert found.ranks[1].ended is not None
-    assert (found.ranks[1].ended.how, found.ranks[1].ended.signal) == ("signal", 9)
+    assert (found.ranks[1].ended.how, found.ranks[1].ended.signal) in [("signal", 9), ("unknown", None)]
 
 
 def test_a_rank_that_ended_no_step_is_left_out(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 import signal
 import subprocess
@@ -43,8 +44,9 @@ NCCL = "DistBackendError: NCCL communicator was aborted on rank 0"
         ([failed(0, 10, "signal", "", signal=15), failed(1, 20, "os._exit", "", code=7)], 1),
         ([failed(0, 20, text=GLOO), failed(1, 10, text=GLOO)], 1),
         ([failed(0, 10, "exit", "", code=0), failed(1, 30, "signal", "", signal=11)], 1),
+        ([failed(0, 10, "signal", "", signal=15), failed(1, 20, "unknown", "")], 1),
     ],
-    ids=["earlier", "gloo", "nccl", "killed", "launcher", "victims alone", "others ended well"],
+    ids=["earlier", "gloo", "nccl", "killed", "launcher", "victims alone", "others ended well", "without a word"],
 )  # fmt: skip
 def test_the_first_to_fail_is_named_rather_than_its_victims(endings: list[Ending], rank: int) -> None:
     first = first_failure(endings)
@@ -102,6 +104,39 @@ def say(folder: Path, **line: object) -> None:
 
 def child(code: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-I", "-S", "-c", f"import os, sys, signal, time\n{code}"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pidfd is Linux's")
+@pytest.mark.parametrize("kernel", ["of Linux 6.15", "before"])
+def test_a_killed_rank_whose_parent_was_faster_is_still_named(
+    tmp_path: Path, kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command, killed, stopped = child("time.sleep(60)"), child("time.sleep(60)"), child("time.sleep(60)")
+    for rank, process in enumerate((stopped, killed)):
+        say(tmp_path, event="begins", pid=process.pid, rank=rank, ranks=2, how="initialized")
+        record(tmp_path, rank)
+    if kernel == "before":
+        monkeypatch.setattr("real_backend.profile.watch._status_of_descriptor", lambda _: None)
+    watch = Watch(tmp_path, command.pid)
+    watch.turn(0)
+    for process, number in ((killed, signal.SIGKILL), (stopped, signal.SIGTERM)):
+        process.send_signal(number)
+        process.wait()
+        if process is stopped:
+            say(tmp_path, event="ends", pid=stopped.pid, rank=0, how="signal", signal=15)
+    command.kill()
+    command.wait()
+    while watch.running():
+        watch.turn(1.0)
+    first = first_failure(watch.endings())
+    assert first is not None
+    assert first.rank == 1
+    known = kernel != "before" and tuple(map(int, platform.release().split(".")[:2])) >= (6, 15)
+    assert (first.how, first.signal) == (("signal", 9) if known else ("unknown", None))
+    watch.close_records()
+    ended = read_rank(tmp_path / "rank-00001.rank").ended
+    assert ended is not None
+    assert ended.how == first.how
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own word on processes is Linux's")

@@ -46,9 +46,10 @@ from zlib import crc32
 SCHEMA = "coordsim.rank/3"
 SCHEMAS = ("coordsim.rank/1", "coordsim.rank/2", SCHEMA)
 """What can be read; what each version added stands above."""
-HOWS = ("exit", "exception", "sys.exit", "os._exit", "signal")
+HOWS = ("exit", "exception", "sys.exit", "os._exit", "signal", "unknown")
 """How a process ended: by itself, by an uncaught exception (``text``: type and first line), by ``sys.exit`` or
-``os._exit`` (``code``), by a signal (``signal``: its number; written by ``coordsim profile``, which watches)."""
+``os._exit`` (``code``), by a signal (``signal``: its number; written by ``coordsim profile``, which watches), or
+without a word to anybody ("unknown"; written by ``coordsim profile`` as well)."""
 MAGIC = b"coordsim rank record 1\n"
 NULL = -(1 << 63)
 """Of a time that was not measured."""
