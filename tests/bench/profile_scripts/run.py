@@ -3,7 +3,8 @@ step was said to be.
 
     python -m tests.bench.profile_scripts.run [NAME...]
 
-Needs torch; transformers, accelerate and lightning for the scripts of that name (skipped without them). Not in CI.
+Needs torch; transformers, accelerate, lightning and timm for the scripts of that name, which are skipped without them.
+Not in CI.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ SCRIPTS = {
     "hf_trainer": Kind(passes=2, has=(INPUT,), needs="transformers"),
     "accelerate_loop": Kind(passes=2, has=(INPUT,), needs="accelerate"),
     "lightning_trainer": Kind(has=(INPUT, SpanKind.CLOSURE), needs="lightning"), "fabric": Kind(needs="lightning"),
+    "timm_train": Kind(has=(INPUT,), needs="timm"),
 }  # fmt: skip
 
 
@@ -130,7 +132,7 @@ def tried(name: str, kind: Kind) -> str:
 
 def main() -> None:
     names = sys.argv[1:] or list(SCRIPTS)
-    for package in ("torch", "transformers", "accelerate", "lightning"):
+    for package in ("torch", "transformers", "accelerate", "lightning", "timm"):
         try:
             print(package, version(package))
         except PackageNotFoundError:
