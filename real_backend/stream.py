@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from coordsim.record.ranks.format import CLOCK, CPU, MAGIC, READY, SCHEMA, SPAN, SPANS, Block, block
+from coordsim.record.ranks.format import CLOCK, CPU, MAGIC, NULL, READY, SCHEMA, SPAN, SPANS, Block, block
 from coordsim.record.ranks.reader import SUFFIX, CpuTimes, Span
 from real_backend.life.clocks import Offset
 
@@ -103,7 +103,8 @@ class RankStream:
         packed = b"".join(SPAN.pack(*span) for span in told.spans)
         self.add(block(Block.SPANS, SPANS.pack(step, len(told.spans)) + packed + told.kind.encode()))
         if told.cpu is not None:
-            self.add(block(Block.CPU, CPU.pack(step, *told.cpu)))
+            core_wait_ns = NULL if told.cpu.core_wait_ns is None else told.cpu.core_wait_ns
+            self.add(block(Block.CPU, CPU.pack(step, *told.cpu[:3], core_wait_ns)))
 
     def clock(self, now_ns: int, found: Offset) -> None:
         self.add(block(Block.CLOCK, CLOCK.pack(now_ns, found.offset_ns, found.error_ns)))

@@ -46,7 +46,8 @@ def rank_table(merged: Merged) -> dict[str, Any]:
                 "step_s": float(np.median(values[:, place].sum(axis=1))) / 1e9,
                 "evaluation_s": float(np.mean([of_ranks[place].evaluation_ns for of_ranks in steps])) / 1e9,
                 "checkpoint_s": float(np.mean([of_ranks[place].checkpoint_ns for of_ranks in steps])) / 1e9,
-                "cpu_s": _cpu([of_ranks[place] for of_ranks in steps]), "outliers": marks[place],
+                "cpu_s": _cpu([of_ranks[place] for of_ranks in steps]),
+                "core_wait_s": _core_wait([of_ranks[place] for of_ranks in steps]), "outliers": marks[place],
             }
             for place, record in enumerate(merged.records)
         ],
@@ -74,6 +75,13 @@ def _cpu(steps: list[OwnStep]) -> float | None:
     """Median CPU time of the training thread, s; None where it was not recorded."""
     known = [step.record.cpu.main_ns for step in steps if step.record.cpu is not None]
     return float(np.median(known)) / 1e9 if known else None
+
+
+def _core_wait(steps: list[OwnStep]) -> float | None:
+    """Mean time that the training thread was ready to run and no core was free, s; None where it was not recorded."""
+    waits = [step.record.cpu.core_wait_ns for step in steps if step.record.cpu is not None]
+    known = [wait for wait in waits if wait is not None]
+    return float(np.mean(known)) / 1e9 if known else None
 
 
 def _outliers(values: Numbers, step_ns: float, factor: float) -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 from coordsim.report import ranks as rank_table
@@ -20,6 +21,8 @@ NOBODY = "ddp"
 _WAITS = ("straggler_wait", "fusion_copy", "exposed_collective")
 """Not shown of a run in which no collective was seen."""
 _CONTROL_PARTS = ("cycle_wait", "control_exchange", "control_work")
+WORTH_A_WORD = 0.02
+"""Share of the step from which on a wait for a core is stated."""
 _MANY = 20
 """Steps from which on percentiles are told; of fewer, the shortest and the longest."""
 
@@ -129,8 +132,25 @@ def _happened(facts: dict[str, Any]) -> list[tuple[str, str]]:
             rows.append(("cache", _cache(facts)))
         if facts["clock_error_s"] and facts["ranks"] != 1:
             rows.append(("clocks", f"ranks' clocks are known to {text.seconds(facts['clock_error_s'])} or better"))
-    rows += [("cores", _cores(machine)) for machine in (facts.get("machines") or []) if machine["crowded"]][:1]
+    waits = _core_waits(facts)
+    crowded = [_cores(machine) for machine in (facts.get("machines") or []) if machine["crowded"]][:1]
+    if crowded or waits:
+        rows.append(("cores", ". ".join([*crowded, *([waits] if waits else [])])))
     return rows
+
+
+def _core_waits(facts: dict[str, Any]) -> str | None:
+    """How long training threads wait for a core; None where that is not known or not worth a word."""
+    ranks = (facts.get("rank_table") or {}).get("ranks", [])
+    waits = {row["rank"]: row["core_wait_s"] for row in ranks if row.get("core_wait_s") is not None}
+    if not waits or max(waits.values()) < WORTH_A_WORD * facts["step_time_s"]["mean"]:
+        return None
+    worst = max(waits, key=lambda rank: waits[rank])
+    middle = statistics.median(waits.values())
+    return (
+        f"The thread that trains is ready to run but has no core for {text.seconds(middle)} a step (rank {worst:,}: "
+        f"{text.seconds(waits[worst])})"
+    )
 
 
 def _cores(machine: dict[str, Any]) -> str:

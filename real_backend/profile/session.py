@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
+from real_backend.profile.cpu import Clocks, CpuClocks
 from real_backend.profile.presence import Presence, Stage
 
 if TYPE_CHECKING:
@@ -21,11 +22,6 @@ if TYPE_CHECKING:
 
 SPARE_STEPS = 2
 """Hooks stay so many steps longer than the record: a mark may come before what belongs to it."""
-
-
-def cpu_times() -> tuple[int, int]:
-    """CPU time of this thread and of the process, ns."""
-    return time.thread_time_ns(), time.process_time_ns()
 
 
 class Sink(Protocol):
@@ -41,7 +37,7 @@ class Session:
 
     def __init__(
         self, folder: Path, steps: int, clock_ns: Callable[[], int] = time.perf_counter_ns,
-        tell: Callable[[str], None] | None = None, cpu: Callable[[], tuple[int, int]] = cpu_times,
+        tell: Callable[[str], None] | None = None, cpu: Callable[[], Clocks] | None = None,
     ) -> None:  # fmt: skip
         """``steps`` includes the cold one."""
         self.folder, self.steps, self.clock_ns = folder, steps, clock_ns
@@ -58,7 +54,7 @@ class Session:
         """Called when hooks have gone because the steps have been recorded."""
         self.models: WeakSet[Any] = WeakSet()
         """Those that were called with gradients on before there was a sink."""
-        self._cpu = cpu
+        self._cpu = CpuClocks() if cpu is None else cpu
         self._log: StepLog | None = None
         self._thread: int | None = None
         self._tell = tell or (lambda text: print(text, file=sys.stderr, flush=True))

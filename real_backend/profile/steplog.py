@@ -12,14 +12,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from coordsim.record.ranks.reader import CpuTimes, Span, SpanKind
+from real_backend.profile.cpu import Clocks
 from real_backend.stream import StepTold
 
 MOST_SPANS = 2000
 """Of one step; beyond, neighbours of one kind become one span: a script may skip a million batches in a step."""
-
-CpuClocks = Callable[[], tuple[int, int]]
-"""CPU time of the calling thread and of the process, ns."""
-
 
 class EndedStep(NamedTuple):
     """A step that is over."""
@@ -54,7 +51,7 @@ class _Call:
 class StepLog:
     """The steps of one process. Methods take ns of one clock and are called from the thread that trains."""
 
-    def __init__(self, cpu: CpuClocks) -> None:
+    def __init__(self, cpu: Callable[[], Clocks]) -> None:
         self._cpu = cpu
         self._cpu_before = cpu()
         self._work = _Work()
@@ -267,13 +264,14 @@ class StepLog:
             work.names += self._work.names
             self._work.names = []
             more = self._cpu_spent()
-            self._held = (now_ns, work, CpuTimes(*(one + other for one, other in zip(before, more, strict=True))))
+            self._held = (now_ns, work, _add_times(before, more))
 
     def _close_forward(self, now_ns: int) -> None:
         """A forward pass without a backward pass."""
         self._settle_maybe()
         if self._forward_ns is not None:
-            self._add(SpanKind.FORWARD, self._work.passes, self._forward_ns, now_ns)
+            if now_ns > self._forward_ns:  # else what interrupted it has cut all of it off already
+                self._add(SpanKind.FORWARD, self._work.passes, self._forward_ns, now_ns)
             self._forward_ns = None
 
     @staticmethod
@@ -308,10 +306,20 @@ class StepLog:
     def _cpu_spent(self) -> CpuTimes:
         now, before = self._cpu(), self._cpu_before
         self._cpu_before = now
-        return CpuTimes(now[0] - before[0], 0, now[1] - before[1])
+        waits = now.core_wait_ns, before.core_wait_ns
+        core_wait_ns = None if waits[0] is None or waits[1] is None else waits[0] - waits[1]
+        return CpuTimes(now.thread_ns - before.thread_ns, 0, now.process_ns - before.process_ns, core_wait_ns)
 
     def _add(self, kind: SpanKind, place: int, begin_ns: int, end_ns: int) -> None:
         spans = self._work.spans
         if len(spans) >= MOST_SPANS and spans[-1].kind == kind:
             begin_ns = spans.pop().begin_ns
         spans.append(Span(kind, place, begin_ns, end_ns))
+
+
+def _add_times(one: CpuTimes, other: CpuTimes) -> CpuTimes:
+    waits = one.core_wait_ns, other.core_wait_ns
+    return CpuTimes(
+        one.main_ns + other.main_ns, one.loop_ns + other.loop_ns, one.process_ns + other.process_ns,
+        None if waits[0] is None or waits[1] is None else waits[0] + waits[1],
+    )  # fmt: skip

@@ -105,11 +105,12 @@ def test_where_no_replay_can_tell_it_is_said_where_to_look(name: str) -> None:
     assert advice["largest"]["look_at"]
 
 
+@pytest.mark.parametrize("core_waits", [False, True], ids=["", "core waits known"])
 @pytest.mark.parametrize("ranks", [2, 3, 4])
-def test_of_quiet_runs_on_busy_shared_cores_hardly_any_names_somebody(ranks: int) -> None:
+def test_of_quiet_runs_on_busy_shared_cores_hardly_any_names_somebody(ranks: int, core_waits: bool) -> None:
     named = 0
     for seed in range(100):
-        job = Job(ranks=ranks, cores=2, noise=0.15, contention=1.0, seed=seed)
+        job = Job(ranks=ranks, cores=2, noise=0.15, contention=1.0, seed=seed, core_waits=core_waits)
         named += bool(merged_run(job.records())[1]["stragglers"]["late"])
     assert named <= 1
 
@@ -122,6 +123,27 @@ def test_on_busy_shared_cores_a_cause_is_named_all_the_same(names: tuple[str, ..
         job = Job(ranks=2, cores=2, noise=0.15, contention=1.0, seed=seed, causes=causes)
         _, facts = merged_run(job.records())
         assert [each["ranks"] for each in facts["stragglers"]["late"]] == [[rank] for rank in late]
+
+
+@pytest.mark.parametrize("names", [("fwd", "fwd all"), ("bwd", "clip"), ("opt late", "fwd all")], ids=" and ".join)
+def test_a_rank_that_sleeps_longer_than_it_waits_for_cores_is_named(names: tuple[str, ...]) -> None:
+    settings = SINGLES[names[0]] | SINGLES[names[1]]
+    for seed in range(5):
+        job = Job(ranks=2, cores=2, noise=0.15, contention=1.0, seed=seed, causes=Causes(**settings), core_waits=True)
+        _, facts = merged_run(job.records())
+        assert [late["ranks"] for late in facts["stragglers"]["late"]] == [[1]]
+
+
+def test_waits_for_cores_are_stated_rank_by_rank_and_where_threads_wait_too_they_explain_nothing() -> None:
+    job = Job(ranks=2, cores=2, causes=Causes(BWD=5), core_waits=True)
+    records = job.records()
+    _, facts = merged_run(records)
+    assert [late["ranks"] for late in facts["stragglers"]["late"]] == [[1]]
+    assert [row["core_wait_s"] for row in facts["rank_table"]["ranks"]] == [0.0, 0.0]
+    for record in records:
+        record.head["threads"] = {"torch": 2, "interop": 1}
+    _, facts = merged_run(records)
+    assert not facts["stragglers"]["late"]
 
 
 def test_that_cores_are_shared_is_said_where_it_keeps_somebody_from_being_named() -> None:

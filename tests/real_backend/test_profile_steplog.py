@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from coordsim.record.ranks.reader import CpuTimes, Span, SpanKind
+from real_backend.profile.cpu import Clocks
 from real_backend.profile.steplog import MOST_SPANS, EndedStep, StepLog
 
 BACKWARD, CHECKPOINT, CLOSURE, EVALUATION = (
@@ -20,7 +21,8 @@ class Script:
 
     def __init__(self) -> None:
         self.now = 0
-        self.log = StepLog(lambda: (self.now, 3 * self.now))
+        self.core_wait: int | None = 0
+        self.log = StepLog(lambda: Clocks(self.now, 3 * self.now, self.core_wait))
         self.ended: list[EndedStep] = []
 
     def take(self, ended: EndedStep | None) -> None:
@@ -81,7 +83,16 @@ def test_a_step_is_input_forward_backward_and_optimizer_with_what_lies_between()
         Span(INPUT, 0, 0, 5), Span(FORWARD, 0, 5, 14), Span(BACKWARD, 0, 14, 25), Span(OPTIMIZER, 0, 40, 43)
     ]  # fmt: skip
     assert script.ended[0].end_ns == 43
-    assert script.ended[0].told.cpu == CpuTimes(43, 0, 129)
+    assert script.ended[0].told.cpu == CpuTimes(43, 0, 129, 0)
+
+
+def test_waits_for_a_core_are_counted_by_step_where_the_kernel_tells_them() -> None:
+    script = Script().call(7).backward(11)
+    script.core_wait = 4
+    script.step(3).call(7).backward(11)
+    script.core_wait = None
+    script.step(3)
+    assert [ended.told.cpu.core_wait_ns for ended in script.ended if ended.told.cpu] == [4, None]
 
 
 def test_each_micro_batch_is_a_pass_of_its_own() -> None:
@@ -241,6 +252,7 @@ ACTIONS = st.sampled_from(["input", "call", "evaluate", "maybe", "backward", "st
 
 
 @pytest.mark.filterwarnings("error")
+@example(["backward", "call", "input", "step"])
 @given(st.lists(ACTIONS, max_size=60))
 def test_whatever_a_script_does_spans_do_not_overlap_and_lie_in_their_step(actions: list[str]) -> None:
     script = Script()

@@ -59,6 +59,8 @@ class Job:
     """Relative standard deviation of each part of each rank and step."""
     contention: float = 0.0
     """Factor by which a rank is slowed, besides, while a neighbour is on its core; it comes and goes."""
+    core_waits: bool = False
+    """Whether the records say how long ranks waited for a core."""
     seed: int = 0
     cores: int = 64
     skews_ms: tuple[float, ...] = ()
@@ -76,6 +78,7 @@ class _Player:
         self._at = [0] * job.ranks
         self._busy = [False] * job.ranks
         self._cpu = [0] * job.ranks
+        self._core_wait = [0] * job.ranks
         self._stream = 0
         tensors = [
             {"kind": "parameter", "name": f"layer.{layer}", "dtype": "float32", "shape": [256, 256], "bytes": 262144}
@@ -104,9 +107,12 @@ class _Player:
     def _takes(self, what: str, rank: int) -> int:
         factor = float(np.exp(self._random.normal(0, self._job.noise)))
         self._cpu[rank] += round(BASE_MS[what] * factor * MS)
-        if self._busy[rank]:
-            factor *= 1 + self._job.contention * self._random.uniform(0.5, 1.5)
-        return round(BASE_MS[what] * factor * MS)
+        alone = round(BASE_MS[what] * factor * MS)
+        if not self._busy[rank]:
+            return alone
+        took = round(alone * (1 + self._job.contention * self._random.uniform(0.5, 1.5)))
+        self._core_wait[rank] += took - alone
+        return took
 
     def _step(self, step: int) -> None:
         job, causes = self._job, self._job.causes
@@ -154,7 +160,7 @@ class _Player:
     def _rest(
         self, step: int, rank: int, begin: int, passed: tuple[int, int, int, int], ready: list[int], ends: list[int]
     ) -> None:
-        causes, skew = self._job.causes, self._skews[rank]
+        job, causes, skew = self._job, self._job.causes, self._skews[rank]
         asked, given, forward, backward = passed
         mine = max(ends[-1], ready[-1]) + 30_000 + int(self._random.integers(0, 20_000))
         over = mine + 40_000
@@ -169,9 +175,10 @@ class _Player:
             Span(SpanKind.OPTIMIZER, 0, clipped + skew, end + skew),
         )  # fmt: skip
         cpu, self._cpu[rank] = self._cpu[rank], 0
+        core_wait, self._core_wait[rank] = self._core_wait[rank], 0
         record.steps.append(StepRecord(
             step, forward + skew, backward + skew, ready[0] + skew, ready[-1] + skew, mine + skew, end + skew, 0,
-            LAYERS, 0, 1, spans, CpuTimes(cpu, 0, cpu),
+            LAYERS, 0, 1, spans, CpuTimes(cpu, 0, cpu, core_wait if job.core_waits else None),
         ))  # fmt: skip
         record.ready.append(ReadyRecord(step, tuple(range(LAYERS)), tuple(at + skew for at in ready)))
         for place in range(LAYERS):

@@ -9,7 +9,7 @@ import pytest
 
 from coordsim.errors import InputError
 from coordsim.record.ranks import read_rank
-from coordsim.record.ranks.format import MAGIC, SPANS, STEP, Block, block, blocks
+from coordsim.record.ranks.format import CPU_WITHOUT_WAIT, MAGIC, SPANS, STEP, Block, block, blocks
 from coordsim.record.ranks.reader import CpuTimes, Ended, RankRecord, Span, SpanKind
 from real_backend.stream import RankStream, StepTold
 
@@ -17,7 +17,7 @@ SPANS_OF_STEP_0 = (
     Span(SpanKind.INPUT, 0, 10, 20), Span(SpanKind.FORWARD, 0, 20, 50), Span(SpanKind.BACKWARD, 0, 50, 90),
     Span(SpanKind.OPTIMIZER, 0, 95, 99),
 )  # fmt: skip
-CPU_OF_STEP_0 = CpuTimes(60, 5, 130)
+CPU_OF_STEP_0 = CpuTimes(60, 5, 130, 17)
 
 
 def step_block(number: int) -> bytes:
@@ -56,6 +56,18 @@ def test_spans_cpu_times_and_kinds_of_steps_are_read_as_they_were_written(tmp_pa
     assert (first.spans, first.cpu, first.step_kind) == (SPANS_OF_STEP_0, CPU_OF_STEP_0, "optimizer 0")
     assert (second.spans, second.cpu, second.step_kind) == ((), None, "optimizer 1")
     assert (third.spans, third.cpu, third.step_kind) == ((), None, "")
+
+
+def test_a_wait_for_a_core_that_is_not_known_stays_unknown(tmp_path: Path) -> None:
+    stream = RankStream(
+        tmp_path, 0, 1, job="j", settings={}, limits={}, detailed=True, max_bytes=1 << 20, clock_ns=lambda: 7
+    )
+    stream.step_details(0, StepTold("optimizer 0", (), CpuTimes(60, 5, 130, None), []))
+    stream.add(step_block(0))
+    stream.add(block(Block.CPU, CPU_WITHOUT_WAIT.pack(1, 61, 6, 131)))  # as early records of version 3 have it
+    stream.add(step_block(1))
+    stream.end(error="", left_out_steps=0)
+    assert [step.cpu for step in read_rank(stream.path).steps] == [CpuTimes(60, 5, 130), CpuTimes(61, 6, 131)]
 
 
 def test_names_are_listed_in_order_of_first_sight(tmp_path: Path) -> None:

@@ -43,34 +43,53 @@ class Chain:
     """ns, shape [step, rank, part]; parts in the order of :data:`OWN_PARTS`."""
     cpu_SR: Numbers
     """CPU time of the main thread in each step, ns; NaN where it was not recorded."""
+    core_wait_SR: Numbers
+    """Time in each step for which the main thread was ready to run and no core was free, ns; NaN where that was not
+    recorded, and where it computes with several threads, of which one that waits delays all."""
     spanned: bool
     """Whether all ranks recorded spans, so that parts are told apart."""
 
     def among(self, places: Sequence[int]) -> Chain:
         """Of some of the ranks only."""
-        return Chain(self.steps, self.parts_SRP[:, places], self.cpu_SR[:, places], self.spanned)
+        return Chain(
+            self.steps, self.parts_SRP[:, places], self.cpu_SR[:, places], self.core_wait_SR[:, places], self.spanned
+        )
 
     def of(self, numbers: Int64) -> Chain:
         """Of some of the steps only."""
         chosen = np.isin(self.steps, numbers)
-        return Chain(self.steps[chosen], self.parts_SRP[chosen], self.cpu_SR[chosen], self.spanned)
+        return Chain(
+            self.steps[chosen], self.parts_SRP[chosen], self.cpu_SR[chosen], self.core_wait_SR[chosen], self.spanned
+        )
 
 
-def chain_of(own: Sequence[Mapping[int, OwnStep]], numbers: Sequence[int]) -> Chain:
-    """Of those of the steps ``numbers`` whose step before every rank has, too."""
+def chain_of(own: Sequence[Mapping[int, OwnStep]], numbers: Sequence[int], threads: Sequence[int | None]) -> Chain:
+    """The chain over those of the steps ``numbers`` whose step before every rank has, too.
+
+    ``threads``: how many threads compute in each rank; None where that is not known.
+    """
     chosen = [number for number in numbers if all(number - 1 in steps and number in steps for steps in own)]
     parts = [[add(steps[number - 1].after, steps[number].before) for steps in own] for number in chosen]
     cpu = [[_cpu(steps[number]) for steps in own] for number in chosen]
+    waits = [
+        [_core_wait(steps[number]) if of_rank in (1, None) else float("nan")
+         for steps, of_rank in zip(own, threads, strict=True)] for number in chosen
+    ]  # fmt: skip
     shape = (len(chosen), len(own))
     return Chain(
         np.array(chosen, dtype=np.int64), np.array(parts, dtype=np.int64).reshape(*shape, len(OWN_PARTS)),
-        np.array(cpu, dtype=np.float64).reshape(shape),
+        np.array(cpu, dtype=np.float64).reshape(shape), np.array(waits, dtype=np.float64).reshape(shape),
         all(bool(steps[number].record.spans) for steps in own for number in chosen),
     )  # fmt: skip
 
 
 def _cpu(step: OwnStep) -> float:
     return float("nan") if step.record.cpu is None else float(step.record.cpu.main_ns)
+
+
+def _core_wait(step: OwnStep) -> float:
+    wait_ns = None if step.record.cpu is None else step.record.cpu.core_wait_ns
+    return float("nan") if wait_ns is None else float(wait_ns)
 
 
 def excess(chain: Chain, place: int) -> dict[str, float]:
@@ -80,10 +99,16 @@ def excess(chain: Chain, place: int) -> dict[str, float]:
 
 
 def starved(chain: Chain) -> bool:
-    """Whether ranks got much less CPU time than their own work took: they slept, or somebody else had the core."""
+    """Whether ranks waited for cores for a large part of their own work.
+
+    Where those waits were not recorded: whether they got much less CPU time than their work took, which is also so when
+    they sleep.
+    """
     if not chain.steps.size or np.isnan(chain.cpu_SR).any():
         return False
     work = np.median(chain.parts_SRP.sum(axis=2), axis=0)
+    if not np.isnan(chain.core_wait_SR).any():
+        return bool(np.median(np.median(chain.core_wait_SR, axis=0) / np.maximum(work, 1.0)) > CPU_VARIES)
     return bool(np.median(np.median(chain.cpu_SR, axis=0) / np.maximum(work, 1.0)) < 1 - CPU_VARIES)
 
 
@@ -93,7 +118,8 @@ def beyond_sharing(chain: Chain, places: Sequence[int], late_ns: float) -> bool:
     Somebody else on its core makes a rank some :data:`SHARING` times slower, more on a very busy machine, but comes and
     goes; a cause of its own is there in nearly all steps. So it is not that if parts take it longer than that, against
     the others, in four of five steps; or if its work needs so much more CPU time; or, where neither parts nor CPU times
-    were recorded, if it is late by the same in nearly all steps.
+    were recorded, if it is late by the same in nearly all steps. Where the waits for cores were recorded, they are what
+    sharing makes of the main thread's own work, and no factor is assumed for it.
     """
     if not chain.steps.size:
         return False
@@ -121,7 +147,20 @@ def _beyond(chain: Chain, place: int) -> float:
     usual = float(np.median(np.delete(chain.cpu_SR, place, axis=1)))
     used = np.quantile(chain.cpu_SR[:, place], LASTING) - (1 + CPU_VARIES) * usual
     asleep = float(np.maximum(longer, 0.0).max()) - (SHARING - 1) * usual
-    return max(beyond, float(used), asleep)
+    return max(beyond, float(used), asleep, _beyond_waits(chain, place, usual))
+
+
+def _beyond_waits(chain: Chain, place: int, usual_cpu_ns: float) -> float:
+    """ns a step by which the main thread's own work is longer than its waits for cores and its CPU time explain.
+
+    Input is left out: workers with waits of their own may make it. 0 where waits were not recorded.
+    """
+    if np.isnan(chain.core_wait_SR).any():
+        return 0.0
+    mine = [index for index, part in enumerate(OWN_PARTS) if part != "input_stall"]
+    longer = behind_median_of(chain.parts_SRP, place)[:, mine].sum(axis=1)
+    waits = chain.core_wait_SR[:, place] - np.median(np.delete(chain.core_wait_SR, place, axis=1), axis=1)
+    return float(np.quantile(longer - np.maximum(waits, 0.0), LASTING)) - CPU_VARIES * usual_cpu_ns
 
 
 def behind_median_of(parts_SRP: Int64, place: int) -> Numbers:

@@ -15,7 +15,7 @@ from coordsim.analyse.stragglers.onset import between_gathers, onset, parts_onse
 from coordsim.analyse.stragglers.readiness import Readiness, readiness
 from coordsim.record.ranks import RankRecord
 from coordsim.record.ranks.facts import NOT_NEGOTIATED, control_plane, gathers
-from coordsim.record.ranks.hosts import machines
+from coordsim.record.ranks.hosts import machines, torch_threads
 from coordsim.record.ranks.own import ends_known, own_steps
 from coordsim.record.trace import Int64
 
@@ -49,7 +49,8 @@ def stragglers(records: Sequence[RankRecord], within: range | None = None) -> di
     numbers = found.steps.tolist()
     tied = all(gathers(record) for record in records)
     timed = control_plane(records[0]) != NOT_NEGOTIATED or ends_known(records, numbers)
-    chain = chain_of([own_steps(record, timed) for record in records], numbers)
+    threads = [torch_threads(record) for record in records]
+    chain = chain_of([own_steps(record, timed) for record in records], numbers, threads)
     judged = _Judged(found, chain, _shared(records, chain), step_ns)
     seen_any = control_plane(records[0]) != NOT_NEGOTIATED or any(record.responses for record in records)
     if not seen_any:

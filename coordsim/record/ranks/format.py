@@ -75,8 +75,12 @@ SPANS = struct.Struct("<qI")
 """step, spans."""
 SPAN = struct.Struct("<BIqq")
 """kind (:class:`coordsim.record.ranks.reader.SpanKind`), place, begin, end (ns)."""
-CPU = struct.Struct("<qqqq")
-"""step; CPU time (ns) of the training thread, of the engine's background thread, of the whole process."""
+CPU = struct.Struct("<qqqqq")
+"""step; CPU time (ns) of the training thread, of the engine's background thread, of the whole process; time (ns) that
+the training thread was ready to run while no core was free (:data:`NULL` where the kernel does not say; early records
+of version 3 end before it)."""
+CPU_WITHOUT_WAIT = struct.Struct("<qqqq")
+"""The same of early records of version 3."""
 CLOCK = struct.Struct("<qqq")
 """when, offset, error (ns)."""
 

@@ -40,12 +40,16 @@ def machines(records: Sequence[RankRecord]) -> list[Machine]:
 
 def _machine(host: str, members: Sequence[RankRecord]) -> Machine:
     cores = {core for record in members for core in _cores(record)}
-    threads = [
-        told["torch"] for record in members
-        if isinstance(told := record.head.get("threads"), dict) and isinstance(told.get("torch"), int)
-    ]  # fmt: skip
+    threads = [count for record in members if (count := torch_threads(record)) is not None]
     local = [told for record in members if isinstance(told := record.head.get("local_ranks"), int)]
     return Machine(host, max([len(members), *local]), max(threads, default=None), len(cores) or None)
+
+
+def torch_threads(record: RankRecord) -> int | None:
+    """How many threads compute in the rank (torch's); None where the record does not say."""
+    threads = record.head.get("threads")
+    count = threads.get("torch") if isinstance(threads, dict) else None
+    return count if isinstance(count, int) else None
 
 
 def _cores(record: RankRecord) -> list[int]:

@@ -14,9 +14,11 @@ from coordsim.errors import InputError
 from coordsim.record.ranks.format import (
     CLOCK,
     CPU,
+    CPU_WITHOUT_WAIT,
     CYCLE,
     IDLE,
     MAGIC,
+    NULL,
     READY,
     RESPONSE,
     SCHEMA,
@@ -130,6 +132,9 @@ class CpuTimes(NamedTuple):
     """Our engine's background thread; 0 where there is none."""
     process_ns: int
     """The whole process, with autograd's and libraries' threads."""
+    core_wait_ns: int | None = None
+    """Time for which the thread that trains was ready to run and no core was free for it; None where the kernel does
+    not say."""
 
 
 class StepRecord(NamedTuple):
@@ -334,8 +339,12 @@ def _fill(record: RankRecord, stream: Generator[tuple[Block, memoryview], None, 
             parts = tuple(map(Span._make, SPAN.iter_unpack(payload[SPANS.size : end])))
             spans[step] = (parts, bytes(payload[end:]).decode())
         elif kind is Block.CPU:
-            step, *times = CPU.unpack(payload)
-            cpu[step] = CpuTimes(*times)
+            if len(payload) == CPU_WITHOUT_WAIT.size:
+                step, main_ns, loop_ns, process_ns = CPU_WITHOUT_WAIT.unpack(payload)
+                core_wait_ns = NULL
+            else:
+                step, main_ns, loop_ns, process_ns, core_wait_ns = CPU.unpack(payload)
+            cpu[step] = CpuTimes(main_ns, loop_ns, process_ns, None if core_wait_ns == NULL else core_wait_ns)
         elif kind is Block.NAME:
             said = json.loads(bytes(payload))
             record.head.setdefault("kinds", {}).setdefault(said["of"], []).append(str(said["name"]))
