@@ -8,7 +8,9 @@ the tables are printed from it (``--ranks`` alone prints what is there).
 
 A run is right when every part of the shown rank is within 10 % (2 ms at least) of what that rank's own clock measured,
 when exactly the late ranks are named, and with the right place. A stated saving is compared with the measured one: the
-step's median here minus the median of the run that lacks this cause and has the other one.
+step's mean here minus the mean of the run that lacks this cause and has the other one. Of two ranks that are late in
+one run only the later one can be told, since each is the measure of the other; advice about a part is about all of its
+causes.
 """
 
 from __future__ import annotations
@@ -108,18 +110,22 @@ def profiled(settings: dict[str, str], ranks: int) -> Outcome:
     return Outcome(json.loads(done.stdout), own)
 
 
-def late_ranks(causes: Case) -> dict[int, set[str | None]]:
+def late_ranks(causes: Case, ranks: int) -> dict[int, set[str | None]]:
     """The ranks that the causes make late, and where: two causes on one rank are both right as its place."""
-    ranks: dict[int, set[str | None]] = {}
-    for cause in causes:
-        if cause.late is not None:
-            ranks.setdefault(cause.late, set()).add(cause.where)
-    return ranks
+    late = [cause for cause in causes if cause.late is not None]
+    if ranks == 2 and len({cause.late for cause in late}) == 2:
+        late = [max(late, key=lambda cause: cause.ms)]
+    places: dict[int, set[str | None]] = {}
+    for cause in late:
+        # Backward is late from the layer on that sleeps: its last tensors are named.
+        names = {"backward", "tensor"} if cause.where == "backward" else {cause.where}
+        places.setdefault(cause.late or 0, set()).update(names)
+    return places
 
 
 def names_right(causes: Case, run: Outcome) -> bool:
     """Whether exactly the late ranks are named, each with a place where it is late."""
-    wanted, named = late_ranks(causes), dict(run.late)
+    wanted, named = late_ranks(causes, len(run.own)), dict(run.late)
     return set(named) == set(wanted) and all(named[rank] in places for rank, places in wanted.items())
 
 
@@ -138,15 +144,16 @@ class Saving:
 
 def savings(causes: Case, run: Outcome, runs: dict[str, Outcome]) -> Iterator[Saving]:
     """What the run states about its causes, where the run without the cause exists."""
-    step_s = run.facts["step_time_s"]["median"]
+    step_s = run.facts["step_time_s"]["mean"]
     advice = run.facts["recommendation"]
     late = {entry["ranks"][0]: entry["costs_s"] for entry in run.facts["stragglers"]["late"]}
     for cause in causes:
-        without = runs.get(case_name(tuple(other for other in causes if other is not cause)))
-        alone_there = cause.late is not None and len(late_ranks(causes).get(cause.late, ())) == 1
+        alike = [other for other in causes if other is cause or (cause.late is None and other.part == cause.part)]
+        without = runs.get(case_name(tuple(other for other in causes if other not in alike)))
+        alone_there = cause.late is not None and sum(other.late == cause.late for other in causes) == 1
         if without is None:
             continue
-        measured = 1 - without.facts["step_time_s"]["median"] / step_s
+        measured = 1 - without.facts["step_time_s"]["mean"] / step_s
         if measured * step_s < SMALLEST_SAVING_S:
             continue  # the other rank's wait hides it: nothing is stated about such a cause
         if alone_there and cause.late in late and late[cause.late] is not None:
@@ -226,7 +233,7 @@ def print_tables(path: Path, ranks: int) -> None:
         total, right_parts, right_names = total + 1, right_parts + run.right, right_names + names_right(causes, run)
         shown = "; ".join(f"{100 * s.stated:.0f} / {100 * s.measured:.0f} %" for s in stated) or "-"
         print(
-            f"| {case_name(causes)} | {1e3 * run.facts['step_time_s']['median']:.1f} | {part} {error:.1f} | "
+            f"| {case_name(causes)} | {1e3 * run.facts['step_time_s']['mean']:.1f} | {part} {error:.1f} | "
             f"{'right' if run.right else 'WRONG'} | {named} | {'right' if names_right(causes, run) else 'WRONG'} | "
             f"{shown} |"
         )
