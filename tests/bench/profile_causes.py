@@ -1,10 +1,13 @@
 """What ``coordsim profile`` says of known causes, against what the ranks measured themselves.
 
     python -m tests.bench.profile_causes --kept runs.jsonl [--ranks 2 3 4] [--singles] [--pairs] [--quiet 100]
+                                         [--savings 3] [--most 10]
 
 Every cause of ``tests/real_backend/inject.py`` alone and every pair of them, one run each with real processes over
 gloo; ``--quiet`` adds runs without a cause. ``--kept`` holds one line a run: a run that it has is not made again, and
-the tables are printed from it (``--ranks`` alone prints what is there).
+the tables are printed from it (``--ranks`` alone prints what is there); ``--most`` ends after so many new runs.
+``--savings`` makes so many pairs of runs, one with a cause and one without right after it, of each cause that a saving
+is stated for: on a machine whose load changes, only neighbours can be compared.
 
 A run is right when every part of the shown rank is within 10 % (2 ms at least) of what that rank's own clock measured,
 when exactly the late ranks are named, and with the right place. A stated saving is compared with the measured one: the
@@ -27,6 +30,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 SCRIPT = Path(__file__).parents[1] / "real_backend" / "inject.py"
@@ -58,7 +62,10 @@ CAUSES = (
     Cause({"LOG": "20"}, 0, "between_steps", "between_steps", 20), Cause({"EVAL": "60"}, part="between_steps"),
 )  # fmt: skip
 Case = tuple[Cause, ...]
+Named = tuple[str, Case]
 SMALLEST_SAVING_S = 0.005
+REPLAYED = ("input_stall", "between_steps")
+"""Parts of all ranks whose absence is replayed; without a late rank no saving is stated about the others."""
 _OWN = {"data": "input_stall", "fwd": "forward", "clip": "before_optimizer", "opt": "optimizer"}
 _BACKWARD = ("backward", "straggler_wait", "fusion_copy", "exposed_collective")
 
@@ -190,15 +197,17 @@ def keep(path: Path, ranks: int, case: str, run: Outcome) -> None:
         file.write(json.dumps({"ranks": ranks, "case": case, "run": asdict(run)}) + "\n")
 
 
-def make_runs(path: Path, ranks: int, chosen: list[Case], quiet: int) -> None:
-    """Make the runs that the file lacks."""
+def make_runs(path: Path, ranks: int, wanted: list[Named], most: int) -> int:
+    """Make at most ``most`` of the runs that the file lacks; how many were made."""
     kept = [case for size, case, _ in kept_runs(path) if size == ranks]
-    wanted = [*chosen, *[()] * max(quiet - 1, 0)]
-    for number, causes in enumerate(wanted):
-        name = case_name(causes)
+    made = 0
+    for number, (name, causes) in enumerate(wanted):
         if name in kept:
             kept.remove(name)
             continue
+        if made == most:
+            break
+        made += 1
         settings = {key: value for cause in causes for key, value in cause.settings.items()}
         try:
             keep(path, ranks, name, profiled(settings, ranks))
@@ -206,6 +215,47 @@ def make_runs(path: Path, ranks: int, chosen: list[Case], quiet: int) -> None:
             print(f"{name}: {error}", file=sys.stderr)
         if sys.stderr.isatty() or number % 10 == 9:
             print(f"{time.strftime('%H:%M:%S')} {ranks} ranks: {number + 1} of {len(wanted)} runs", file=sys.stderr)
+    return made
+
+
+def named_runs(singles: bool, pairs: bool, quiet: int, savings: int) -> list[Named]:
+    """What is to be run, with the names under which it is kept."""
+    wanted: list[Named] = [(case_name(causes), causes) for causes in cases(singles, pairs)]
+    wanted += [("nothing", ())] * max(quiet - 1, 0)
+    for _ in range(savings):
+        for cause in CAUSES:
+            if cause.late is not None or cause.part in REPLAYED:
+                wanted += [(f"with {cause.name}", (cause,)), (f"without {cause.name}", ())]
+    return wanted
+
+
+def print_savings(path: Path, ranks: int) -> None:
+    """Stated savings beside those of neighbouring runs without the cause."""
+    kept = [(name, run) for size, name, run in kept_runs(path) if size == ranks]
+    rows = []
+    for cause in CAUSES:
+        having = [run for name, run in kept if name == f"with {cause.name}"]
+        lacking = [run for name, run in kept if name == f"without {cause.name}"]
+        pairs = list(zip(having, lacking, strict=False))
+        stated, measured = [], []
+        for run, without in pairs:
+            step_s, advice = run.facts["step_time_s"]["mean"], run.facts["recommendation"]
+            measured.append(1 - without.facts["step_time_s"]["mean"] / step_s)
+            stated.append(advice["saves"] if advice["about"] in ("late", cause.part) else None)
+        if pairs:
+            known = [saves for saves in stated if saves is not None]
+            middle = f"{100 * median(known):.0f} %" if known else "-"
+            rows.append((
+                cause.name, str(len(pairs)), middle, f"{100 * median(measured):.0f} %",
+                "; ".join(
+                    f"{'-' if saves is None else round(100 * saves)} / {100 * saved:.0f}"
+                    for saves, saved in zip(stated, measured, strict=True)
+                ),
+            ))  # fmt: skip
+    if rows:
+        print(f"\nSavings, {ranks} ranks: stated and measured, medians over pairs of neighbouring runs\n")
+        print("| cause | pairs | stated | measured | each, % |\n|---|---|---|---|---|")
+        print("\n".join("| " + " | ".join(row) + " |" for row in rows))
 
 
 def print_tables(path: Path, ranks: int) -> None:
@@ -251,11 +301,18 @@ def main() -> None:
     parser.add_argument("--singles", action="store_true")
     parser.add_argument("--pairs", action="store_true")
     parser.add_argument("--quiet", type=int, default=0)
+    parser.add_argument("--savings", type=int, default=0)
+    parser.add_argument("--most", type=int, default=1 << 30)
     chosen = parser.parse_args()
+    left = chosen.most
     for ranks in chosen.ranks:
-        if chosen.singles or chosen.pairs or chosen.quiet:
-            make_runs(chosen.kept, ranks, cases(chosen.singles, chosen.pairs), chosen.quiet)
-        print_tables(chosen.kept, ranks)
+        if chosen.singles or chosen.pairs or chosen.quiet or chosen.savings:
+            wanted = named_runs(chosen.singles, chosen.pairs, chosen.quiet, chosen.savings)
+            left -= make_runs(chosen.kept, ranks, wanted, left)
+    if left:
+        for ranks in chosen.ranks:
+            print_tables(chosen.kept, ranks)
+            print_savings(chosen.kept, ranks)
 
 
 if __name__ == "__main__":
