@@ -125,7 +125,9 @@ def test_on_busy_shared_cores_a_cause_is_named_all_the_same(names: tuple[str, ..
         assert [each["ranks"] for each in facts["stragglers"]["late"]] == [[rank] for rank in late]
 
 
-@pytest.mark.parametrize("names", [("fwd", "fwd all"), ("bwd", "clip"), ("opt late", "fwd all")], ids=" and ".join)
+@pytest.mark.parametrize(
+    "names", [("fwd", "fwd all"), ("bwd", "clip"), ("opt late", "fwd all"), ("data late", "data")], ids=" and ".join
+)
 def test_a_rank_that_sleeps_longer_than_it_waits_for_cores_is_named(names: tuple[str, ...]) -> None:
     settings = SINGLES[names[0]] | SINGLES[names[1]]
     for seed in range(5):

@@ -131,7 +131,11 @@ def _steady(chain: Chain, place: int, late_ns: float) -> bool:
     """Whether a rank of which only the whole is known is late by nearly the same in nearly all steps."""
     if late_ns < SLICE_NS or not np.isnan(chain.cpu_SR).any():
         return False
-    longer = behind_median_of(chain.parts_SRP, place).sum(axis=1)
+    return _is_steady(behind_median_of(chain.parts_SRP, place).sum(axis=1))
+
+
+def _is_steady(longer: Numbers) -> bool:
+    """Whether lateness (ns, shape [step]) is nearly the same in nearly all steps."""
     tenth, low, middle, high = np.quantile(longer, (0.1, 0.25, 0.5, 0.75))
     return bool(high - low <= STEADY * middle and tenth >= ENOUGH * middle)
 
@@ -153,12 +157,16 @@ def _beyond(chain: Chain, place: int) -> float:
 def _beyond_waits(chain: Chain, place: int, usual_cpu_ns: float) -> float:
     """ns a step by which the main thread's own work is longer than its waits for cores and its CPU time explain.
 
-    Input is left out: workers with waits of their own may make it. 0 where waits were not recorded.
+    Input counts only where it is longer by nearly the same in nearly all steps, since workers whose waits are not known
+    may make it. 0 where waits were not recorded.
     """
     if np.isnan(chain.core_wait_SR).any():
         return 0.0
-    mine = [index for index, part in enumerate(OWN_PARTS) if part != "input_stall"]
-    longer = behind_median_of(chain.parts_SRP, place)[:, mine].sum(axis=1)
+    longer_by_part = behind_median_of(chain.parts_SRP, place)
+    input_longer = longer_by_part[:, OWN_PARTS.index("input_stall")]
+    longer = longer_by_part.sum(axis=1)
+    if not _is_steady(input_longer):
+        longer -= input_longer
     waits = chain.core_wait_SR[:, place] - np.median(np.delete(chain.core_wait_SR, place, axis=1), axis=1)
     return float(np.quantile(longer - np.maximum(waits, 0.0), LASTING)) - CPU_VARIES * usual_cpu_ns
 
