@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordsim.analyse.stragglers import stragglers
-from coordsim.analyse.stragglers.judge import CHANCE, behind_median, change, find, median_interval, smallest_seen
+from coordsim.analyse.stragglers.judge import (
+    CHANCE,
+    behind_median,
+    find_change,
+    find_latest,
+    median_interval,
+    smallest_detectable_ns,
+)
 from tests.analyse.late_records import MS, STEP_MS, delays, records
 
 
@@ -59,7 +66,7 @@ def test_skewed_jitter_names_nobody_either(draw: str, units: int) -> None:
             "pareto": lambda: generator.pareto(1.5, (40, units)),
         }[draw]()
         arrive = np.round(jitter * MS).astype(np.int64)
-        alarms += find(arrive, np.zeros(units, dtype=np.int64), 0.0) is not None
+        alarms += find_latest(arrive, np.zeros(units, dtype=np.int64), 0.0) is not None
     assert alarms <= 2.5 * CHANCE * 200
 
 
@@ -70,8 +77,8 @@ def test_permuting_ranks_permutes_the_verdict(order: list[int], seed: int, late:
     arrive = np.round(generator.normal(0, 1, (30, 5)) * MS).astype(np.int64)
     arrive[:, 2] += round(late * MS)
     margin = np.arange(5, dtype=np.int64) * 10_000
-    one = find(arrive, margin, 100.0 * MS)
-    two = find(arrive[:, order], margin[order], 100.0 * MS)
+    one = find_latest(arrive, margin, 100.0 * MS)
+    two = find_latest(arrive[:, order], margin[order], 100.0 * MS)
     assert (one is None) is (two is None)
     if one is not None and two is not None:
         assert order[two.unit] == one.unit
@@ -87,12 +94,12 @@ def test_what_would_have_been_seen_is_seen(seed: int, units: int, steps: int) ->
     generator = np.random.default_rng(seed)
     arrive = np.round(generator.normal(0, 1, (steps, units)) * MS).astype(np.int64)
     margin = np.full(units, 20_000, dtype=np.int64)
-    seen = smallest_seen(arrive, margin, 100.0 * MS)
+    seen = smallest_detectable_ns(arrive, margin, 100.0 * MS)
     assert seen is not None
     for unit in range(units):
         slow = arrive.copy()
         slow[:, unit] += round(seen) + 1
-        late = find(slow, margin, 0.0)
+        late = find_latest(slow, margin, 0.0)
         assert late is not None
         assert late.unit == unit
 
@@ -209,7 +216,7 @@ def test_unknown_clocks_leave_the_ranks_own_ones() -> None:
     assert onset["at_last_gradient_s"] == pytest.approx(0.006, abs=0.001)
     nothing = stragglers(records(delays(25, 4, {3: 6.0}), 1.0, error_ms=unknown, chained=False))
     assert not nothing["late"]
-    assert "how ranks' clocks differ is not known" in nothing["verdict"]
+    assert "the offsets of ranks' clocks are not known" in nothing["verdict"]
 
 
 def test_steady_differences_like_those_of_the_others_are_no_lateness() -> None:
@@ -264,9 +271,9 @@ def test_the_interval_covers_as_often_as_it_says() -> None:
 def test_a_change_is_placed_and_none_is_seen_where_there_is_none() -> None:
     generator = np.random.default_rng(3)
     series = generator.normal(0, 1, 80)
-    assert change(series)[1] > 0.05
+    assert find_change(series)[1] > 0.05
     series[50:] += 4
-    at, chance = change(series)
+    at, chance = find_change(series)
     assert abs(at - 50) <= 1
     assert chance < 1e-6
 

@@ -1,8 +1,10 @@
-"""Who was late? Collectives make all ranks look equally slow; when each rank was ready, before them, does not.
+"""Straggler detection: which rank or host is late, from when each rank was ready for its collectives.
 
-:func:`stragglers` names a rank or a host that comes last more often than chance allows, by how much, since when, from
-which tensor on, and what it costs; or nobody, and then how large a delay it would have seen. What counts as chance:
-that all who are compared are alike, so that each is last in one of N steps (:mod:`coordsim.analyse.stragglers.judge`).
+A collective makes all ranks look equally slow; the time at which each rank was ready before it does not.
+:func:`stragglers` names a rank or a host that is last more often than chance allows. It states the lateness, since
+which step, from which tensor on, and what it costs. If no rank can be named, it states how small a delay would have
+been detected. The null hypothesis is that all ranks behave identically, so that each of N ranks is last in a step with
+probability 1/N (:mod:`coordsim.analyse.stragglers.judge`).
 """
 
 from __future__ import annotations

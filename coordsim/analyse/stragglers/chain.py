@@ -1,8 +1,8 @@
-"""What a late rank does longer than the others: its own work between two releases, part by part.
+"""Each rank's own work between two releases, part by part, to tell what a late rank does longer than the others.
 
 Ranks are released together when a step's last collective ends. From there to its last gradient of the next step a rank
 works by itself: the optimizer, what is between the steps, input, forward, backward. These times are on each rank's own
-clock, so they need no offsets; and they sum to how late its last gradient is against the others'.
+clock, so they need no clock offsets. Their excess over the other ranks sums to the lateness of the last gradient.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from coordsim.record.ranks.own import OWN_PARTS, OwnStep, add
 from coordsim.record.trace import Int64
 
 SHARING = 3.0
-"""On cores that are shared, a rank's work may take so many times as long as the others' without a cause of its own."""
+"""On shared cores a rank's work can take this many times as long as the others' without a cause of its own."""
 SLICE_NS = 2_000_000
-"""Lateness that turns on shared cores make of equal ranks."""
+"""Lateness that time slices on shared cores cause between equal ranks."""
 CPU_VARIES = 0.3
-"""Share by which CPU time of the same work differs, caches being shared."""
+"""Share by which the CPU time of the same work varies, because caches are shared."""
 LASTING = 0.2
 """Share of the steps in which a cause may be hidden by what slows the others."""
 STEADY = 0.35
-"""Sharing comes and goes with time slices: lateness whose middle half of steps lies closer together than this share of
-its median, and that is hardly ever less than half of it, is none of it."""
+"""Largest interquartile range of a steady lateness, as a share of its median. Sharing comes and goes with time slices,
+so a lateness that varies less, and is seldom below half of its median, has another cause."""
 ENOUGH = 0.5
-"""Share of a rank's lateness that must be beyond what sharing can make."""
+"""Share of a rank's lateness that must exceed what sharing cores can cause."""
 
 Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Own work between releases."""
+    """Own work of all ranks between releases."""
 
     steps: Int64
     """Numbers of the steps, shape [step]."""
@@ -44,36 +44,40 @@ class Chain:
     cpu_SR: Numbers
     """CPU time of the main thread in each step, ns; NaN where it was not recorded."""
     core_wait_SR: Numbers
-    """Time in each step for which the main thread was ready to run and no core was free, ns; NaN where that was not
-    recorded, and where it computes with several threads, of which one that waits delays all."""
-    spanned: bool
-    """Whether all ranks recorded spans, so that parts are told apart."""
+    """Time in each step for which the main thread was ready to run and no core was free, ns, shape [step, rank].
 
-    def among(self, places: Sequence[int]) -> Chain:
-        """Of some of the ranks only."""
+    It is NaN where it was not recorded. It is also NaN for a rank that computes with several threads, since a wait of
+    any of them delays the rank.
+    """
+    spanned: bool
+    """Whether all ranks recorded spans, so that the parts can be distinguished."""
+
+    def select_ranks(self, places: Sequence[int]) -> Chain:
+        """Return the chain of the ranks at ``places``."""
         return Chain(
             self.steps, self.parts_SRP[:, places], self.cpu_SR[:, places], self.core_wait_SR[:, places], self.spanned
         )
 
-    def of(self, numbers: Int64) -> Chain:
-        """Of some of the steps only."""
+    def select_steps(self, numbers: Int64) -> Chain:
+        """Return the chain of the steps ``numbers``."""
         chosen = np.isin(self.steps, numbers)
         return Chain(
             self.steps[chosen], self.parts_SRP[chosen], self.cpu_SR[chosen], self.core_wait_SR[chosen], self.spanned
         )
 
 
-def chain_of(own: Sequence[Mapping[int, OwnStep]], numbers: Sequence[int], threads: Sequence[int | None]) -> Chain:
-    """The chain over those of the steps ``numbers`` whose step before every rank has, too.
+def build_chain(own: Sequence[Mapping[int, OwnStep]], numbers: Sequence[int], threads: Sequence[int | None]) -> Chain:
+    """Build the chain over those of the steps ``numbers`` whose preceding step every rank has recorded as well.
 
-    ``threads``: how many threads compute in each rank; None where that is not known.
+    ``own`` holds each rank's own steps by number; ``threads`` is the number of threads that compute in each rank, or
+    None where it is not known.
     """
     chosen = [number for number in numbers if all(number - 1 in steps and number in steps for steps in own)]
     parts = [[add(steps[number - 1].after, steps[number].before) for steps in own] for number in chosen]
-    cpu = [[_cpu(steps[number]) for steps in own] for number in chosen]
+    cpu = [[_cpu_ns(steps[number]) for steps in own] for number in chosen]
     waits = [
-        [_core_wait(steps[number]) if of_rank in (1, None) else float("nan")
-         for steps, of_rank in zip(own, threads, strict=True)] for number in chosen
+        [_core_wait_ns(steps[number]) if count in (1, None) else float("nan")
+         for steps, count in zip(own, threads, strict=True)] for number in chosen
     ]  # fmt: skip
     shape = (len(chosen), len(own))
     return Chain(
@@ -83,26 +87,29 @@ def chain_of(own: Sequence[Mapping[int, OwnStep]], numbers: Sequence[int], threa
     )  # fmt: skip
 
 
-def _cpu(step: OwnStep) -> float:
+def _cpu_ns(step: OwnStep) -> float:
     return float("nan") if step.record.cpu is None else float(step.record.cpu.main_ns)
 
 
-def _core_wait(step: OwnStep) -> float:
+def _core_wait_ns(step: OwnStep) -> float:
     wait_ns = None if step.record.cpu is None else step.record.cpu.core_wait_ns
     return float("nan") if wait_ns is None else float(wait_ns)
 
 
-def excess(chain: Chain, place: int) -> dict[str, float]:
-    """Part -> how much longer than the median of the others the rank takes for it, ns, median over steps."""
+def excess_by_part(chain: Chain, place: int) -> dict[str, float]:
+    """Return how much longer than the median of the others the rank at ``place`` takes for each part.
+
+    Values are ns, medians over steps.
+    """
     middle = np.median(behind_median_of(chain.parts_SRP, place), axis=0)
     return {part: float(value) for part, value in zip(OWN_PARTS, middle, strict=True)}
 
 
-def starved(chain: Chain) -> bool:
-    """Whether ranks waited for cores for a large part of their own work.
+def lacks_cores(chain: Chain) -> bool:
+    """Return whether ranks waited for cores for a large part of their own work.
 
-    Where those waits were not recorded: whether they got much less CPU time than their work took, which is also so when
-    they sleep.
+    Where these waits were not recorded, the answer is whether ranks got much less CPU time than their work took. This
+    is also true of ranks that sleep.
     """
     if not chain.steps.size or np.isnan(chain.cpu_SR).any():
         return False
@@ -112,36 +119,40 @@ def starved(chain: Chain) -> bool:
     return bool(np.median(np.median(chain.cpu_SR, axis=0) / np.maximum(work, 1.0)) < 1 - CPU_VARIES)
 
 
-def beyond_sharing(chain: Chain, places: Sequence[int], late_ns: float) -> bool:
-    """Whether these ranks (those of a host, or one) are late by more than shared cores can make of equal ranks.
+def exceeds_sharing(chain: Chain, places: Sequence[int], late_ns: float) -> bool:
+    """Return whether the ranks at ``places`` are late by more than sharing cores can cause between equal ranks.
 
-    Somebody else on its core makes a rank some :data:`SHARING` times slower, more on a very busy machine, but comes and
-    goes; a cause of its own is there in nearly all steps. So it is not that if parts take it longer than that, against
-    the others, in four of five steps; or if its work needs so much more CPU time; or, where neither parts nor CPU times
-    were recorded, if it is late by the same in nearly all steps. Where the waits for cores were recorded, they are what
-    sharing makes of the main thread's own work, and no factor is assumed for it.
+    Another process on its core makes a rank about :data:`SHARING` times slower (more on a very busy machine), but it
+    comes and goes, whereas a cause of the rank's own is there in nearly all steps. So the lateness has another cause
+
+    - if parts of the rank's work exceed that factor against the others in four of five steps,
+    - if its work needs more CPU time than caches explain, or sleeps, or
+    - if neither parts nor CPU times were recorded and the rank is late by the same amount in nearly all steps.
+
+    Where the waits for cores were recorded, they state what sharing adds to the main thread's own work, and no factor
+    is assumed. ``late_ns`` is the median lateness.
     """
     if not chain.steps.size:
         return False
     enough = max(ENOUGH * late_ns, SLICE_NS)
-    return all(_beyond(chain, place) >= enough or _steady(chain, place, late_ns) for place in places)
+    return all(_unexplained_ns(chain, place) >= enough or _steady(chain, place, late_ns) for place in places)
 
 
 def _steady(chain: Chain, place: int, late_ns: float) -> bool:
-    """Whether a rank of which only the whole is known is late by nearly the same in nearly all steps."""
+    """Return whether a rank of which only whole steps are known is late by nearly the same in nearly all steps."""
     if late_ns < SLICE_NS or not np.isnan(chain.cpu_SR).any():
         return False
     return _is_steady(behind_median_of(chain.parts_SRP, place).sum(axis=1))
 
 
 def _is_steady(longer: Numbers) -> bool:
-    """Whether lateness (ns, shape [step]) is nearly the same in nearly all steps."""
+    """Return whether lateness (ns, shape [step]) is nearly the same in nearly all steps."""
     tenth, low, middle, high = np.quantile(longer, (0.1, 0.25, 0.5, 0.75))
     return bool(high - low <= STEADY * middle and tenth >= ENOUGH * middle)
 
 
-def _beyond(chain: Chain, place: int) -> float:
-    """ns a step that sharing cores does not explain."""
+def _unexplained_ns(chain: Chain, place: int) -> float:
+    """Return the lateness of the rank at ``place``, ns a step, that sharing cores does not explain."""
     others = np.delete(chain.parts_SRP, place, axis=1)
     longer = np.quantile(behind_median_of(chain.parts_SRP, place), LASTING, axis=0)
     allowed = (SHARING - 1) * np.median(np.median(others, axis=1), axis=0)
@@ -151,14 +162,14 @@ def _beyond(chain: Chain, place: int) -> float:
     usual = float(np.median(np.delete(chain.cpu_SR, place, axis=1)))
     used = np.quantile(chain.cpu_SR[:, place], LASTING) - (1 + CPU_VARIES) * usual
     asleep = float(np.maximum(longer, 0.0).max()) - (SHARING - 1) * usual
-    return max(beyond, float(used), asleep, _beyond_waits(chain, place, usual))
+    return max(beyond, float(used), asleep, _beyond_waits_ns(chain, place, usual))
 
 
-def _beyond_waits(chain: Chain, place: int, usual_cpu_ns: float) -> float:
-    """ns a step by which the main thread's own work is longer than its waits for cores and its CPU time explain.
+def _beyond_waits_ns(chain: Chain, place: int, usual_cpu_ns: float) -> float:
+    """Return the excess of the main thread's own work, ns a step, over its waits for cores and its CPU time.
 
-    Input counts only where it is longer by nearly the same in nearly all steps, since workers whose waits are not known
-    may make it. 0 where waits were not recorded.
+    Excess of input counts only where it is nearly the same in nearly all steps, since input may be late because of
+    worker processes, whose waits for cores are not known. The result is 0 where waits were not recorded.
     """
     if np.isnan(chain.core_wait_SR).any():
         return 0.0
@@ -172,6 +183,6 @@ def _beyond_waits(chain: Chain, place: int, usual_cpu_ns: float) -> float:
 
 
 def behind_median_of(parts_SRP: Int64, place: int) -> Numbers:
-    """How much longer than the median of the others the rank at ``place`` takes, ns, shape [step, part]."""
+    """Return how much longer than the median of the others the rank at ``place`` takes, ns, shape [step, part]."""
     others = np.median(np.delete(parts_SRP, place, axis=1), axis=1)
     return np.asarray(parts_SRP[:, place, :] - others, dtype=np.float64)

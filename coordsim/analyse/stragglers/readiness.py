@@ -1,4 +1,7 @@
-"""When each rank was ready, step by step, from ranks' records; ns, arrays of shape [step, rank]."""
+"""When each rank was ready for its collectives, step by step, from the ranks' records.
+
+Times are ns; arrays have shape [step, rank].
+"""
 
 from __future__ import annotations
 
@@ -14,38 +17,41 @@ from coordsim.record.ranks.reader import StepRecord
 from coordsim.record.trace import Int64
 
 COLD_STEPS = 1
-"""Steps at the start of a run that are not judged: everything is met for the first time there."""
+"""Steps at the start of a run that are not judged, because everything happens for the first time in them."""
 
 
 @dataclass(frozen=True)
 class Readiness:
-    """Steps that every rank went through and submitted in."""
+    """The steps in which every rank submitted gradients, and when it did."""
 
     ranks: tuple[int, ...]
     hosts: tuple[str, ...]
-    """By place, as ``ranks``."""
+    """Host of each rank, in the order of ``ranks``."""
     steps: Int64
     """Numbers of the steps, shape [step]."""
     first_SR: Int64
-    """First submission, on rank 0's clock as far as it is known."""
+    """First submission of each rank, on rank 0's clock as far as the offset is known."""
     last_SR: Int64
-    """Last submission: from then on the rank waits for others."""
+    """Last submission of each rank; from then on the rank waits for others."""
     begun_SR: Int64
-    """End of the step before on each rank, where :attr:`chained`."""
+    """End of the preceding step on each rank. Valid only where :attr:`chained` is true."""
     chained: Any
-    """Steps whose predecessor's end every rank has, bool of shape [step]."""
+    """Whether every rank has the end of the preceding step; bool of shape [step]."""
     error_ns: tuple[int | None, ...]
-    """By how much a rank's clock may be wrong; None when that is not known."""
+    """Largest possible error of each rank's clock offset; None where it is not known."""
 
     @property
     def clock_error_ns(self) -> int | None:
-        """The largest error; None when some rank's is not known."""
-        known = [each for each in self.error_ns if each is not None]
+        """The largest error of any rank; None when one is not known."""
+        known = [error for error in self.error_ns if error is not None]
         return max(known) if len(known) == len(self.error_ns) else None
 
 
 def readiness(records: Sequence[RankRecord], within: range | None = None) -> Readiness:
-    """Of all steps of a run, or those ``within``; ``records`` in the order of ranks, at least one."""
+    """Collect readiness over all steps of a run, or over the steps ``within``.
+
+    ``records`` stand in the order of ranks; there must be at least one.
+    """
     by_rank = [{step.step: step for step in record.steps if step.last_submit_ns != NULL} for record in records]
     common = sorted(set.intersection(*(set(steps) for steps in by_rank)))
     chosen = [number for number in common if number >= COLD_STEPS and (within is None or number in within)]
@@ -56,23 +62,24 @@ def readiness(records: Sequence[RankRecord], within: range | None = None) -> Rea
         for record, clock in zip(records, clocks, strict=True)
     )
 
-    def table(key: str) -> Int64:
+    def tabulate(key: str) -> Int64:
         rows = [[int(getattr(steps[number], key)) for steps in by_rank] for number in chosen]
         return np.array(rows, dtype=np.int64).reshape(len(chosen), len(records)) + offsets
 
-    ends = [{number: _end(step) for number, step in steps.items()} for steps in by_rank]
+    ends = [{number: _end_ns(step) for number, step in steps.items()} for steps in by_rank]
     begun = np.array(
-        [[each.get(number - 1, NULL) for each in ends] for number in chosen], dtype=np.int64
+        [[of_rank.get(number - 1, NULL) for of_rank in ends] for number in chosen], dtype=np.int64
     ).reshape(len(chosen), len(records))  # fmt: skip
     chained = (begun != NULL).all(axis=1)
     return Readiness(
         tuple(record.rank for record in records),
         tuple(str(record.head.get("host", "")) for record in records),
         np.array(chosen, dtype=np.int64),
-        table("first_submit_ns"), table("last_submit_ns"), np.where(begun == NULL, 0, begun + offsets), chained, errors,
+        tabulate("first_submit_ns"), tabulate("last_submit_ns"), np.where(begun == NULL, 0, begun + offsets), chained,
+        errors,
     )  # fmt: skip
 
 
-def _end(step: StepRecord) -> int:
-    """When a rank had the results of a step: what it does from then on is its own work."""
+def _end_ns(step: StepRecord) -> int:
+    """When a rank had the results of a step; what it does from then on is its own work."""
     return step.end_collective_ns if step.end_collective_ns != NULL else step.end_ns

@@ -1,4 +1,4 @@
-"""The verdict in a sentence."""
+"""Sentences that state the verdict."""
 
 from __future__ import annotations
 
@@ -7,67 +7,77 @@ from typing import Any
 
 from coordsim.analyse.stragglers.judge import SHORTEST, Late
 
-UNSEEN = "not judged: the script reduces gradients by itself, and when ranks wait for each other there was not seen"
+UNSEEN = "not judged: the script reduces gradients itself, and the record does not say when ranks wait for each other"
 _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
+_HOST_RANKS_SHOWN = 8
 
 
-def late(named: Sequence[dict[str, Any]], last_step: int) -> str:
-    """Of one or more late ranks or hosts, the latest first; ``last_step``: of those looked at."""
-    return "; then ".join(_one(each, last_step) for each in named)
+def describe_late(named: Sequence[dict[str, Any]], last_step: int) -> str:
+    """Describe one or more late ranks or hosts, the latest first. ``last_step`` is the last step that was judged."""
+    return "; then ".join(_describe_one(entry, last_step) for entry in named)
 
 
-def nobody(facts: dict[str, Any], tied: bool, unsure_rank: int | None, unsure: Late | None) -> str:
-    """Why nobody is named. ``tied``: ranks wait for each other in gathers. ``unsure``: who would be, were clocks better
-    known."""
+def explain_nobody(facts: dict[str, Any], tied: bool, unsure_rank: int | None, unsure: Late | None) -> str:
+    """Explain why no rank is named.
+
+    ``tied`` says that ranks wait for each other in gathers. ``unsure`` is the rank that would be named if clocks were
+    known exactly; ``unsure_rank`` is its number.
+    """
     if facts["ranks"] < 2:
         return "nobody: there is one rank"
     if facts["measure"] is None and tied:
-        return "nobody: gathers tie ranks together, and when they ended is not known"
+        return "nobody: ranks wait for each other in gathers, and the end of these gathers is not known"
     if facts["measure"] is None:
-        return "nobody: how ranks' clocks differ is not known, or no step was recorded on all ranks"
+        return "nobody: the offsets of ranks' clocks are not known, or no step was recorded on all ranks"
     if facts["smallest_seen_s"] is None:
-        return f"nobody: in {facts['steps']} steps anybody can be last every time by chance; {SHORTEST} would do"
-    seen = f"a steady {amount(facts['smallest_seen_s'])} a step would have been seen"
+        return (
+            f"nobody: in {facts['steps']} steps the same rank can be last every time by chance; "
+            f"{SHORTEST} steps are needed"
+        )
+    seen = f"a steady delay of {format_time(facts['smallest_seen_s'])} a step would have been seen"
     if unsure is not None:
-        error = amount(facts["clock_error_s"])
-        told = f"rank {unsure_rank:,} seems {amount(unsure.median_ns / 1e9)} late, but clocks are known to {error} only"
-        return f"nobody for certain: {told}; {seen}"
+        error = format_time(facts["clock_error_s"])
+        lateness = format_time(unsure.median_ns / 1e9)
+        return (
+            f"nobody for certain: rank {unsure_rank:,} seems {lateness} late, but clocks are known to {error} only; "
+            f"{seen}"
+        )
     return f"nobody: no rank is last by more, and more often, than noise explains; {seen}"
 
 
-def shared(rank: int, late: Late) -> str:
-    """Why a rank that comes last too often is not named: its cores are shared."""
+def explain_shared_cores(rank: int, late: Late) -> str:
+    """Explain why a rank that is last too often is not named: shared cores can cause this."""
     return (
-        f"nobody for certain: rank {rank:,} is {amount(late.median_ns / 1e9)} slower a step, which sharing its cores "
-        "with other work explains; give each rank a core of its own to see more"
+        f"nobody for certain: rank {rank:,} is {format_time(late.median_ns / 1e9)} slower a step, which sharing its "
+        "cores with other work explains; give each rank a core of its own to see more"
     )
 
 
-def amount(seconds: float) -> str:
-    """``5.2 ms``, ``201 ms``: for a sentence."""
-    scale, unit = _unit(seconds)
-    return f"{seconds / scale:.{_decimals(seconds / scale)}f} {unit}"
+def format_time(seconds: float) -> str:
+    """Format a time for a sentence, such as ``5.2 ms`` or ``201 ms``."""
+    scale, unit = _choose_unit(seconds)
+    return f"{seconds / scale:.{_count_decimals(seconds / scale)}f} {unit}"
 
 
-def _one(each: dict[str, Any], last_step: int) -> str:
-    who = f"rank {each['ranks'][0]:,}"
-    if each["what"] == "host":
-        who = f"host {each['host']} (ranks {', '.join(f'{rank:,}' for rank in each['ranks'][:8])}"
-        who += ", ...)" if len(each["ranks"]) > 8 else ")"
-    scale, unit = _unit(each["late_s"])
-    places = _decimals(each["late_s"] / scale)
-    middle, low, high = (f"{each[key] / scale:.{places}f}" for key in ("late_s", "late_low_s", "late_high_s"))
-    told = f"{who} is late: {middle} {unit} ({low} to {high}) a step, last in {each['last_in']:,} of "
-    told += f"{each['of_steps']:,} steps"
-    if each["changed"]:
-        stopped = each["to_step"] < last_step
-        told += f", until step {each['to_step']:,}" if stopped else f" from {each['from_step']:,} on"
-    return told
+def _describe_one(entry: dict[str, Any], last_step: int) -> str:
+    who = f"rank {entry['ranks'][0]:,}"
+    if entry["what"] == "host":
+        who = f"host {entry['host']} (ranks {', '.join(f'{rank:,}' for rank in entry['ranks'][:_HOST_RANKS_SHOWN])}"
+        who += ", ...)" if len(entry["ranks"]) > _HOST_RANKS_SHOWN else ")"
+    scale, unit = _choose_unit(entry["late_s"])
+    places = _count_decimals(entry["late_s"] / scale)
+    middle, low, high = (f"{entry[key] / scale:.{places}f}" for key in ("late_s", "late_low_s", "late_high_s"))
+    sentence = f"{who} is late: {middle} {unit} ({low} to {high}) a step, last in {entry['last_in']:,} of "
+    sentence += f"{entry['of_steps']:,} steps"
+    if entry["changed"]:
+        stopped = entry["to_step"] < last_step
+        sentence += f", until step {entry['to_step']:,}" if stopped else f" from {entry['from_step']:,} on"
+    return sentence
 
 
-def _unit(seconds: float) -> tuple[float, str]:
-    return next((each for each in _UNITS if abs(seconds) >= each[0]), _UNITS[-1])
+def _choose_unit(seconds: float) -> tuple[float, str]:
+    return next((unit for unit in _UNITS if abs(seconds) >= unit[0]), _UNITS[-1])
 
 
-def _decimals(number: float) -> int:
+def _count_decimals(number: float) -> int:
     return 0 if abs(number) >= 20 else 1
