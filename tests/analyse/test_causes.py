@@ -136,6 +136,17 @@ def test_a_rank_that_sleeps_longer_than_it_waits_for_cores_is_named(names: tuple
         assert [late["ranks"] for late in facts["stragglers"]["late"]] == [[1]]
 
 
+def test_a_rank_that_sleeps_is_named_although_its_neighbour_waits_for_cores_more_than_it_does() -> None:
+    named = 0
+    for seed in range(10):
+        job = Job(ranks=2, cores=2, noise=0.15, seed=seed, causes=Causes(BWD=15), core_waits=True, contention=3.0)
+        job.busy_ranks = (0,)
+        _, facts = merged_run(job.records())
+        assert all(late["ranks"] == [1] for late in facts["stragglers"]["late"])
+        named += bool(facts["stragglers"]["late"])
+    assert named == 10
+
+
 def test_waits_for_cores_are_stated_rank_by_rank_and_where_threads_wait_too_they_explain_nothing() -> None:
     job = Job(ranks=2, cores=2, causes=Causes(BWD=5), core_waits=True)
     records = job.records()

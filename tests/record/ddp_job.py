@@ -59,6 +59,8 @@ class Job:
     """Relative standard deviation of each part of each rank and step."""
     contention: float = 0.0
     """Factor by which a rank is slowed, besides, while a neighbour is on its core; it comes and goes."""
+    busy_ranks: tuple[int, ...] | None = None
+    """Ranks that may have such a neighbour; None: all."""
     core_waits: bool = False
     """Whether the records say how long ranks waited for a core."""
     seed: int = 0
@@ -118,7 +120,8 @@ class _Player:
         job, causes = self._job, self._job.causes
         begins, passes = [], []
         for rank in range(job.ranks):
-            if job.contention and self._random.random() < 0.15:
+            alone = job.busy_ranks is not None and rank not in job.busy_ranks
+            if job.contention and not alone and self._random.random() < 0.15:
                 self._busy[rank] = bool(self._random.random() < 0.5)
             begins.append(self._at[rank])
             passes.append(self._until_backward(step, rank))

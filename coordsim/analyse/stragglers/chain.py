@@ -170,16 +170,22 @@ def _beyond_waits_ns(chain: Chain, place: int, usual_cpu_ns: float) -> float:
 
     Excess of input counts only where it is nearly the same in nearly all steps, since input may be late because of
     worker processes, whose waits for cores are not known. The result is 0 where waits were not recorded.
+
+    The rank is compared with the others step by step, and with their usual step: the first is right where all ranks
+    do more in some steps, the second where the others wait for cores in some steps.
     """
     if np.isnan(chain.core_wait_SR).any():
         return 0.0
-    longer_by_part = behind_median_of(chain.parts_SRP, place)
-    input_longer = longer_by_part[:, OWN_PARTS.index("input_stall")]
-    longer = longer_by_part.sum(axis=1)
-    if not _is_steady(input_longer):
-        longer -= input_longer
-    waits = chain.core_wait_SR[:, place] - np.median(np.delete(chain.core_wait_SR, place, axis=1), axis=1)
-    return float(np.quantile(longer - np.maximum(waits, 0.0), LASTING)) - CPU_VARIES * usual_cpu_ns
+    input_longer = behind_median_of(chain.parts_SRP, place)[:, OWN_PARTS.index("input_stall")]
+    parts = [part != "input_stall" or _is_steady(input_longer) for part in OWN_PARTS]
+    work = chain.parts_SRP[:, :, parts].sum(axis=2)
+    others = np.median(np.delete(work, place, axis=1), axis=1)
+    other_waits = np.median(np.delete(chain.core_wait_SR, place, axis=1), axis=1)
+    wait = chain.core_wait_SR[:, place]
+    by_step = work[:, place] - others - np.maximum(wait - other_waits, 0.0)
+    by_usual_step = work[:, place] - np.median(others) - wait
+    longer = max(np.quantile(by_step, LASTING), np.quantile(by_usual_step, LASTING))
+    return float(longer) - CPU_VARIES * usual_cpu_ns
 
 
 def behind_median_of(parts_SRP: Int64, place: int) -> Numbers:
