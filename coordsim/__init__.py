@@ -15,21 +15,27 @@ import_module("coordsim.simulate")  # the room first: below, the name becomes th
 
 if TYPE_CHECKING:
     from coordsim.errors import InputError, Refused
+    from coordsim.record.run import Run, open_run
     from coordsim.record.trace import Trace
     from coordsim.scenario import Scenario
     from coordsim.scenario.loading import load_scenario
     from coordsim.simulate.engine import Simulation
 
 __version__ = "0.1.0"
-__all__ = ["InputError", "Refused", "Scenario", "Simulation", "Trace", "__version__", "load_scenario", "simulate"]
+__all__ = [
+    "InputError", "Refused", "Run", "Scenario", "Simulation", "Trace", "__version__", "load_scenario", "open_run",
+    "simulate",
+]  # fmt: skip
 
 _HOMES = {
     "InputError": "coordsim.errors",
     "Refused": "coordsim.errors",
+    "Run": "coordsim.record.run",
     "Scenario": "coordsim.scenario",
     "Simulation": "coordsim.simulate.engine",
     "Trace": "coordsim.record.trace",
     "load_scenario": "coordsim.scenario.loading",
+    "open_run": "coordsim.record.run",
 }
 
 

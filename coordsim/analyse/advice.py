@@ -8,8 +8,8 @@ itself may cost.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from coordsim.analyse.replay import (
 )
 from coordsim.analyse.stragglers.onset import BEGUN
 from coordsim.record.breakdown import CONTROL_PARTS, breakdown
+from coordsim.record.findings import LargestPart, LateUnit, Recommendation, Stragglers
 from coordsim.record.ranks.facts import NOT_NEGOTIATED, control_plane, gathers
 from coordsim.record.ranks.merge import Merged
 from coordsim.record.ranks.own import OWN_PARTS
@@ -68,116 +69,124 @@ NO_REPLAY_GATHERS = (
 NO_REPLAY = "this record does not say when each reduction could begin and when it ended"
 
 
-def advice(merged: Merged, stragglers: Mapping[str, Any]) -> dict[str, Any]:
-    """``change`` with ``saves``, ``saves_low``, ``saves_high`` (shares of the mean step) and ``step_time_s``; or
-    ``change`` null and ``why`` there is none. ``largest``: the largest part, its share, and where to look.
-
-    ``stragglers``: who is late, as :func:`coordsim.analyse.stragglers.stragglers` says.
-    """
+def advice(merged: Merged, stragglers: Stragglers) -> Recommendation:
+    """The change that pays most, or why none is recommended. ``stragglers``: who is late in the same steps."""
     largest = _largest(merged, stragglers)
     if len(merged.steps) <= LEAST_STEPS:
         few = f"{len(merged.steps)} steps are too few to predict from; more than {LEAST_STEPS} are needed"
         return _none(few, largest)
-    replay = None if any(gathers(record) for record in merged.records) else replay_of(merged)
+    tied = any(gathers(record) for record in merged.records)
+    replay = None if tied else replay_of(merged)
     if replay is None:
-        tied = any(gathers(record) for record in merged.records)
         return _unpredicted(NO_REPLAY_GATHERS if tied else NO_REPLAY, largest, stragglers)
     before = played(replay)
-    best: dict[str, Any] | None = None
-    for about, change, changed in _candidates(merged, replay, stragglers):
-        each = _saving(before, played(replay, changed), replay, merged.steps[1:])
-        least = WORTH_CHANGING if _concerns(about, largest["part"]) else largest["share"] * BESIDE_LARGEST
-        if each["saves_low"] > 0 and each["saves"] >= max(least, WORTH_CHANGING):
-            candidate = {"change": change, "about": about, **each, "largest": largest}
-            if about == LATE and largest["part"] == "straggler_wait" and each["saves"] < HIDDEN * largest["share"]:
-                candidate["why"] += "; the rest of the wait is for reductions that run meanwhile, or for other ranks"
-            if best is None or _weight(candidate) > _weight(best):
-                best = candidate
-    if best is not None:
-        return best
-    return _none("no change that this record can predict would save enough to matter", largest)
+    candidates = [_judged(candidate, before, replay, merged.steps[1:], largest)
+                  for candidate in _candidates(merged, replay, stragglers)]  # fmt: skip
+    worth = [candidate for candidate in candidates if _pays(candidate, largest)]
+    if not worth:
+        return _none("no change that this record can predict would save enough to matter", largest)
+    return max(worth, key=lambda candidate: _weight(candidate, largest))
 
 
-def _largest(merged: Merged, stragglers: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of the shown rank's step that takes longest, its share, whether a replay can take it out, and where to
-    look. The three parts of control count as one."""
+@dataclass(frozen=True)
+class _Candidate:
+    """A change that may pay: what it is about, what it is in words, and how it is replayed."""
+
+    about: str
+    change: str
+    replayed: Change
+
+
+def _largest(merged: Merged, stragglers: Stragglers) -> LargestPart:
+    """The part of the shown rank's step that takes longest. The three parts of control count as one."""
     counted = slice(1 if merged.first_step == 0 and len(merged.steps) > 1 else 0, None)
     means = {name: float(column[counted].mean()) for name, column in breakdown(merged.trace).items()}
     control = sum(means.pop(name, 0.0) for name in CONTROL_PARTS)
     whole = control + sum(means.values())
     part = max(means, key=means.__getitem__)
     if control > means[part]:
-        return {"part": CONTROL, "share": control / whole, "look_at": "the control plane: groups, cycle time, cache"}
+        where = "the control plane: groups, cycle time, cache"
+        return LargestPart(part=CONTROL, share=control / whole, look_at=where)
     look_at = LOOK_AT[part]
-    if part == "straggler_wait" and stragglers["late"]:
-        first = stragglers["late"][0]
-        look_at = _late(first)
-    return {"part": part, "share": means[part] / whole if whole else 0.0, "look_at": look_at}
+    if part == "straggler_wait" and stragglers.late:
+        look_at = _late(stragglers.late[0])
+    return LargestPart(part=part, share=means[part] / whole if whole else 0.0, look_at=look_at)
 
 
-def _concerns(about: str, part: str) -> bool:
-    """Whether a candidate is about that part: taking a late rank's cause out shortens the wait for it."""
+def _concerns(about: str | None, part: str) -> bool:
+    """Whether a change is about that part: taking a late rank's cause out shortens the wait for it."""
     return about == part or (about == LATE and part == "straggler_wait")
 
 
-def _weight(candidate: Mapping[str, Any]) -> float:
+def _pays(candidate: Recommendation, largest: LargestPart) -> bool:
+    """Whether a change saves enough, and for certain."""
+    least = WORTH_CHANGING if _concerns(candidate.about, largest.part) else largest.share * BESIDE_LARGEST
+    saves, low = candidate.saves or 0.0, candidate.saves_low or 0.0
+    return low > 0 and saves >= max(least, WORTH_CHANGING)
+
+
+def _weight(candidate: Recommendation, largest: LargestPart) -> float:
     """What is about the largest part comes first, unless something else saves a good deal more."""
-    concerns = _concerns(candidate["about"], candidate["largest"]["part"])
-    return float(candidate["saves"]) * (FAVOURED if concerns else 1.0)
+    return (candidate.saves or 0.0) * (FAVOURED if _concerns(candidate.about, largest.part) else 1.0)
 
 
-def _candidates(
-    merged: Merged, replay: Replay, stragglers: Mapping[str, Any]
-) -> Iterator[tuple[str, str, Change]]:
-    """(what it is about, the change in words, how it is replayed)."""
-    named = {rank for each in stragglers["late"] for rank in each["ranks"]}
-    late = [(each, _of_late(replay, each, named)) for each in stragglers["late"]]
-    known = [(each, change) for each, change in late if change is not None]
-    for each, change in known:
-        yield LATE, f"bring {_late(each)}, to the others' time", change
+def _candidates(merged: Merged, replay: Replay, stragglers: Stragglers) -> Iterator[_Candidate]:
+    named = {rank for unit in stragglers.late for rank in unit.ranks}
+    late = [(unit, _of_late(replay, unit, named)) for unit in stragglers.late]
+    known = [(unit, change) for unit, change in late if change is not None]
+    for unit, change in known:
+        yield _Candidate(LATE, f"bring {_late(unit)}, to the others' time", change)
     if len(known) > 1:
-        everybody = ", ".join(_who(each) for each, _ in known)
-        yield LATE, f"bring {everybody}, which are late, to the others' time", together([each for _, each in known])
+        everybody = ", ".join(_who(unit) for unit, _ in known)
+        alike = f"bring {everybody}, which are late, to the others' time"
+        yield _Candidate(LATE, alike, together([change for _, change in known]))
     for part in ("input_stall", "between_steps"):
         if any(getattr(turn.before, part) for step in replay.steps for turn in step.ranks):
-            yield part, _CHANGES[part], without(part)
+            yield _Candidate(part, _CHANGES[part], without(part))
     if control_plane(merged.records[0]) != NOT_NEGOTIATED:
-        yield CONTROL, _CHANGES[CONTROL], without_control
+        yield _Candidate(CONTROL, _CHANGES[CONTROL], without_control)
 
 
-def _late(each: Mapping[str, Any]) -> str:
+def _late(unit: LateUnit) -> str:
     """``rank 1 (node7), which is late in forward``."""
-    onset = each["onset"]
-    told = onset["parts"] and onset["from"] != BEGUN
-    return f"{_who(each)}, which is late {onset['what'] if told else '(' + onset['what'] + ')'}"
+    onset = unit.onset
+    told = onset.parts and onset.origin != BEGUN
+    return f"{_who(unit)}, which is late {onset.what if told else '(' + onset.what + ')'}"
 
 
-def _who(each: Mapping[str, Any]) -> str:
-    if each["what"] == "host":
-        return f"host {each['host']}"
-    return f"rank {each['ranks'][0]:,} ({each['host']})"
+def _who(unit: LateUnit) -> str:
+    if unit.what == "host":
+        return f"host {unit.host}"
+    return f"rank {unit.ranks[0]:,} ({unit.host})"
 
 
-def _of_late(replay: Replay, each: Mapping[str, Any], named: Collection[int]) -> Change | None:
+def _of_late(replay: Replay, unit: LateUnit, named: Collection[int]) -> Change | None:
     """How the ranks named are brought to the others' time, in the parts in which they are late; None where that is not
     known of any."""
-    places = [replay.ranks.index(rank) for rank in each["ranks"] if rank in replay.ranks]
+    places = [replay.ranks.index(rank) for rank in unit.ranks if rank in replay.ranks]
     late = [place for place, rank in enumerate(replay.ranks) if rank in named]
     if not places or len(late) == len(replay.ranks):
         return None
-    told = each["onset"]["parts"]
-    parts = [one["part"] for one in told if one["excess_s"] > 0] if told else OWN_PARTS
+    told = unit.onset.parts
+    parts = [excess.part for excess in told if excess.excess_s > 0] if told else OWN_PARTS
     return together([like_the_others(place, parts, late) for place in places])
 
 
-def _saving(before: Float, after: Float, replay: Replay, numbers: range) -> dict[str, Any]:
+def _judged(
+    candidate: _Candidate, before: Float, replay: Replay, numbers: range, largest: LargestPart
+) -> Recommendation:
+    """The candidate with what it saves, against the replay without a change (``before``, ns, shape [step])."""
+    after = played(replay, candidate.replayed)
     saved = before - after
     low, high = _interval(saved, before)
-    share = float(saved.sum() / before.sum())
-    return {
-        "why": "replayed from this record without it" + _few(saved, numbers), "saves": share, "saves_low": low,
-        "saves_high": high, "step_time_s": float(after.mean()) / 1e9,
-    }  # fmt: skip
+    saves = float(saved.sum() / before.sum())
+    why = "replayed from this record without it" + _few(saved, numbers)
+    if candidate.about == LATE and largest.part == "straggler_wait" and saves < HIDDEN * largest.share:
+        why += "; the rest of the wait is for reductions that run meanwhile, or for other ranks"
+    return Recommendation(
+        change=candidate.change, about=candidate.about, why=why, saves=saves, saves_low=low, saves_high=high,
+        step_time_s=float(after.mean()) / 1e9, largest=largest,
+    )  # fmt: skip
 
 
 def _few(saved: Float, numbers: range) -> str:
@@ -198,16 +207,14 @@ def _interval(saved: Float, before: Float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _unpredicted(why: str, largest: dict[str, Any], stragglers: Mapping[str, Any]) -> dict[str, Any]:
+def _unpredicted(why: str, largest: LargestPart, stragglers: Stragglers) -> Recommendation:
     """Where no replay is possible: whoever is late is still what to look at, with what the others wait for it."""
-    late: Sequence[Mapping[str, Any]] = stragglers["late"]
-    if not late:
+    if not stragglers.late:
         return _none(why, largest)
-    return _none(why, largest) | {"change": f"look at {_late(late[0])}", "about": LATE}
+    return replace(_none(why, largest), change=f"look at {_late(stragglers.late[0])}", about=LATE)
 
 
-def _none(why: str, largest: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "change": None, "about": None, "why": why, "saves": None, "saves_low": None, "saves_high": None,
-        "step_time_s": None, "largest": largest,
-    }  # fmt: skip
+def _none(why: str, largest: LargestPart) -> Recommendation:
+    return Recommendation(
+        change=None, why=why, saves=None, saves_low=None, saves_high=None, step_time_s=None, largest=largest
+    )

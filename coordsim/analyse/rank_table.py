@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from coordsim.analyse.stragglers.chain import SHARING
 from coordsim.analyse.stragglers.judge import APART, LEAST_NS, WORTH, median_interval
+from coordsim.record.findings import RankRow, RankTable
 from coordsim.record.ranks.hosts import machines
 from coordsim.record.ranks.merge import Merged
 from coordsim.record.ranks.own import OwnStep
@@ -24,9 +24,8 @@ WAITS = ("gathers", "collectives")
 Numbers = npt.NDArray[np.float64]
 
 
-def rank_table(merged: Merged) -> dict[str, Any]:
-    """One row a rank: the median over the steps (of the kind that takes most of the time, without the cold one) of
-    each of :data:`COLUMNS`, s; ``outliers``: those that take much longer than on the others; ``step_s``."""
+def rank_table(merged: Merged) -> RankTable:
+    """One row a rank: medians over the steps (of the kind that takes most of the time, without the cold one)."""
     numbers = merged.steps[1:] if merged.first_step == 0 and len(merged.steps) > 1 else merged.steps
     kind = _kind(merged, numbers)
     chosen = [number for number in numbers if kind is None or merged.own[0][number].record.step_kind == kind]
@@ -35,23 +34,25 @@ def rank_table(merged: Merged) -> dict[str, Any]:
     step_ns = float(np.median(values.sum(axis=2)))
     crowded = any(machine.crowded for machine in machines(merged.records))
     marks = _outliers(values, step_ns, SHARING if crowded else 1.0)
-    middle = np.median(values, axis=0)
-    return {
-        "steps": len(chosen), "kind": kind, "columns": list(COLUMNS), "shown_rank": merged.facts.get("shown_rank"),
-        "ranks": [
-            {
-                "rank": record.rank, "host": record.head.get("host"),
-                **{f"{name}_s": value / 1e9 for name, value in zip(COLUMNS, middle[place].tolist(), strict=True)},
-                "work_s": float(np.median([of_ranks[place].work.total for of_ranks in steps])) / 1e9,
-                "step_s": float(np.median(values[:, place].sum(axis=1))) / 1e9,
-                "evaluation_s": float(np.mean([of_ranks[place].evaluation_ns for of_ranks in steps])) / 1e9,
-                "checkpoint_s": float(np.mean([of_ranks[place].checkpoint_ns for of_ranks in steps])) / 1e9,
-                "cpu_s": _cpu([of_ranks[place] for of_ranks in steps]),
-                "core_wait_s": _core_wait([of_ranks[place] for of_ranks in steps]), "outliers": marks[place],
-            }
-            for place, record in enumerate(merged.records)
-        ],
-    }  # fmt: skip
+    rows = tuple(
+        _rank_row(record.rank, record.head.get("host"), [of_ranks[place] for of_ranks in steps], marks[place])
+        for place, record in enumerate(merged.records)
+    )
+    return RankTable(steps=len(chosen), kind=kind, columns=COLUMNS, shown_rank=merged.facts.shown_rank, ranks=rows)
+
+
+def _rank_row(rank: int, host: str | None, steps: list[OwnStep], outliers: list[str]) -> RankRow:
+    """One rank's row, from its own ``steps``."""
+    columns = np.array([_row(step) for step in steps], dtype=np.float64)
+    middle = np.median(columns, axis=0).tolist()
+    return RankRow(
+        rank=rank, host=host, **{f"{name}_s": value / 1e9 for name, value in zip(COLUMNS, middle, strict=True)},
+        work_s=float(np.median([step.work.total for step in steps])) / 1e9,
+        step_s=float(np.median(columns.sum(axis=1))) / 1e9,
+        evaluation_s=float(np.mean([step.evaluation_ns for step in steps])) / 1e9,
+        checkpoint_s=float(np.mean([step.checkpoint_ns for step in steps])) / 1e9,
+        cpu_s=_cpu(steps), core_wait_s=_core_wait(steps), outliers=tuple(outliers),
+    )  # fmt: skip
 
 
 def _kind(merged: Merged, numbers: range) -> str | None:

@@ -175,7 +175,7 @@ def replay_of(merged: Merged) -> Replay | None:
     if len(known) < len(steps):
         return None
     places = [rank.number for rank in ranks]
-    shown = merged.facts.get("shown_rank")
+    shown = merged.facts.shown_rank
     released, turns = [], []
     for rank in ranks:
         step = rank.own[merged.steps.start]

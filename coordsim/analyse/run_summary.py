@@ -5,6 +5,7 @@ The one JSON object of ``coordsim report --json`` (schema ``coordsim.run/1``). A
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from coordsim.analyse.step_kinds import outlying
 from coordsim.analyse.summary import quantile
 from coordsim.errors import InputError
 from coordsim.record.breakdown import PARTS, RECORDED_PARTS, breakdown, step_times
+from coordsim.record.findings import Findings
+from coordsim.record.manifest import as_json, findings_json
+from coordsim.record.run_facts import RunFacts, RunKind
 from coordsim.record.trace import Kind, Trace
 
 SCHEMA = "coordsim.run/1"
@@ -20,53 +24,51 @@ LAST_RANKS = 5
 """Ranks named among those that came last."""
 
 
-def run_summary(trace: Trace, manifest: dict[str, Any]) -> dict[str, Any]:
-    """``manifest``: of the run directory, or :attr:`coordsim.record.ranks.merge.Merged.facts`."""
+def run_summary(trace: Trace, facts: RunFacts, findings: Findings | None = None) -> dict[str, Any]:
+    """``findings``: what was found out about the same steps. Raises InputError for a run without a step."""
     if not trace.steps["step"].size:
         raise InputError.one("run", "steps", 0, "no rank of this run ended a step: there is nothing to say of it")
-    cold = int(manifest.get("first_step", 0)) == 0 and trace.steps["step"].size > 1
-    cold = cold and bool(manifest.get("first_step_is_cold", True))  # a profiler's step 0 is where it began to watch
+    cold = facts.first_step == 0 and trace.steps["step"].size > 1 and facts.first_step_is_cold
     counted = slice(1, None) if cold else slice(None)
     times = step_times(trace)[counted]
     parts = {name: column[counted] for name, column in breakdown(trace).items()}
     ordered = np.sort(times).tolist()
     named = {"median": 0.5, "p05": 0.05, "p95": 0.95, "min": 0.0, "max": 1.0}
-    real = manifest.get("source") == "real run"
-    unknown: dict[str, str] = manifest.get("unknown", {})
-    plane = manifest.get("control_plane", manifest.get("scenario", {}).get("control_plane", {}).get("name"))
+    real = facts.kind is not RunKind.SIMULATED
+    plane = facts.control_plane
+    kept = {} if findings is None else findings_json(findings)
     return {
         "schema": SCHEMA,
         "source": "real run" if real else "simulation",
-        "ranks": manifest.get("ranks", manifest.get("scenario", {}).get("ranks")),
+        "ranks": facts.ranks,
         "control_plane": plane,
         "steps": int(times.size),
-        "first_step": int(manifest.get("first_step", 0)) + cold,
+        "first_step": facts.first_step + cold,
         "cold_step_s": float(step_times(trace)[0]) / 1e9 if cold else None,
         "step_time_s": {"mean": float(times.mean()) / 1e9}
         | {name: quantile(ordered, share) / 1e9 for name, share in named.items()},
         "breakdown_s": {name: float(parts[name].mean()) / 1e9 if name in parts else None for name in _names(trace)},
-        "missing": dict(manifest.get("missing", {})),
-        "unknown": dict(unknown),
-        "last": _last(trace, counted, manifest),
+        "missing": dict(facts.missing),
+        "unknown": dict(facts.unknown),
+        "last": _last(trace, counted, facts),
         "waited_for": [
-            {"rank": rank, "steps": times, "wait_s": wait_ns / 1e9}
-            for rank, times, wait_ns in manifest.get("waited_for") or ()
+            {"rank": each.rank, "steps": each.steps, "wait_s": each.wait_ns / 1e9} for each in facts.waited_for or ()
         ],
         "straggler_wait_s": quantile(np.sort(parts["straggler_wait"]).tolist(), 0.5) / 1e9
         if "straggler_wait" in parts
         else None,
-        "control": _known(_control(trace, cold, int(times.size), plane), unknown),
-        "messages": _known(_messages(trace, cold, int(times.size)), unknown),
-        "recommendation": manifest.get("recommendation"),
-        "ranks_with_details": manifest.get("ranks_with_details") if real else None,
-        "ranks_absent": manifest.get("ranks_absent", []),
-        "ranks_without_steps": manifest.get("ranks_without_steps", []),
-        "exit_code": manifest.get("exit_code"),
-        "ended_with_error": manifest.get("ended_with_error", {}),
-        "ended_early": manifest.get("ended_early", []),
-        "clock_error_s": _clock_error(manifest),
-        "stragglers": manifest.get("stragglers"),
-        **(_of_ranks(trace, manifest, counted) if real else {}),
+        "control": _known(_control(trace, cold, int(times.size), plane), facts.unknown),
+        "messages": _known(_messages(trace, cold, int(times.size)), facts.unknown),
+        "recommendation": kept.get("recommendation"),
+        "ranks_with_details": facts.ranks_with_details if real else None,
+        "ranks_absent": facts.ranks_absent or (),
+        "ranks_without_steps": facts.ranks_without_steps,
+        "exit_code": None if facts.command is None else facts.command.exit_code,
+        "ended_with_error": {str(rank): error for rank, error in facts.ended_with_error.items()},
+        "ended_early": facts.ended_early,
+        "clock_error_s": _clock_error(facts),
+        "stragglers": kept.get("stragglers"),
+        **(_of_ranks(trace, facts, kept, counted) if real else {}),
     }
 
 
@@ -77,22 +79,23 @@ def _names(trace: Trace) -> tuple[str, ...]:
     return tuple(name for name in RECORDED_PARTS if name in PARTS or name in trace.own)
 
 
-def _of_ranks(trace: Trace, manifest: dict[str, Any], counted: slice) -> dict[str, Any]:
+def _of_ranks(trace: Trace, facts: RunFacts, kept: dict[str, Any], counted: slice) -> dict[str, Any]:
     """What only a recorded run has: whose parts are shown, the table of ranks, kinds of steps, and outlying steps."""
+    end = None if facts.command is None else facts.command.end
     return {
-        "shown_rank": manifest.get("shown_rank"), "rank_table": manifest.get("rank_table"),
-        "kinds": manifest.get("kinds", []), "machines": manifest.get("machines", []),
-        "outlying_steps": outlying(trace, int(manifest.get("first_step", 0)), counted),
-        **{key: manifest[key] for key in ("failure", "fate", "endings") if key in manifest},
+        "shown_rank": facts.shown_rank, "rank_table": kept.get("rank_table"),
+        "kinds": kept.get("kinds", []), "machines": kept.get("machines", []),
+        "outlying_steps": outlying(trace, facts.first_step, counted),
+        **({} if end is None else {"failure": end.failure, "fate": end.fate, "endings": as_json(end)["endings"]}),
     }  # fmt: skip
 
 
-def _known(found: dict[str, float | None], unknown: dict[str, str]) -> dict[str, float | None]:
+def _known(found: dict[str, float | None], unknown: Mapping[str, str]) -> dict[str, float | None]:
     """Null for what the run's source could not tell."""
     return {name: None if name in unknown else value for name, value in found.items()}
 
 
-def _last(trace: Trace, counted: slice, manifest: dict[str, Any]) -> list[dict[str, Any]]:
+def _last(trace: Trace, counted: slice, facts: RunFacts) -> list[dict[str, Any]]:
     """Who came last, most often first, with the tensors that came last there; host and tensors null if unknown.
 
     Steps of which nobody knows who did (-1) are left out.
@@ -100,11 +103,11 @@ def _last(trace: Trace, counted: slice, manifest: dict[str, Any]) -> list[dict[s
     last = trace.steps["ready_last_rank"][counted]
     ranks, times = np.unique(last[last >= 0], return_counts=True)
     order = np.argsort(-times, kind="stable")[:LAST_RANKS]
-    hosts, tensors = manifest.get("hosts", {}), manifest.get("last_tensors", {})
+    tensors = {rank: [list(tensor) for tensor in named] for rank, named in facts.last_tensors.items()}
     return [
         {
-            "rank": int(ranks[each]), "steps": int(times[each]), "host": hosts.get(str(ranks[each])),
-            "tensors": tensors.get(str(ranks[each])),
+            "rank": int(ranks[each]), "steps": int(times[each]), "host": facts.hosts.get(int(ranks[each])),
+            "tensors": tensors.get(int(ranks[each])),
         }
         for each in order
     ]  # fmt: skip
@@ -150,10 +153,8 @@ def _messages(trace: Trace, cold: bool, steps: int) -> dict[str, float | None]:
 _SIZES = {"bytes_min": 0.0, "bytes_median": 0.5, "bytes_max": 1.0}
 
 
-def _clock_error(manifest: dict[str, Any]) -> float | None:
+def _clock_error(facts: RunFacts) -> float | None:
     """The largest error of a rank's clock, s; None when some rank's is not known, or there is one clock."""
-    clocks = manifest.get("clocks")
-    if not clocks:
-        return None
-    errors = [clock.get("error_ns") for clock in clocks.values()]
-    return None if any(error is None for error in errors) else max(errors) / 1e9
+    errors = [clock.error_ns for clock in facts.clocks.values()]
+    known = [error for error in errors if error is not None]
+    return max(known) / 1e9 if known and len(known) == len(errors) else None

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from coordsim.record.breakdown import breakdown, step_times
+from coordsim.record.findings import StepKind
 from coordsim.record.ranks.merge import Merged
 from coordsim.record.trace import Trace
 
@@ -22,17 +23,17 @@ FEWEST = 5
 """Steps needed before one of them can stand out."""
 
 
-def step_kinds(merged: Merged) -> list[dict[str, Any]]:
-    """Each kind of step on the shown rank, the one that takes most of the time first: how many, their mean, backward
-    passes in each, and the means of the parts. The cold step is not counted. One entry where all steps are alike."""
+def step_kinds(merged: Merged) -> tuple[StepKind, ...]:
+    """Each kind of step on the shown rank, the one that takes most of the time first. The cold step is not counted. One
+    entry where all steps are alike."""
     cold = merged.first_step == 0 and len(merged.steps) > 1
     rows = range(1 if cold else 0, len(merged.steps))
     shown = next(
         (own for record, own in zip(merged.records, merged.own, strict=True)
-         if record.rank == merged.facts.get("shown_rank")), None,
+         if record.rank == merged.facts.shown_rank), None,
     )  # fmt: skip
     if shown is None or not len(rows):
-        return []
+        return ()
     names = [_name(shown[merged.steps[row]].record.step_kind, merged.records[0].head) for row in rows]
     passes = [shown[merged.steps[row]].passes for row in rows]
     times, parts = step_times(merged.trace), breakdown(merged.trace)
@@ -40,11 +41,11 @@ def step_kinds(merged: Merged) -> list[dict[str, Any]]:
     for kind in dict.fromkeys(names):
         mine = [row for row, name in zip(rows, names, strict=True) if name == kind]
         usual = Counter(count for count, name in zip(passes, names, strict=True) if name == kind).most_common(1)[0][0]
-        found.append({
-            "kind": kind, "steps": len(mine), "mean_s": float(times[mine].mean()) / 1e9, "backward_passes": usual,
-            "breakdown_s": {part: float(column[mine].mean()) / 1e9 for part, column in parts.items()},
-        })  # fmt: skip
-    return sorted(found, key=lambda each: -float(each["mean_s"]) * int(each["steps"]))
+        found.append(StepKind(
+            kind=kind, steps=len(mine), mean_s=float(times[mine].mean()) / 1e9, backward_passes=usual,
+            breakdown_s={part: float(column[mine].mean()) / 1e9 for part, column in parts.items()},
+        ))  # fmt: skip
+    return tuple(sorted(found, key=lambda each: -each.mean_s * each.steps))
 
 
 def _name(kind: str, head: dict[str, Any]) -> str:

@@ -120,6 +120,7 @@ def _write(out: Path, found: Imported, table: int | None) -> str:
         from coordsim.record.store import write_run
 
         assert found.trace is not None
+        assert found.facts is not None
         write_run(out, found.trace, found.facts)
     console.note(f"wrote {out}: a {kind}")
     return kind

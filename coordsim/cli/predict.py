@@ -33,7 +33,6 @@ def predict(
     ] = None,
 ) -> None:
     """A measured workload at scale, with how sure that is."""
-    folder = _records(run)
     if out is not None and (not out.absolute().parent.is_dir() or (out.exists() and not out.is_dir())):
         raise InputError.one("--out", "", str(out), "needs a folder, or a name for one in a folder that exists")
     from coordsim.analyse.predict import measured_workload
@@ -41,9 +40,12 @@ def predict(
     from coordsim.analyse.predict.intervals import facts
     from coordsim.analyse.predict.place import write_scenario
     from coordsim.analyse.stragglers import stragglers
-    from coordsim.record.ranks import read_folder
+    from coordsim.record.run import open_run
 
-    records = read_folder(folder)
+    records = open_run(run).records
+    if not records:
+        message = "a run directory without its ranks' records: predict needs each rank's readiness (coordsim profile)"
+        raise InputError.one(str(run), "", str(run), message)
     measured = measured_workload(records)
     plane = control_plane or measured.control_plane
     name, source = run.resolve().name, str(run)
@@ -56,7 +58,7 @@ def predict(
         out.mkdir(exist_ok=True)
         write_scenario(out, measured, name, source)
     late = stragglers(records)
-    told = facts(found) | {"late": late["verdict"] if late["late"] else None}
+    told = facts(found) | {"late": late.verdict if late.late else None}
     if as_json:
         console.data_json(told)
     else:
@@ -69,13 +71,3 @@ def predict(
     else:
         console.next_command(f"coordsim simulate {quote(str(out / 'scenario.toml'))} {flags} --explain")
 
-
-def _records(run: Path) -> Path:
-    """Where ranks' streams are: of a run that was profiled in its own folder."""
-    from coordsim.record.ranks import folder_of
-
-    found = folder_of(run)
-    if found is None:
-        message = "a run directory without its ranks' records: predict needs each rank's readiness (coordsim profile)"
-        raise InputError.one(str(run), "", str(run), message)
-    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from shlex import join, quote
@@ -17,6 +18,8 @@ from coordsim.errors import EnvironmentProblem, InputError
 
 if TYPE_CHECKING:
     from coordsim.record.ranks import RankRecord
+    from coordsim.record.run_facts import CommandEnd, RunFacts
+    from coordsim.record.store import Stored
 
 FINDING = 1
 _PREDICTABLE = 6
@@ -86,14 +89,14 @@ class _Job:
 
     def __init__(self, command: list[str], folder: Path, out: Path, steps: int, then_stop: bool) -> None:
         self.command, self.folder, self.out, self.steps, self.then_stop = command, folder, out, steps, then_stop
-        self._stored: dict[str, Any] | None = None
+        self._stored: Stored | None = None
 
     def recorded(self, ranks: int) -> None:
         """All steps are recorded, and the command goes on: the run is stored now."""
         on = f"{ranks} rank" + ("s" if ranks != 1 else "")
         steps = f"{self.steps} step" + ("s" if self.steps != 1 else "")
         try:
-            self._stored = self._store({"exit_code": None, "running": True})
+            self._stored = self._store(None, running=True)
         except (OSError, ValueError) as error:
             console.note(f"recorded {steps} on {on}; they are stored when the command ends ({error})")
             return
@@ -106,43 +109,42 @@ class _Job:
         if not any(self.folder.glob("*.rank")):
             self._nothing(done, line)
         from coordsim.analyse.run_summary import run_summary
-        from coordsim.record.store import read_run
 
         if line is not None:
             console.error(line)
-        facts = self._store({"exit_code": done.code} | _facts_of(done, line))
-        trace, _ = read_run(self.out)
+        trace, facts, findings = self._store(done.code, _end_of(done, line))
         if not trace.steps["step"].size:
-            console.error(f"no rank ended a step; what {len(facts['hosts'])} ranks wrote is in {self.out}")
+            console.error(f"no rank ended a step; what {len(facts.hosts)} ranks wrote is in {self.out}")
             console.next_command(_EXAMPLE)
             raise typer.Exit(done.code or FINDING)
-        self._notes(done, facts, trace.steps["step"].size)
-        return run_summary(trace, facts)
+        self._notes(done, facts, int(trace.steps["step"].size))
+        return run_summary(trace, facts, findings)
 
-    def _store(self, more: dict[str, Any]) -> dict[str, Any]:
-        """Merge what ranks wrote; the manifest. Where the job that ran last recorded no step, what an earlier one has
-        left in the run directory stays."""
-        from coordsim.analyse.recorded import empty, merged_run
+    def _store(self, exit_code: int | None, end: CommandEnd | None = None, running: bool = False) -> Stored:
+        """Merge what ranks wrote into the run directory. Where the job that ran last recorded no step, what an earlier
+        one has left in the run directory stays."""
         from coordsim.cli.provenance import provenance
         from coordsim.record.ranks import read_folder
+        from coordsim.record.run_facts import Command
         from coordsim.record.store import read_run, write_run
 
-        for each in _of_other_jobs(self.folder):
-            each.unlink()
+        for path in _of_other_jobs(self.folder):
+            path.unlink()
         records = read_folder(self.folder)
-        merges = any(record.steps for record in records)
-        if not merges and self._stored is not None:
-            trace, facts = read_run(self.out)
-            facts.pop("running", None)
-            write_run(self.out, trace, facts | more, self.out / "ranks")
-            return facts | more
-        trace, facts = merged_run(records) if merges else empty(records)
-        facts["skipped_steps"] = _skipped(records)
-        facts |= provenance(self.folder) | {"command": self.command, "steps_wanted": self.steps} | more
-        write_run(self.out, trace, facts, self.folder)
-        return facts
+        command = Command(exit_code, tuple(self.command), self.steps, running, end)
+        if self._stored is not None and not any(record.steps for record in records):
+            kept = read_run(self.out)
+            again = kept._replace(facts=replace(kept.facts, command=command))
+            write_run(self.out, *again, self.out / "ranks")
+            return again
+        made = _merged(records)
+        facts = replace(
+            made.facts, command=command, provenance=provenance(self.folder), skipped_steps=_skipped(records)
+        )
+        write_run(self.out, made.trace, facts, made.findings, self.folder)
+        return made._replace(facts=facts)
 
-    def _notes(self, done: Done, facts: dict[str, Any], steps: int) -> None:
+    def _notes(self, done: Done, facts: RunFacts, steps: int) -> None:
         from real_backend.profile.launch import jobs
 
         started = jobs(self.folder)
@@ -156,14 +158,15 @@ class _Job:
                 f"the command ended with exit code {done.code}; what was recorded until then is kept in {self.out}"
             )
         if done.hangup:
-            console.note(f"{facts['fate']}; what was recorded is kept in {self.out}")
-        skipped = facts.get("skipped_steps")
+            fate = facts.command.end.fate if facts.command is not None and facts.command.end is not None else ""
+            console.note(f"{fate}; what was recorded is kept in {self.out}")
+        skipped = facts.skipped_steps
         if skipped and skipped[0] == skipped[1]:
             console.note(
                 f"GradScaler skipped the optimizer in all {skipped[1]} steps: their gradients were not finite, and "
                 "the parameters did not change"
             )
-        if steps == 1 and facts["first_step"] == 0:
+        if steps == 1 and facts.first_step == 0:
             console.note("only the first step was recorded, which is cold: the script took no second one")
 
     def _nothing(self, done: Done, line: str | None) -> None:
@@ -196,30 +199,44 @@ class _Job:
         raise typer.Exit(done.code or FINDING)
 
 
-def _skipped(records: list[RankRecord]) -> list[int]:
-    """[steps that GradScaler skipped, steps] of the rank that has most."""
+def _merged(records: list[RankRecord]) -> Stored:
+    """The run that ranks recorded, and what there is to find out about it; an empty one where no rank ended a step."""
+    from coordsim.analyse.findings import find_out
+    from coordsim.record.ranks import merge_records
+    from coordsim.record.ranks.facts import facts_of
+    from coordsim.record.store import Stored
+    from coordsim.record.trace import TraceWriter
+
+    if not any(record.steps for record in records):
+        without_steps = [record.rank for record in records]
+        return Stored(TraceWriter().finish(), facts_of(records, range(0), without_steps, ()), None)
+    merged = merge_records(records)
+    return Stored(merged.trace, merged.facts, find_out(merged))
+
+
+def _skipped(records: list[RankRecord]) -> tuple[int, int]:
+    """Steps that GradScaler skipped, and all steps, of the rank that has most."""
     kinds = [[step.step_kind for step in record.steps] for record in records]
     of_rank = max(kinds, key=len, default=[])
-    return [sum("skipped" in kind and "skipped " not in kind for kind in of_rank), len(of_rank)]
+    return sum("skipped" in kind and "skipped " not in kind for kind in of_rank), len(of_rank)
 
 
-def _facts_of(done: Done, line: str | None) -> dict[str, Any]:
-    """How the command and its ranks ended, for the manifest."""
+def _end_of(done: Done, line: str | None) -> CommandEnd:
+    """How the command and its ranks ended; ``line``: which rank failed first, in words."""
+    from coordsim.record.run_facts import CommandEnd, Ending
+
     fate = "the training ended by itself" if not done.code else f"the training ended with exit code {done.code}"
     if done.running:
         fate = f"the training still runs on ranks {', '.join(str(rank) for rank, _ in done.running)}"
-    return {
-        "failure": line,
-        "endings": [
-            {
-                "rank": each.rank, "how": each.how, "code": each.code, "signal": each.signal, "words": each.words,
-                "where": each.where,
-            }
+    return CommandEnd(
+        failure=line,
+        endings=tuple(
+            Ending(rank=each.rank, how=each.how, code=each.code, signal=each.signal, words=each.words, where=each.where)
             for each in done.endings
-        ],
-        "fate": f"the terminal was closed; {fate}" if done.hangup else fate,
-        "stopped": "recorded" if done.stopped_recorded else (done.stopped_by or None), "world_sizes": done.sizes,
-    }  # fmt: skip
+        ),
+        fate=f"the terminal was closed; {fate}" if done.hangup else fate,
+        stopped="recorded" if done.stopped_recorded else (done.stopped_by or None), world_sizes=tuple(done.sizes),
+    )  # fmt: skip
 
 
 def _of_other_jobs(folder: Path) -> list[Path]:

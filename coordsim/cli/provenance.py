@@ -10,17 +10,17 @@ from typing import Any
 
 from coordsim import __version__
 from coordsim.cli.doctor import installed
+from coordsim.record.run_facts import Provenance
 
 
-def provenance(streams: Path) -> dict[str, Any]:
-    """For a manifest; what is not known is null."""
-    return {
-        "version": __version__,
-        "versions": {"python": platform.python_version(), "torch": installed("torch"), "numpy": installed("numpy")},
-        "system": platform.platform(terse=True),
-        "git": _commit(),
-        "records_sha256": {path.name: sha256(path.read_bytes()).hexdigest() for path in sorted(streams.glob("*.rank"))},
-    }
+def provenance(streams: Path) -> Provenance:
+    """Of ranks' records in the folder ``streams``."""
+    return Provenance(
+        version=__version__,
+        versions={"python": platform.python_version(), "torch": installed("torch"), "numpy": installed("numpy")},
+        system=platform.platform(terse=True), git=_commit(),
+        records_sha256={path.name: sha256(path.read_bytes()).hexdigest() for path in sorted(streams.glob("*.rank"))},
+    )  # fmt: skip
 
 
 def _commit() -> dict[str, Any] | None:

@@ -147,16 +147,16 @@ def _catalogued(scenario: Scenario) -> str:
 def _keep(out: Path, simulation: Simulation, facts: dict[str, Any]) -> None:
     """Write the run directory; nothing in it depends on when or how fast it was made."""
     from coordsim import __version__
+    from coordsim.record.run_facts import Provenance, RunFacts, RunKind, SimulatedFrom
     from coordsim.record.store import write_run
     from coordsim.scenario.resolved import scenario_hash
 
+    scenario = simulation.scenario
     kept = {key: value for key, value in facts.items() if key not in ("scenario", "engine_wall_s")}
-    manifest = {
-        "version": __version__,
-        "scenario": facts["scenario"],
-        "scenario_sha256": scenario_hash(simulation.scenario),
-        "engine": simulation.engine,
-        "summary": kept,
-    }
+    known = RunFacts(
+        kind=RunKind.SIMULATED, ranks=scenario.ranks, control_plane=scenario.control_plane.name,
+        simulated=SimulatedFrom(facts["scenario"], scenario_hash(scenario), simulation.engine, kept),
+        provenance=Provenance(__version__),
+    )  # fmt: skip
     with interrupt.unwinding():
-        write_run(out, simulation.trace, manifest)
+        write_run(out, simulation.trace, known)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coordsim.fragments import csv_names
+from coordsim.record.run_facts import RunFacts
 from coordsim.record.trace import Trace
 
 
@@ -34,8 +35,8 @@ class Imported:
     unknown: dict[str, str] = field(default_factory=dict)
     """What cannot be known from the source -> why."""
     trace: Trace | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
-    """For the manifest of a run directory."""
+    facts: RunFacts | None = None
+    """What is known of the run beside its trace."""
     workload_csv: str | None = None
     """Gradients as ``simulate --workload`` reads them."""
     clusters: dict[int, ClusterFigures] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -11,7 +12,7 @@ from coordsim.scenario.model import Scenario
 from coordsim.scenario.resolved import SCHEMA, scenario_hash
 
 
-def restored(data: dict[str, Any], where: str, sha256: str | None = None) -> Scenario:
+def restored(data: Mapping[str, Any], where: str, sha256: str | None = None) -> Scenario:
     """The scenario in ``data``, which ``where`` names in errors; ``sha256`` is what its hash has to be.
 
     Raises InputError for data that is no resolved scenario, or another one than the hash says.

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from coordsim.analyse.recorded import merged_run
-from coordsim.analyse.run_summary import run_summary
+from coordsim.record.ranks import merge_records
 from tests.record.ddp_job import Causes, Job
+from tests.told import told
 
 SINGLES: dict[str, dict[str, Any]] = {
     "data": {"DATA": 25}, "data late": {"DATA_LATE": 30}, "fwd": {"FWD": 22}, "fwd all": {"FWD_ALL": 20},
@@ -31,7 +31,7 @@ def played(names: tuple[str, ...], ranks: int, **more: Any) -> tuple[Job, dict[s
     """A job with these causes, and what a report says of it."""
     causes = Causes(**{key: value for name in names for key, value in SINGLES[name].items()})
     job = Job(ranks=ranks, causes=causes, seed=len("".join(names)), skews_ms=SKEWS_MS[:ranks], **more)
-    return job, run_summary(*merged_run(job.records()))
+    return job, told(job.records())
 
 
 def close(told_s: float, own_ms: float) -> bool:
@@ -73,11 +73,11 @@ def test_the_late_rank_is_named_with_its_place_and_nobody_else_is(names: tuple[s
         first, second = sorted(late, key=lambda rank: -sum(late[rank].values()))
         late = {first: late[first] | {part: -value for part, value in late[second].items()}}
     _, facts = played(names, ranks)
-    told = {each["ranks"][0]: each for each in facts["stragglers"]["late"]}
-    assert set(told) == set(late)
+    named = {each["ranks"][0]: each for each in facts["stragglers"]["late"]}
+    assert set(named) == set(late)
     for rank, parts in late.items():
-        assert close(told[rank]["late_s"], sum(parts.values()))
-        onset = told[rank]["onset"]
+        assert close(named[rank]["late_s"], sum(parts.values()))
+        onset = named[rank]["onset"]
         assert {each["part"] for each in onset["parts"]} == set(parts)
         assert all(close(each["excess_s"], parts[each["part"]]) for each in onset["parts"])
         largest = max(parts, key=parts.__getitem__)
@@ -111,7 +111,7 @@ def test_of_quiet_runs_on_busy_shared_cores_hardly_any_names_somebody(ranks: int
     named = 0
     for seed in range(100):
         job = Job(ranks=ranks, cores=2, noise=0.15, contention=1.0, seed=seed, core_waits=core_waits)
-        named += bool(merged_run(job.records())[1]["stragglers"]["late"])
+        named += bool(told(job.records())["stragglers"]["late"])
     assert named <= 1
 
 
@@ -121,7 +121,7 @@ def test_on_busy_shared_cores_a_cause_is_named_all_the_same(names: tuple[str, ..
     for seed in range(5):
         causes = Causes(**SINGLES[names[0]])
         job = Job(ranks=2, cores=2, noise=0.15, contention=1.0, seed=seed, causes=causes)
-        _, facts = merged_run(job.records())
+        facts = told(job.records())
         assert [each["ranks"] for each in facts["stragglers"]["late"]] == [[rank] for rank in late]
 
 
@@ -132,7 +132,7 @@ def test_a_rank_that_sleeps_longer_than_it_waits_for_cores_is_named(names: tuple
     settings = SINGLES[names[0]] | SINGLES[names[1]]
     for seed in range(5):
         job = Job(ranks=2, cores=2, noise=0.15, contention=1.0, seed=seed, causes=Causes(**settings), core_waits=True)
-        _, facts = merged_run(job.records())
+        facts = told(job.records())
         assert [late["ranks"] for late in facts["stragglers"]["late"]] == [[1]]
 
 
@@ -141,7 +141,7 @@ def test_a_rank_that_sleeps_is_named_although_its_neighbour_waits_for_cores_more
     for seed in range(10):
         job = Job(ranks=2, cores=2, noise=0.15, seed=seed, causes=Causes(BWD=15), core_waits=True, contention=3.0)
         job.busy_ranks = (0,)
-        _, facts = merged_run(job.records())
+        facts = told(job.records())
         assert all(late["ranks"] == [1] for late in facts["stragglers"]["late"])
         named += bool(facts["stragglers"]["late"])
     assert named == 10
@@ -150,29 +150,29 @@ def test_a_rank_that_sleeps_is_named_although_its_neighbour_waits_for_cores_more
 def test_waits_for_cores_are_stated_rank_by_rank_and_where_threads_wait_too_they_explain_nothing() -> None:
     job = Job(ranks=2, cores=2, causes=Causes(BWD=5), core_waits=True)
     records = job.records()
-    _, facts = merged_run(records)
+    facts = told(records)
     assert [late["ranks"] for late in facts["stragglers"]["late"]] == [[1]]
     assert [row["core_wait_s"] for row in facts["rank_table"]["ranks"]] == [0.0, 0.0]
     for record in records:
         record.head["threads"] = {"torch": 2, "interop": 1}
-    _, facts = merged_run(records)
+    facts = told(records)
     assert not facts["stragglers"]["late"]
 
 
 def test_that_cores_are_shared_is_said_where_it_keeps_somebody_from_being_named() -> None:
     job = Job(ranks=2, cores=2, causes=Causes(BWD=3))
-    _, facts = merged_run(job.records())
+    facts = told(job.records())
     assert not facts["stragglers"]["late"]
     assert facts["stragglers"]["verdict"].startswith("nobody for certain: rank 1 is 3.0 ms slower")
     roomy = replace(job, cores=64)
-    _, facts = merged_run(roomy.records())
+    facts = told(roomy.records())
     assert [each["ranks"] for each in facts["stragglers"]["late"]] == [[1]]
 
 
 @pytest.mark.parametrize("skews", [(0.0, 0.0), (0.0, 40.0), (0.0, -3e6)])
 def test_skew_between_ranks_changes_no_part(skews: tuple[float, float]) -> None:
     found = [
-        merged_run(Job(causes=Causes(FWD_ALL=20, DATA_LATE=30), skews_ms=each).records())[0].own
+        merge_records(Job(causes=Causes(FWD_ALL=20, DATA_LATE=30), skews_ms=each).records()).trace.own
         for each in ((0.0, 0.0), skews)
     ]
     for part, column in found[0].items():
@@ -182,6 +182,6 @@ def test_skew_between_ranks_changes_no_part(skews: tuple[float, float]) -> None:
 def test_nobody_is_late_and_recommended_by_two_different_rules() -> None:
     for seed in range(30):
         job = Job(ranks=2, noise=0.6, seed=seed)
-        facts = merged_run(job.records())[1]
+        facts = told(job.records())
         if not facts["stragglers"]["late"]:
             assert facts["recommendation"]["about"] != "late"

@@ -19,11 +19,13 @@ from coordsim.analyse.stragglers.judge import (
     median_interval,
     smallest_detectable_ns,
 )
+from coordsim.record.findings import Stragglers
+from coordsim.record.manifest import as_json, restored
 from tests.analyse.late_records import MS, STEP_MS, delays, records
 
 
-def late_ranks(found: dict[str, Any]) -> list[list[int]]:
-    return [each["ranks"] for each in found["late"]]
+def late_ranks(found: Stragglers) -> list[list[int]]:
+    return [list(each.ranks) for each in found.late]
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 4, 16])
@@ -31,25 +33,25 @@ def late_ranks(found: dict[str, Any]) -> list[list[int]]:
 def test_five_milliseconds_in_twenty_steps_are_found_under_jitter_of_one(ranks: int, seed: int) -> None:
     found = stragglers(records(delays(20, ranks, {1: 5.0}), 1.0, seed))
     assert late_ranks(found) == [[1]]
-    late = found["late"][0]
-    assert late["late_low_s"] <= 0.005 <= late["late_high_s"]
-    assert late["late_s"] == pytest.approx(0.005, abs=0.001)
-    assert (late["of_steps"], late["from_step"], late["to_step"], late["changed"]) == (19, 1, 19, False)
-    assert 0.002 < late["costs_s"] < 0.0065
-    assert found["verdict"].startswith("rank 1 is late: ")
-    assert f"last in {late['last_in']} of 19 steps" in found["verdict"]
-    assert json.loads(json.dumps(found)) == found
+    late = found.late[0]
+    assert late.late_low_s <= 0.005 <= late.late_high_s
+    assert late.late_s == pytest.approx(0.005, abs=0.001)
+    assert (late.of_steps, late.from_step, late.to_step, late.changed) == (19, 1, 19, False)
+    assert 0.002 < late.costs_s < 0.0065
+    assert found.verdict.startswith("rank 1 is late: ")
+    assert f"last in {late.last_in} of 19 steps" in found.verdict
+    assert restored(Stragglers, json.loads(json.dumps(as_json(found))), "manifest.json") == found
 
 
 def test_the_verdict_is_a_sentence() -> None:
     found = stragglers(records(delays(21, 4, {3: 5.2}), 0.0))
-    assert found["verdict"] == "rank 3 is late: 5.2 ms (5.2 to 5.2) a step, last in 20 of 20 steps"
+    assert found.verdict == "rank 3 is late: 5.2 ms (5.2 to 5.2) a step, last in 20 of 20 steps"
 
 
 @pytest.mark.parametrize("ranks", [2, 4, 8])
 def test_nobody_is_named_when_all_are_alike(ranks: int) -> None:
     """At most 5 % of 200 runs; the tests are set to 2 %."""
-    alarms = sum(bool(stragglers(records(np.zeros((40, ranks)), 1.0, seed))["late"]) for seed in range(200))
+    alarms = sum(bool(stragglers(records(np.zeros((40, ranks)), 1.0, seed)).late) for seed in range(200))
     assert alarms <= 0.05 * 200
 
 
@@ -107,10 +109,10 @@ def test_what_would_have_been_seen_is_seen(seed: int, units: int, steps: int) ->
 def test_a_late_host_is_told_from_a_late_rank() -> None:
     hosts = ["a", "a", "a", "b", "b", "b", "c", "c", "c"]
     whole = stragglers(records(delays(30, 9, {3: 6.0, 4: 6.0, 5: 6.0}), 1.0, hosts=hosts))
-    assert [(each["what"], each["host"], each["ranks"]) for each in whole["late"]] == [("host", "b", [3, 4, 5])]
-    assert whole["verdict"].startswith("host b (ranks 3, 4, 5) is late: ")
+    assert [(each.what, each.host, list(each.ranks)) for each in whole.late] == [("host", "b", [3, 4, 5])]
+    assert whole.verdict.startswith("host b (ranks 3, 4, 5) is late: ")
     single = stragglers(records(delays(30, 9, {4: 6.0}), 1.0, hosts=hosts))
-    assert [(each["what"], each["host"], each["ranks"]) for each in single["late"]] == [("rank", "b", [4])]
+    assert [(each.what, each.host, list(each.ranks)) for each in single.late] == [("rank", "b", [4])]
 
 
 def test_of_two_hosts_the_late_one_is_named() -> None:
@@ -122,9 +124,9 @@ def test_of_two_hosts_the_late_one_is_named() -> None:
 def test_two_late_ranks_are_both_named_the_later_first() -> None:
     found = stragglers(records(delays(40, 6, {1: 12.0, 4: 6.0}), 0.5))
     assert late_ranks(found) == [[1], [4]]
-    assert "; then rank 4 is late" in found["verdict"]
-    assert found["costs_together_s"] == pytest.approx(0.012, abs=0.002)
-    assert found["late"][0]["costs_s"] == pytest.approx(0.006, abs=0.001)
+    assert "; then rank 4 is late" in found.verdict
+    assert found.costs_together_s == pytest.approx(0.012, abs=0.002)
+    assert found.late[0].costs_s == pytest.approx(0.006, abs=0.001)
 
 
 def test_a_small_lateness_is_not_named_beside_a_large_one() -> None:
@@ -136,20 +138,20 @@ def test_taking_turns_is_nobody() -> None:
     late = np.zeros((40, 4))
     late[np.arange(40), np.arange(40) % 4] = 8.0
     found = stragglers(records(late, 0.2))
-    assert not found["late"]
-    assert found["verdict"].startswith("nobody: no rank is last by more, and more often")
-    assert found["smallest_seen_s"] > 0.007
+    assert not found.late
+    assert found.verdict.startswith("nobody: no rank is last by more, and more often")
+    assert found.smallest_seen_s > 0.007
 
 
 def test_a_lateness_that_begins_later_has_a_beginning_and_one_that_stops_an_end() -> None:
-    begins = stragglers(records(delays(60, 4, {2: 6.0}, begin=40), 1.0))["late"][0]
-    assert begins["ranks"] == [2]
-    assert begins["changed"]
-    assert abs(begins["from_step"] - 40) <= 1
-    assert begins["to_step"] == 59
+    begins = stragglers(records(delays(60, 4, {2: 6.0}, begin=40), 1.0)).late[0]
+    assert begins.ranks == (2,)
+    assert begins.changed
+    assert abs(begins.from_step - 40) <= 1
+    assert begins.to_step == 59
     stops = stragglers(records(delays(60, 4, {2: 6.0}, end=25), 1.0))
-    assert stops["late"][0]["to_step"] in (23, 24, 25)
-    assert "until step 2" in stops["verdict"]
+    assert stops.late[0].to_step in (23, 24, 25)
+    assert "until step 2" in stops.verdict
 
 
 @pytest.mark.parametrize(
@@ -162,37 +164,37 @@ def test_a_lateness_that_begins_later_has_a_beginning_and_one_that_stops_an_end(
 def test_where_in_its_step_the_rank_gets_late(how: dict[str, Any], where: str, tensor: str | None) -> None:
     found = stragglers(records(delays(25, 4, {2: 8.0}), 0.3, **how))
     assert late_ranks(found) == [[2]]
-    onset = found["late"][0]["onset"]
-    assert (onset["from"], onset["tensor"]) == (where, tensor)
-    assert onset["at_last_gradient_s"] == pytest.approx(0.008, abs=0.001)
+    onset = found.late[0].onset
+    assert (onset.origin, onset.tensor) == (where, tensor)
+    assert onset.at_last_gradient_s == pytest.approx(0.008, abs=0.001)
 
 
 def test_without_details_no_tensor_is_named() -> None:
     found = stragglers(records(delays(25, 4, {2: 8.0}), 0.3, from_tensor=4, detailed=False))
-    assert found["late"][0]["onset"]["tensor"] is None
-    assert found["late"][0]["onset"]["tensors_compared"] == 0
+    assert found.late[0].onset.tensor is None
+    assert found.late[0].onset.tensors_compared == 0
 
 
 def test_where_without_clocks_that_are_known() -> None:
     unknown: dict[int, float | None] = {1: None, 2: None, 3: None}
     made = records(delays(25, 4, {2: 8.0}), 0.3, from_tensor=4, skews_ms={2: 1e6}, error_ms=unknown)
-    onset = stragglers(made)["late"][0]["onset"]
-    assert (onset["from"], onset["tensor"]) == ("tensor", "t4")
+    onset = stragglers(made).late[0].onset
+    assert (onset.origin, onset.tensor) == ("tensor", "t4")
 
 
 def test_clocks_that_differ_are_corrected() -> None:
     skews = {1: 3_600_000.0, 2: -50.0}
     assert late_ranks(stragglers(records(delays(25, 4, {2: 8.0}), 1.0, skews_ms=skews))) == [[2]]
-    assert not stragglers(records(delays(25, 4, {}), 1.0, skews_ms=skews))["late"]
+    assert not stragglers(records(delays(25, 4, {}), 1.0, skews_ms=skews)).late
 
 
 def test_a_clock_that_may_be_wrong_by_more_than_the_lateness_accuses_nobody() -> None:
     wrong = {1: 10.0, 2: 10.0, 3: 10.0}
     made = records(delays(25, 4, {2: 4.0}), 0.3, error_ms=wrong, chained=False)
     found = stragglers(made)
-    assert not found["late"]
-    assert found["verdict"].startswith("nobody for certain: rank 2 seems ")
-    assert found["smallest_seen_s"] > 0.015
+    assert not found.late
+    assert found.verdict.startswith("nobody for certain: rank 2 seems ")
+    assert found.smallest_seen_s > 0.015
 
 
 def test_then_each_ranks_own_clock_tells_how_long_it_worked() -> None:
@@ -200,56 +202,56 @@ def test_then_each_ranks_own_clock_tells_how_long_it_worked() -> None:
     wrong = {1: 10.0, 2: 10.0, 3: 10.0}
     found = stragglers(records(delays(25, 4, {2: 4.0}), 0.3, error_ms=wrong))
     assert late_ranks(found) == [[2]]
-    assert found["measure"] == "each rank's own clock"
+    assert found.measure == "each rank's own clock"
     shifted = records(delays(25, 4, {}), 0.3, error_ms=wrong)
     shifted[1].clocks[0] = shifted[1].clocks[0]._replace(offset_ns=8 * MS)
-    assert not stragglers(shifted)["late"]
+    assert not stragglers(shifted).late
 
 
 def test_unknown_clocks_leave_the_ranks_own_ones() -> None:
     unknown: dict[int, float | None] = {1: None, 2: None, 3: None}
     found = stragglers(records(delays(25, 4, {3: 6.0}), 1.0, skews_ms={1: 1e5, 3: -1e4}, error_ms=unknown))
     assert late_ranks(found) == [[3]]
-    assert found["clock_error_s"] is None
-    onset = found["late"][0]["onset"]
-    assert (onset["from"], onset["at_begin_s"]) == ("first gradient", None)
-    assert onset["at_last_gradient_s"] == pytest.approx(0.006, abs=0.001)
+    assert found.clock_error_s is None
+    onset = found.late[0].onset
+    assert (onset.origin, onset.at_begin_s) == ("first gradient", None)
+    assert onset.at_last_gradient_s == pytest.approx(0.006, abs=0.001)
     nothing = stragglers(records(delays(25, 4, {3: 6.0}), 1.0, error_ms=unknown, chained=False))
-    assert not nothing["late"]
-    assert "the offsets of ranks' clocks are not known" in nothing["verdict"]
+    assert not nothing.late
+    assert "the offsets of ranks' clocks are not known" in nothing.verdict
 
 
 def test_steady_differences_like_those_of_the_others_are_no_lateness() -> None:
     """The order in which ranks are woken: each is 2 ms after the one before, always."""
-    assert not stragglers(records(delays(30, 5, {rank: 2.0 * rank for rank in range(5)}), 0.1))["late"]
+    assert not stragglers(records(delays(30, 5, {rank: 2.0 * rank for rank in range(5)}), 0.1)).late
 
 
 def test_too_little_to_matter_is_not_named() -> None:
-    assert not stragglers(records(delays(30, 4, {2: 0.5}), 0.01))["late"]
+    assert not stragglers(records(delays(30, 4, {2: 0.5}), 0.01)).late
 
 
 def test_few_steps_are_said_to_be_few() -> None:
     found = stragglers(records(delays(5, 2, {1: 50.0}), 0.1))
-    assert not found["late"]
-    assert found["smallest_seen_s"] is None
-    assert "can be last every time by chance" in found["verdict"]
+    assert not found.late
+    assert found.smallest_seen_s is None
+    assert "can be last every time by chance" in found.verdict
 
 
 def test_one_rank_and_no_step() -> None:
-    assert stragglers(records(delays(9, 1, {})))["verdict"] == "nobody: there is one rank"
+    assert stragglers(records(delays(9, 1, {}))).verdict == "nobody: there is one rank"
     nothing = stragglers(records(delays(1, 3, {})))
-    assert (nothing["steps"], nothing["late"], nothing["step_time_s"]) == (0, [], None)
+    assert (nothing.steps, nothing.late, nothing.step_time_s) == (0, (), None)
 
 
 def test_only_the_steps_asked_for() -> None:
     made = records(delays(60, 4, {2: 6.0}, begin=40), 1.0)
-    assert not stragglers(made, range(30))["late"]
+    assert not stragglers(made, range(30)).late
     assert late_ranks(stragglers(made, range(40, 60))) == [[2]]
-    assert stragglers(made, range(40, 60))["first_step"] == 40
+    assert stragglers(made, range(40, 60)).first_step == 40
 
 
 def test_the_step_time_is_that_of_the_run() -> None:
-    assert stragglers(records(delays(30, 4, {}), 0.5))["step_time_s"] == pytest.approx(STEP_MS / 1000, rel=0.02)
+    assert stragglers(records(delays(30, 4, {}), 0.5)).step_time_s == pytest.approx(STEP_MS / 1000, rel=0.02)
 
 
 @settings(max_examples=50, deadline=None)

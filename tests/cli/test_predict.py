@@ -15,7 +15,7 @@ def recorded(tmp_path, monkeypatch):
     folder = tmp_path / "job"
     folder.mkdir()
     made = records(4, 20, rank_sigma=0.01, step_sigma=0.01)
-    monkeypatch.setattr("coordsim.record.ranks.read_folder", lambda path: made)
+    monkeypatch.setattr("coordsim.record.run.Streams.records", made)
     return folder
 
 

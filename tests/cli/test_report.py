@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import platform
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from coordsim.analyse.recorded import merged_run
-from coordsim.record.ranks import read_folder
+from coordsim.analyse.findings import find_out
+from coordsim.record.ranks import merge
 from coordsim.record.ranks.format import MAGIC
+from coordsim.record.run_facts import Command
 from coordsim.record.store import write_run
 from tests.cli.conftest import Run
 from tests.real_backend.processes import run as on_ranks
@@ -76,11 +78,12 @@ def test_some_steps_only(run: Run, recorded: Path) -> None:
 
 
 def test_some_steps_of_a_run_that_keeps_its_ranks_records(run: Run, recorded: Path, tmp_path: Path) -> None:
-    trace, facts = merged_run(read_folder(recorded))
-    write_run(tmp_path / "run", trace, facts | {"exit_code": 3}, recorded)
+    merged = merge(recorded)
+    facts = replace(merged.facts, command=Command(exit_code=3))
+    write_run(tmp_path / "run", merged.trace, facts, find_out(merged), recorded)
     found = json.loads(run("report", tmp_path / "run", "--steps", "3:7", "--json").stdout)
     assert (found["steps"], found["first_step"], found["exit_code"]) == (4, 3, 3)
-    write_run(tmp_path / "bare", trace, facts)
+    write_run(tmp_path / "bare", merged.trace, merged.facts)
     result = run("report", tmp_path / "bare", "--steps", "3:7")
     assert result.exit_code == 2
     assert "keeps no ranks' records" in result.stderr

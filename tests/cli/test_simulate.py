@@ -11,6 +11,7 @@ import pytest
 from coordsim import load_scenario
 from coordsim.cli.request import Request
 from coordsim.record.breakdown import PARTS
+from coordsim.record.run import open_run
 from coordsim.record.store import read_run
 from coordsim.scenario.resolved import scenario_hash
 
@@ -91,7 +92,8 @@ def test_a_kept_run_reads_back_and_never_differs(run, small, tmp_path):
         assert f"kept in {path}\n" in result.stderr
     for name in ("manifest.json", "trace.npz"):
         assert (kept[0] / name).read_bytes() == (kept[1] / name).read_bytes()
-    trace, manifest = read_run(kept[0])
+    trace = read_run(kept[0]).trace
+    manifest = json.loads((kept[0] / "manifest.json").read_text())
     assert trace.steps["step"].tolist() == [0, 1, 2, 3]
     assert manifest["scenario_sha256"] == scenario_hash(load_scenario(small))
     assert manifest["scenario"]["ranks"] == 12
@@ -102,7 +104,7 @@ def test_a_kept_run_reads_back_and_never_differs(run, small, tmp_path):
 def test_an_earlier_run_is_replaced(run, small, tmp_path):
     for seed in ("1", "2"):
         assert run("simulate", small, "--seed", seed, "--out", tmp_path / "run").exit_code == 0
-    assert read_run(tmp_path / "run")[1]["scenario"]["seed"] == 2
+    assert open_run(tmp_path / "run").facts.simulated.scenario["seed"] == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "small.csv", "small.toml"]
 
 

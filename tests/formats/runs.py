@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 import real_backend as rb
+from coordsim.record.run_facts import RunFacts, RunKind, SimulatedFrom
 from coordsim.record.store import write_run
 from coordsim.scenario.resolved import resolved, scenario_hash
 from coordsim.simulate.engine import simulate
@@ -41,6 +42,10 @@ def record(folder: Path, ranks: int = 3, steps: int = 5, **env: str) -> Path:
 def store(folder: Path, ranks: int = 4, **changes: object) -> Path:
     """A run directory, as ``coordsim simulate --out`` writes it."""
     described = scenario(ranks=ranks, **changes)
-    manifest = {"scenario": resolved(described), "scenario_sha256": scenario_hash(described), "engine": "vector"}
-    write_run(folder, simulate(described).trace, manifest)
+    plane = described.control_plane.name
+    facts = RunFacts(
+        kind=RunKind.SIMULATED, ranks=ranks, control_plane=plane,
+        simulated=SimulatedFrom(resolved(described), scenario_hash(described), "vector"),
+    )  # fmt: skip
+    write_run(folder, simulate(described).trace, facts)
     return folder

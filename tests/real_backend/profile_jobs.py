@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -135,7 +136,7 @@ class Profiled:
 
     @property
     def stored(self) -> tuple[Trace, dict[str, Any]]:
-        return read_run(self.run)
+        return read_run(self.run).trace, json.loads((self.run / "manifest.json").read_text())
 
     @property
     def ranks(self) -> list[RankRecord]:

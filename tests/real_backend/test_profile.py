@@ -444,6 +444,6 @@ def test_a_terminal_that_closes_leaves_what_was_recorded(tmp_path: Path) -> None
         timeout=100, check=False, start_new_session=True,
     )  # fmt: skip
     assert "the terminal was closed (SIGHUP), which ended the training" in said.stderr
-    trace, facts = read_run(tmp_path / "run")
+    trace, facts, _ = read_run(tmp_path / "run")
     assert trace.steps["step"].size >= 5
-    assert facts["fate"].startswith("the terminal was closed; the training ended with exit code")
+    assert facts.command.end.fate.startswith("the terminal was closed; the training ended with exit code")

@@ -17,9 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordsim.analyse.advice import advice
-from coordsim.analyse.recorded import merged_run
+from coordsim.analyse.findings import find_out
 from coordsim.analyse.replay import like_the_others, played, replay_of, without
-from coordsim.analyse.run_summary import run_summary
 from coordsim.analyse.stragglers import stragglers
 from coordsim.formats.horovod import TimelineReader
 from coordsim.protocol.messages import Op
@@ -37,6 +36,7 @@ from real_backend.profile.session import Session
 from real_backend.profile.steps import StepRecorder
 from real_backend.stream import Parameter, StepTold
 from tests.formats.chakra.chakra_schema import attributes, read_et
+from tests.told import told
 
 MS = 1_000_000
 TENSORS = [Parameter(name, "float32", (4,), 16) for name in ("a", "b", "c")]
@@ -85,8 +85,8 @@ def test_the_parts_of_a_step_are_what_was_written(tmp_path: Path) -> None:
         "control_exchange": 0, "control_work": 0, "fusion_copy": 1500, "exposed_collective": 2 * MS - 1500,
         "optimizer": MS,
     }  # fmt: skip
-    assert found.facts["last_tensors"] == {"0": [["c", 1]], "1": [["c", 1]]}
-    assert "nobody negotiates" in found.facts["control"]
+    assert found.facts.last_tensors == {0: (("c", 1),), 1: (("c", 1),)}
+    assert "nobody negotiates" in str(found.facts.control)
 
 
 @pytest.mark.parametrize("stored", [False, True], ids=["records", "run"])
@@ -96,7 +96,7 @@ def test_a_run_that_negotiates_nothing_can_be_looked_at_with_each_collective_in_
     write(tmp_path / "run", 2, 3, {})
     if stored:
         merged = merge(tmp_path / "run")
-        write_run(tmp_path / "stored", merged.trace, merged.facts, tmp_path / "run")
+        write_run(tmp_path / "stored", merged.trace, merged.facts, streams=tmp_path / "run")
     export_run(tmp_path / ("stored" if stored else "run"), "chrome", tmp_path / "run.json", range(1, 2), 1000)
     events = json.loads((tmp_path / "run.json").read_text())["traceEvents"]
     seen = [each["args"]["bytes"] for each in events if each.get("cat") == "responses"]
@@ -146,9 +146,9 @@ def test_a_rank_that_is_late_in_the_second_half_is_what_is_recommended(tmp_path:
     delays = {(0, step): (step * 3 % 7 + 1) * MS // 100 for step in range(26)}
     delays |= {(1, step): 4 * MS + (step * 7 % 5) * MS // 100 for step in range(13, 26)}
     records = write(tmp_path, 2, 26, delays, clock=Offset(0, 5))
-    _, facts = merged_run(records)
-    assert [each["ranks"] for each in facts["stragglers"]["late"]] == [[1]]
-    assert "bring rank 1" in facts["recommendation"]["change"]
+    found = find_out(merge_records(records))
+    assert [unit.ranks for unit in found.stragglers.late] == [(1,)]
+    assert "bring rank 1" in str(found.recommendation.change)
 
 
 @settings(max_examples=60, deadline=None)
@@ -220,10 +220,10 @@ def test_on_a_gpu_ends_are_null_and_said_to_be(tmp_path: Path) -> None:
         written.collective(Op.ALLREDUCE, TENSORS[:1], 16, step * MS + 20).known = False
         written.mark("step", step * MS + 100)
     written.close()
-    trace, facts = merged_run(read_folder(tmp_path))
+    trace = merge(tmp_path).trace
     assert trace.missing == {"straggler_wait", "fusion_copy", "exposed_collective"}
     assert (sum(breakdown(trace).values()) == step_times(trace)).all()
-    summary = run_summary(trace, facts)
+    summary = told(read_folder(tmp_path))
     assert summary["breakdown_s"]["exposed_collective"] is None
     assert summary["messages"]["bytes_median"] == 16
     assert summary["recommendation"]["change"] is None
@@ -252,15 +252,15 @@ def test_a_late_rank_is_recommended_with_what_it_costs(tmp_path: Path) -> None:
     assert (before - played(replay, like_the_others(1, parts))).tolist() == [0] * 11
     assert (before - played(replay, without("input_stall"))).tolist() == [MS] * 11
     found = advice(merged, stragglers(merged.records))
-    assert found["saves_low"] <= found["saves"] <= found["saves_high"]
-    assert found["change"].startswith("bring rank 2")
+    assert found.saves_low <= found.saves <= found.saves_high
+    assert str(found.change).startswith("bring rank 2")
 
 
 def test_few_steps_predict_nothing(tmp_path: Path) -> None:
     records = write(tmp_path, 2, 5, {})
     found = advice(merge_records(records), stragglers(records))
-    assert found["change"] is None
-    assert "too few" in found["why"]
+    assert found.change is None
+    assert "too few" in found.why
 
 
 def test_gathers_name_who_was_waited_for_and_predict_nothing(tmp_path: Path) -> None:
@@ -276,9 +276,9 @@ def test_gathers_name_who_was_waited_for_and_predict_nothing(tmp_path: Path) -> 
             reduce.called_ns, reduce.end_ns = zero + 3 * MS, zero + 4 * MS
             written.mark("step", zero + 5 * MS)
         written.close()
-    _, facts = merged_run(read_folder(tmp_path))
-    assert facts["waited_for"] == [[1, 7, MS]]
-    assert "gathers" in facts["recommendation"]["why"]
+    merged = merge(tmp_path)
+    assert merged.facts.waited_for == ((1, 7, MS),)
+    assert "gathers" in find_out(merged).recommendation.why
 
 
 # The session.
@@ -314,23 +314,23 @@ def write_tied(folder: Path, work_ns: Callable[[int, int], int], ended: bool = T
 
 def test_who_works_longest_between_gathers_is_late_although_all_gradients_come_together(tmp_path: Path) -> None:
     records = write_tied(tmp_path, lambda rank, step: (2 + rank) * MS + (step * 7 + rank * 5) % 3 * MS // 10)
-    (late,) = stragglers(records)["late"]
-    assert late["ranks"] == [1]
-    assert late["late_s"] == pytest.approx(4e-3, rel=0.15)
-    assert late["onset"]["from"] == "work"
+    (late,) = stragglers(records).late
+    assert late.ranks == (1,)
+    assert late.late_s == pytest.approx(4e-3, rel=0.15)
+    assert late.onset.origin == "work"
 
 
 def test_ranks_alike_between_gathers_are_nobody(tmp_path: Path) -> None:
     records = write_tied(tmp_path, lambda rank, step: 2 * MS + (step * 7 + rank * 5) % 3 * MS // 10)
     found = stragglers(records)
-    assert not found["late"]
-    assert found["smallest_seen_s"] is not None
+    assert not found.late
+    assert found.smallest_seen_s is not None
 
 
 def test_where_ends_of_gathers_are_unknown_nobody_is_called_seen(tmp_path: Path) -> None:
     records = write_tied(tmp_path, lambda rank, _: (2 + rank) * MS, ended=False)
     wanted = "nobody: ranks wait for each other in gathers, and the end of these gathers is not known"
-    assert stragglers(records)["verdict"] == wanted
+    assert stragglers(records).verdict == wanted
 
 
 class Marks:

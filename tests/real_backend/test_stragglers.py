@@ -11,6 +11,7 @@ import torch
 
 import real_backend as rb
 from coordsim.analyse.stragglers import stragglers
+from coordsim.record.findings import Stragglers
 from coordsim.record.ranks import read_folder
 from tests.real_backend.processes import run
 
@@ -32,7 +33,7 @@ def train(count: int, who: int, late_ms: float, at: int, compute_ms: float) -> N
     rb.shutdown()
 
 
-def found_in(folder: Path, ranks: int, *arguments: Any) -> dict[str, Any]:
+def found_in(folder: Path, ranks: int, *arguments: Any) -> Stragglers:
     run(ranks, train, *arguments, env={"COORDSIM_RECORD": str(folder)})
     return stragglers(read_folder(folder))
 
@@ -41,26 +42,26 @@ def found_in(folder: Path, ranks: int, *arguments: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("who", [0, 1])
 def test_200_ms_on_one_rank(ranks: int, who: int, tmp_path: Path) -> None:
     found = found_in(tmp_path, ranks, 9, who, 200.0, 0, 5.0)
-    assert [each["ranks"] for each in found["late"]] == [[who]], found["verdict"]
-    late = found["late"][0]
-    assert late["late_s"] == pytest.approx(0.2, rel=0.2)
-    assert late["last_in"] == late["of_steps"] == 8
-    assert late["costs_s"] == pytest.approx(0.2, rel=0.2)
-    assert late["onset"]["from"] == "first gradient"
+    assert [list(each.ranks) for each in found.late] == [[who]], found.verdict
+    late = found.late[0]
+    assert late.late_s == pytest.approx(0.2, rel=0.2)
+    assert late.last_in == late.of_steps == 8
+    assert late.costs_s == pytest.approx(0.2, rel=0.2)
+    assert late.onset.origin == "first gradient"
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_5_ms_within_20_steps(ranks: int, tmp_path: Path) -> None:
     """Named, or, where so many ranks share the cores that it may be that, said to be slower all the same."""
     found = found_in(tmp_path, ranks, 20, 1, 5.0, 0, 10.0)
-    if found["shared_cores"] and not found["late"]:
-        assert found["verdict"].startswith("nobody for certain: rank 1 is "), found["verdict"]
+    if found.shared_cores and not found.late:
+        assert found.verdict.startswith("nobody for certain: rank 1 is "), found.verdict
         return
-    assert [each["ranks"] for each in found["late"]] == [[1]], found["verdict"]
-    assert found["late"][0]["late_s"] == pytest.approx(0.005, abs=0.003)
+    assert [list(each.ranks) for each in found.late] == [[1]], found.verdict
+    assert found.late[0].late_s == pytest.approx(0.005, abs=0.003)
 
 
 def test_the_tensor_before_which_it_sleeps_is_named(tmp_path: Path) -> None:
     found = found_in(tmp_path, 2, 15, 1, 30.0, 5, 5.0)
-    onset = found["late"][0]["onset"]
-    assert (onset["from"], onset["tensor"]) == ("tensor", "allreduce.t5")
+    onset = found.late[0].onset
+    assert (onset.origin, onset.tensor) == ("tensor", "allreduce.t5")

@@ -10,18 +10,22 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from coordsim.errors import InputError
 from coordsim.record import store
+from coordsim.record.run_facts import Provenance, RunFacts, RunKind, SimulatedFrom
 from coordsim.record.store import check_target, read_run, write_run
 from coordsim.record.trace import SCHEMA, Trace, difference
 from tests.record.hand_made import two_cycles
 
-FACTS: dict[str, Any] = {"version": "0", "scenario": {"ranks": 4}, "summary": {"step_time_s": 0.25}}
+FACTS = RunFacts(
+    kind=RunKind.SIMULATED, ranks=4, provenance=Provenance("0"),
+    simulated=SimulatedFrom({"ranks": 4}, summary={"step_time_s": 0.25}),
+)  # fmt: skip
+OTHER = replace(FACTS, provenance=Provenance("1"))
 
 
 @pytest.fixture
@@ -34,23 +38,22 @@ def run_dir(tmp_path: Path) -> Path:
 def test_round_trip(tmp_path: Path, blocking: bool) -> None:
     written = replace(two_cycles(), blocking=blocking)
     write_run(tmp_path / "run", written, FACTS)
-    trace, manifest = read_run(tmp_path / "run")
+    trace, facts, findings = read_run(tmp_path / "run")
     assert difference(trace, written) is None
     assert trace.blocking is blocking
-    assert manifest == {**FACTS, "schema": SCHEMA, "blocking": blocking, "trace_sha256": written.digest()}
+    assert (facts, findings) == (FACTS, None)
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text()) == {
+        "version": "0", "scenario": {"ranks": 4}, "summary": {"step_time_s": 0.25}, "schema": SCHEMA,
+        "blocking": blocking, "trace_sha256": written.digest(),
+    }  # fmt: skip
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"manifest.json", "trace.npz"}
     assert (tmp_path / "run").stat().st_mode & 0o777 == 0o755
 
 
-def test_facts_do_not_replace_what_the_store_says(tmp_path: Path) -> None:
-    write_run(tmp_path / "run", two_cycles(), {"schema": "other", "trace_sha256": "0"})
-    assert read_run(tmp_path / "run")[1]["schema"] == SCHEMA
-
-
 def test_same_bytes_twice(tmp_path: Path) -> None:
-    """Also when facts come in another order; and no entry of the archive carries the time of day."""
+    """No entry of the archive carries the time of day."""
     write_run(tmp_path / "one", two_cycles(), FACTS)
-    write_run(tmp_path / "two", two_cycles(), dict(reversed(FACTS.items())))
+    write_run(tmp_path / "two", two_cycles(), FACTS)
     names = ["manifest.json", "trace.npz"]
     assert filecmp.cmpfiles(tmp_path / "one", tmp_path / "two", names, shallow=False) == (names, [], [])
     with zipfile.ZipFile(tmp_path / "one" / "trace.npz") as archive:
@@ -75,7 +78,7 @@ def test_a_byte_flipped_anywhere_is_noticed_or_harmless(run_dir: Path) -> None:
         damaged[place] ^= 0xFF
         (run_dir / "trace.npz").write_bytes(damaged)
         try:
-            trace, _ = read_run(run_dir)
+            trace = read_run(run_dir).trace
         except InputError:
             noticed += 1
         else:
@@ -216,7 +219,7 @@ def test_nothing_is_left_when_writing_fails(
     with monkeypatch.context() as patch:
         patch.setattr(*FAILURES[where], fail)
         with pytest.raises(type(error)):
-            write_run(tmp_path / "run", two_cycles(), {"other": 1})
+            write_run(tmp_path / "run", two_cycles(), OTHER)
     assert reached == [1 + replacing], "it had begun to write"
     assert snapshot(tmp_path) == before
 
@@ -237,7 +240,7 @@ def test_the_earlier_run_survives_a_failed_replacement(
 
     monkeypatch.setattr(os, "rename", failing)
     with pytest.raises(type(error)):
-        write_run(run_dir, two_cycles(), {"other": 1})
+        write_run(run_dir, two_cycles(), OTHER)
     assert len(renames) >= at
     assert snapshot(run_dir.parent) == before
 

@@ -7,17 +7,15 @@ from typing import Any
 
 import pytest
 
-from coordsim.analyse.recorded import merged_run
-from coordsim.analyse.run_summary import run_summary
 from coordsim.record.ranks import RankRecord
 from coordsim.report.run import run_report
 from coordsim.report.tables import Page
 from tests.record.ddp_job import MS, Causes, Job
+from tests.told import told
 
 
 def shown(records: list[RankRecord], **more: Any) -> str:
-    trace, facts = merged_run(records)
-    screen = run_report(run_summary(trace, facts), "run", Page(), **more)
+    screen = run_report(told(records), "run", Page(), **more)
     assert max(map(len, screen.splitlines())) <= 80
     return screen
 
@@ -59,8 +57,7 @@ def test_of_many_ranks_the_slowest_the_middle_and_the_fastest_are_shown() -> Non
     assert "10 of 30 ranks: slowest, median, fastest by own work" in flat(screen)
     rows = screen[screen.index("rank between") :].splitlines()[1:11]
     assert rows[0].split()[0] == "17"
-    trace, facts = merged_run(records)
-    assert len(run_summary(trace, facts)["rank_table"]["ranks"]) == 30
+    assert len(told(records)["rank_table"]["ranks"]) == 30
 
 
 def test_the_largest_part_is_told_where_nothing_can_be_predicted() -> None:
@@ -124,5 +121,5 @@ def test_one_rank_is_nobodys_straggler() -> None:
 
 
 def test_a_few_steps_of_a_run_can_be_looked_at() -> None:
-    trace, facts = merged_run(replace(Job(), steps=31).records(), range(5, 15))
-    assert (run_summary(trace, facts)["first_step"], trace.steps["step"].size) == (5, 10)
+    found = told(replace(Job(), steps=31).records(), range(5, 15))
+    assert (found["first_step"], found["steps"]) == (5, 10)

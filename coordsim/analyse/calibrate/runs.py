@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from coordsim.analyse.calibrate.regression import LEAST_SAMPLES
 from coordsim.errors import InputError
 from coordsim.record.measurement import Measurement, Series
-from coordsim.record.ranks import RankRecord, folder_of, read_folder
+from coordsim.record.ranks import RankRecord
 from coordsim.record.ranks.format import NULL
-from coordsim.record.ranks.merge import merge_records
-from coordsim.record.store import read_run
+from coordsim.record.run import Run, open_run
+from coordsim.record.run_facts import RunKind
 from coordsim.record.trace import Int64, Kind, Trace
 
 
@@ -52,19 +51,17 @@ def read_runs(paths: Sequence[Path]) -> Measurement:
 
 
 def _read(path: Path) -> tuple[str, list[Series], list[str], list[str], dict[str, str]]:
-    folder = folder_of(path)
-    if folder is None:
-        trace, facts = read_run(path)
-        real = facts.get("source") == "real run"
-        ranks = _ranks(path, facts)
+    run = open_run(path)
+    if run.streams is None:
+        real = run.facts.kind is not RunKind.SIMULATED
         missing = {"step": f"{path} keeps no rank's own times; the folder of ranks' records does"}
-        return "RECORDED" if real else "SIMULATED", list(of_trace(trace, facts, ranks, "")), [], [], missing
-    records = read_folder(folder)
-    merged = merge_records(records)
+        series = list(of_trace(run.trace, run.facts.first_step, _ranks(run), ""))
+        return "RECORDED" if real else "SIMULATED", series, [], [], missing
+    records, merged = run.records, run.streams.merged
     names = sorted({str(record.head.get("host", "")) for record in records})
     began = min(int(record.head.get("started_unix_ns", 0)) for record in records)
     date = [datetime.fromtimestamp(began / 1e9, UTC).date().isoformat()] if began else []
-    series = list(of_trace(merged.trace, merged.facts, records[0].ranks, ",".join(names)))
+    series = list(of_trace(merged.trace, merged.first_step, records[0].ranks, ",".join(names)))
     absent = set(range(records[0].ranks)) - {record.rank for record in records}
     if absent:
         told = ", ".join(map(str, sorted(absent)[:8]))
@@ -73,16 +70,17 @@ def _read(path: Path) -> tuple[str, list[Series], list[str], list[str], dict[str
     return "RECORDED", [*series, *of_records(records)], names, date, {}
 
 
-def _ranks(path: Path, facts: dict[str, Any]) -> int:
-    found = facts.get("ranks", facts.get("scenario", {}).get("ranks"))
-    if not isinstance(found, int) or found < 1:
-        raise InputError.one(str(path / "manifest.json"), "ranks", found, f"{found!r} is not a number of ranks")
-    return found
+def _ranks(run: Run) -> int:
+    ranks = run.facts.ranks
+    if ranks is None or ranks < 1:
+        raise InputError.one(str(run.path / "manifest.json"), "ranks", ranks, f"{ranks!r} is not a number of ranks")
+    return ranks
 
 
-def of_trace(trace: Trace, facts: dict[str, Any], ranks: int, node: str) -> Iterator[Series]:
-    """What is in both simulated and recorded traces."""
-    cold = 1 if int(facts.get("first_step", 0)) == 0 else 0
+def of_trace(trace: Trace, first_step: int, ranks: int, node: str) -> Iterator[Series]:
+    """What is in both simulated and recorded traces. ``first_step``: the number of the trace's first step in the run,
+    where 0 is cold."""
+    cold = 1 if first_step == 0 else 0
     if ranks < 2:
         return
     cycles, responses = trace.cycles, trace.responses

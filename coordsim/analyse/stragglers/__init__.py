@@ -9,6 +9,6 @@ probability 1/N (:mod:`coordsim.analyse.stragglers.judge`).
 
 from __future__ import annotations
 
-from coordsim.analyse.stragglers.diagnosis import SCHEMA, stragglers
+from coordsim.analyse.stragglers.diagnosis import stragglers
 
-__all__ = ["SCHEMA", "stragglers"]
+__all__ = ["stragglers"]

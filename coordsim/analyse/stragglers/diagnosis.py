@@ -16,13 +16,13 @@ from coordsim.analyse.stragglers.chain import Chain, build_chain, exceeds_sharin
 from coordsim.analyse.stragglers.judge import Late
 from coordsim.analyse.stragglers.onset import locate_between_gathers, locate_by_marks, locate_by_parts
 from coordsim.analyse.stragglers.readiness import Readiness, readiness
+from coordsim.record.findings import LateUnit, Onset, Stragglers
 from coordsim.record.ranks import RankRecord
 from coordsim.record.ranks.facts import NOT_NEGOTIATED, control_plane, gathers
 from coordsim.record.ranks.hosts import machines, torch_threads
 from coordsim.record.ranks.own import ends_known, own_steps
 from coordsim.record.trace import Int64
 
-SCHEMA = "coordsim.stragglers/1"
 NAMED = 5
 """Largest number of late ranks or hosts that are named."""
 MINOR = 0.2
@@ -42,11 +42,11 @@ class _Measure:
     """Largest error of each rank's times against any other rank's, ns, shape [rank]."""
 
 
-def stragglers(records: Sequence[RankRecord], within: range | None = None) -> dict[str, Any]:
-    """Find the late ranks and hosts of a run, or of its steps ``within``, as a JSON object of schema :data:`SCHEMA`.
+def stragglers(records: Sequence[RankRecord], within: range | None = None) -> Stragglers:
+    """Find the late ranks and hosts of a run, or of its steps ``within``.
 
-    ``records`` are those of :func:`coordsim.record.ranks.read_folder`, at least one. Times are seconds; a value that
-    is not known is None. The cold step is not judged.
+    ``records`` are those of :func:`coordsim.record.ranks.read_folder`, at least one. The cold
+    step is not judged.
     """
     ready = readiness(records, within)
     step_ns = _step_ns(ready)
@@ -65,26 +65,26 @@ def stragglers(records: Sequence[RankRecord], within: range | None = None) -> di
     seen = None
     if measure is not None:
         seen = judge.smallest_detectable_ns(measure.arrive_SR[:, left], measure.margin_R[left], step_ns)
-    named = [_describe(judged, records, measure, unit, left) for unit in late] if measure is not None else []
+    named = tuple(_describe(judged, records, measure, unit, left) for unit in late) if measure is not None else ()
     error = ready.clock_error_ns
-    facts: dict[str, Any] = {
-        "schema": SCHEMA, "verdict": "", "ranks": len(ready.ranks), "steps": int(ready.steps.size),
-        "first_step": int(ready.steps[0]) if ready.steps.size else None, "step_time_s": step_ns / 1e9 or None,
-        "measure": measure.name if measure is not None else None,
-        "clock_error_s": None if error is None else error / 1e9, "chance_of_false_alarm": judge.CHANCE, "late": named,
-        "costs_together_s": _joint_cost_s(measure, left) if measure is not None and named else None,
-        "smallest_seen_s": None if seen is None else seen / 1e9, "shared_cores": judged.shared,
-    }  # fmt: skip
+    diagnosis = Stragglers(
+        verdict="", ranks=len(ready.ranks), steps=int(ready.steps.size),
+        first_step=int(ready.steps[0]) if ready.steps.size else None, step_time_s=step_ns / 1e9 or None,
+        measure=measure.name if measure is not None else None,
+        clock_error_s=None if error is None else error / 1e9, chance_of_false_alarm=judge.CHANCE, late=named,
+        costs_together_s=_joint_cost_s(measure, left) if measure is not None and named else None,
+        smallest_seen_s=None if seen is None else seen / 1e9, shared_cores=judged.shared,
+    )  # fmt: skip
     if named:
-        facts["verdict"] = words.describe_late(named, int(ready.steps[-1]))
+        verdict = words.describe_late(named, int(ready.steps[-1]))
     elif judged.sharing is not None:
-        facts["verdict"] = words.explain_shared_cores(ready.ranks[judged.sharing.unit], judged.sharing)
+        verdict = words.explain_shared_cores(ready.ranks[judged.sharing.unit], judged.sharing)
     elif not collectives_known and len(ready.ranks) > 1:
-        facts["verdict"] = words.UNSEEN
+        verdict = words.UNSEEN
     else:
         unsure_rank = None if unsure is None else ready.ranks[unsure.unit]
-        facts["verdict"] = words.explain_nobody(facts, tied, unsure_rank, unsure)
-    return facts
+        verdict = words.explain_nobody(diagnosis, tied, unsure_rank, unsure)
+    return replace(diagnosis, verdict=verdict)
 
 
 @dataclass
@@ -229,8 +229,8 @@ def _places_left(count: int, taken: list[list[int]]) -> list[int]:
 
 def _describe(
     judged: _Judged, records: Sequence[RankRecord], measure: _Measure, unit: _Unit, left: list[int]
-) -> dict[str, Any]:
-    """Describe one late unit as a JSON object.
+) -> LateUnit:
+    """Describe one late unit.
 
     ``left`` holds the places of the ranks that are not late. Late ranks are compared with these, if there are any.
     """
@@ -245,15 +245,14 @@ def _describe(
     if unit.host is None and left:  # The interval of the search compared with all others, of which some are late, too.
         middle, low, high = judge.median_interval(behind[worst])
         low, high = low - int(measure.margin_R[worst]), high + int(measure.margin_R[worst])
-    return {
-        "what": "rank" if unit.host is None else "host", "host": ready.hosts[places[0]],
-        "ranks": [ready.ranks[place] for place in places], "late_s": middle / 1e9,
-        "late_low_s": low / 1e9, "late_high_s": high / 1e9, "last_in": late.last,
-        "of_steps": int(counted.sum()), "chance": late.chance,
-        "from_step": int(steps[0]), "to_step": int(steps[-1]), "changed": bool(steps.size < ready.steps.size),
-        "costs_s": late.cost_ns / 1e9, "costs_mean_s": late.cost_mean_ns / 1e9,
-        "onset": _locate_onset(judged, records, measure, worst, within, left),
-    }  # fmt: skip
+    return LateUnit(
+        what="rank" if unit.host is None else "host", host=ready.hosts[places[0]],
+        ranks=tuple(ready.ranks[place] for place in places), late_s=middle / 1e9, late_low_s=low / 1e9,
+        late_high_s=high / 1e9, last_in=late.last, of_steps=int(counted.sum()), chance=late.chance,
+        from_step=int(steps[0]), to_step=int(steps[-1]), changed=bool(steps.size < ready.steps.size),
+        costs_s=late.cost_ns / 1e9, costs_mean_s=late.cost_mean_ns / 1e9,
+        onset=_locate_onset(judged, records, measure, worst, within, left),
+    )  # fmt: skip
 
 
 def _lateness_ns(measure: _Measure, counted: Any, place: int, left: list[int]) -> judge.Numbers:
@@ -264,7 +263,7 @@ def _lateness_ns(measure: _Measure, counted: Any, place: int, left: list[int]) -
 
 def _locate_onset(
     judged: _Judged, records: Sequence[RankRecord], measure: _Measure, place: int, within: slice, left: list[int]
-) -> dict[str, Any]:
+) -> Onset:
     """Locate the onset of the rank at ``place``: by durations if they were recorded on all ranks, else by marks."""
     tied = measure.name == WORK
     counted = (measure.steps >= within.start) & (measure.steps < within.stop)
@@ -274,7 +273,7 @@ def _locate_onset(
     )  # fmt: skip
     chain = judged.chain.select_steps(judged.ready.steps[within])
     if not chain.spanned or not chain.steps.size:
-        return marked | {"parts": None}
+        return marked
     among = sorted({place, *left}) if left else list(range(len(records)))
     compared = [records[other] for other in among]
     return locate_by_parts(chain.select_ranks(among), among.index(place), marked, compared, measure.name == OWN)

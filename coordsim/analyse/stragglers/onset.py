@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
 from coordsim.analyse.stragglers.chain import Chain, excess_by_part
 from coordsim.analyse.stragglers.judge import LEAST_NS, behind_median
 from coordsim.analyse.stragglers.readiness import Readiness
+from coordsim.record.findings import Onset, PartExcess
 from coordsim.record.ranks import RankRecord
 from coordsim.record.ranks.facts import readiness
 from coordsim.record.trace import Int64
@@ -38,33 +39,33 @@ ALSO = 0.2
 
 
 def locate_by_parts(
-    chain: Chain, place: int, marked: dict[str, Any], records: Sequence[RankRecord], own_clock: bool
-) -> dict[str, Any]:
+    chain: Chain, place: int, marked: Onset, records: Sequence[RankRecord], own_clock: bool
+) -> Onset:
     """Locate the onset by durations: the parts of its own work that take the rank at ``place`` longer than the others.
 
     ``marked`` is the onset by marks (:func:`locate_by_marks`), which also shows results that arrive late. ``records``
     state when each gradient was submitted, in the order of the chain's ranks.
     """
     longer = excess_by_part(chain, place)
-    late_ns = max(marked["at_last_gradient_s"] * 1e9, 0.0)
+    late_ns = max(marked.at_last_gradient_s * 1e9, 0.0)
     largest = max(longer, key=longer.__getitem__)
     least = max(ALSO * longer[largest], LEAST_NS / 2)
     named = sorted((part for part in longer if longer[part] >= least), key=lambda part: -longer[part])
     less = [part for part in longer if longer[part] <= -max(ALSO * late_ns, LEAST_NS)]
-    parts = [{"part": part, "excess_s": longer[part] / 1e9} for part in (*named, *less)]
+    parts = tuple(PartExcess(part=part, excess_s=longer[part] / 1e9) for part in (*named, *less))
     if sum(longer.values()) < (1 - MOSTLY) * late_ns or not named:
-        return marked | {"from": BEGUN, "what": SENTENCES[BEGUN], "tensor": None, "parts": parts}
+        return replace(marked, origin=BEGUN, what=SENTENCES[BEGUN], tensor=None, parts=parts)
     tensor = None
     if largest == "backward":
         name, jump = _largest_jump(_lateness_by_tensor(records, place, set(chain.steps.tolist()), own_clock))
         tensor = name if jump >= MOSTLY * longer[largest] else None
     where = f"in backward, from {tensor} on" if tensor else PARTS[largest]
-    return marked | {"from": TENSOR if tensor else largest, "what": where, "tensor": tensor, "parts": parts}
+    return replace(marked, origin=TENSOR if tensor else largest, what=where, tensor=tensor, parts=parts)
 
 
 def locate_by_marks(
     ready: Readiness, records: Sequence[RankRecord], place: int, within: slice, own_clock: bool
-) -> dict[str, Any]:
+) -> Onset:
     """Locate the onset by marks, for the rank at ``place`` in the steps at the places ``within``.
 
     ``tensor`` is the one at which the lateness appears, as far as cycles of this rank and of another were recorded in
@@ -88,23 +89,23 @@ def locate_by_marks(
         where = FIRST
     elif tensor is not None and jump >= MOSTLY * last:
         where = TENSOR
-    return {
-        "from": where, "what": SENTENCES[where], "tensor": tensor if where == TENSOR else None,
-        "at_begin_s": None if begun is None else begun / 1e9, "at_first_gradient_s": first / 1e9,
-        "at_last_gradient_s": last / 1e9, "tensors_compared": len(profile),
-    }  # fmt: skip
+    return Onset(
+        origin=where, what=SENTENCES[where], tensor=tensor if where == TENSOR else None,
+        at_begin_s=None if begun is None else begun / 1e9, at_first_gradient_s=first / 1e9,
+        at_last_gradient_s=last / 1e9, tensors_compared=len(profile),
+    )  # fmt: skip
 
 
-def locate_between_gathers(work_SR: Int64, place: int) -> dict[str, Any]:
+def locate_between_gathers(work_SR: Int64, place: int) -> Onset:
     """Return the onset where ranks wait for each other in gathers all through the step.
 
     The time of a gradient says nothing then. ``work_SR`` is each rank's own work in the steps that count, ns, shape
     [step, rank].
     """
-    return {
-        "from": WORK, "what": SENTENCES[WORK], "tensor": None, "at_begin_s": None, "at_first_gradient_s": None,
-        "at_last_gradient_s": _median_lateness_ns(work_SR, place) / 1e9, "tensors_compared": 0,
-    }  # fmt: skip
+    return Onset(
+        origin=WORK, what=SENTENCES[WORK], tensor=None, at_begin_s=None, at_first_gradient_s=None,
+        at_last_gradient_s=_median_lateness_ns(work_SR, place) / 1e9, tensors_compared=0,
+    )  # fmt: skip
 
 
 def _median_lateness_ns(arrive_SR: Int64, place: int) -> float:

@@ -3,40 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from coordsim.analyse.stragglers.judge import SHORTEST, Late
+from coordsim.record.findings import LateUnit, Stragglers
 
 UNSEEN = "not judged: the script reduces gradients itself, and the record does not say when ranks wait for each other"
 _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
 _HOST_RANKS_SHOWN = 8
 
 
-def describe_late(named: Sequence[dict[str, Any]], last_step: int) -> str:
+def describe_late(named: Sequence[LateUnit], last_step: int) -> str:
     """Describe one or more late ranks or hosts, the latest first. ``last_step`` is the last step that was judged."""
     return "; then ".join(_describe_one(entry, last_step) for entry in named)
 
 
-def explain_nobody(facts: dict[str, Any], tied: bool, unsure_rank: int | None, unsure: Late | None) -> str:
+def explain_nobody(found: Stragglers, tied: bool, unsure_rank: int | None, unsure: Late | None) -> str:
     """Explain why no rank is named.
 
     ``tied`` says that ranks wait for each other in gathers. ``unsure`` is the rank that would be named if clocks were
     known exactly; ``unsure_rank`` is its number.
     """
-    if facts["ranks"] < 2:
+    if found.ranks < 2:
         return "nobody: there is one rank"
-    if facts["measure"] is None and tied:
+    if found.measure is None and tied:
         return "nobody: ranks wait for each other in gathers, and the end of these gathers is not known"
-    if facts["measure"] is None:
+    if found.measure is None:
         return "nobody: the offsets of ranks' clocks are not known, or no step was recorded on all ranks"
-    if facts["smallest_seen_s"] is None:
+    if found.smallest_seen_s is None:
         return (
-            f"nobody: in {facts['steps']} steps the same rank can be last every time by chance; "
+            f"nobody: in {found.steps} steps the same rank can be last every time by chance; "
             f"{SHORTEST} steps are needed"
         )
-    seen = f"a steady delay of {format_time(facts['smallest_seen_s'])} a step would have been seen"
+    seen = f"a steady delay of {format_time(found.smallest_seen_s)} a step would have been seen"
     if unsure is not None:
-        error = format_time(facts["clock_error_s"])
+        error = format_time(found.clock_error_s or 0.0)
         lateness = format_time(unsure.median_ns / 1e9)
         return (
             f"nobody for certain: rank {unsure_rank:,} seems {lateness} late, but clocks are known to {error} only; "
@@ -59,19 +59,21 @@ def format_time(seconds: float) -> str:
     return f"{seconds / scale:.{_count_decimals(seconds / scale)}f} {unit}"
 
 
-def _describe_one(entry: dict[str, Any], last_step: int) -> str:
-    who = f"rank {entry['ranks'][0]:,}"
-    if entry["what"] == "host":
-        who = f"host {entry['host']} (ranks {', '.join(f'{rank:,}' for rank in entry['ranks'][:_HOST_RANKS_SHOWN])}"
-        who += ", ...)" if len(entry["ranks"]) > _HOST_RANKS_SHOWN else ")"
-    scale, unit = _choose_unit(entry["late_s"])
-    places = _count_decimals(entry["late_s"] / scale)
-    middle, low, high = (f"{entry[key] / scale:.{places}f}" for key in ("late_s", "late_low_s", "late_high_s"))
-    sentence = f"{who} is late: {middle} {unit} ({low} to {high}) a step, last in {entry['last_in']:,} of "
-    sentence += f"{entry['of_steps']:,} steps"
-    if entry["changed"]:
-        stopped = entry["to_step"] < last_step
-        sentence += f", until step {entry['to_step']:,}" if stopped else f" from {entry['from_step']:,} on"
+def _describe_one(entry: LateUnit, last_step: int) -> str:
+    who = f"rank {entry.ranks[0]:,}"
+    if entry.what == "host":
+        who = f"host {entry.host} (ranks {', '.join(f'{rank:,}' for rank in entry.ranks[:_HOST_RANKS_SHOWN])}"
+        who += ", ...)" if len(entry.ranks) > _HOST_RANKS_SHOWN else ")"
+    scale, unit = _choose_unit(entry.late_s)
+    places = _count_decimals(entry.late_s / scale)
+    middle, low, high = (
+        f"{seconds / scale:.{places}f}" for seconds in (entry.late_s, entry.late_low_s, entry.late_high_s)
+    )
+    sentence = f"{who} is late: {middle} {unit} ({low} to {high}) a step, last in {entry.last_in:,} of "
+    sentence += f"{entry.of_steps:,} steps"
+    if entry.changed:
+        stopped = entry.to_step < last_step
+        sentence += f", until step {entry.to_step:,}" if stopped else f" from {entry.from_step:,} on"
     return sentence
 
 

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from coordsim.formats.horovod.grouped import DTYPE_BYTES, Grouped, read_views
 from coordsim.formats.horovod.scan import Int32
 from coordsim.formats.imported import Gradient, Imported, workload_csv
 from coordsim.formats.shared.sources import names_in_job
+from coordsim.record.run_facts import RunFacts, RunKind
 from coordsim.record.trace import CYCLE_COLUMNS, RESPONSE_COLUMNS, STEP_COLUMNS, Columns, Int64, Kind, Trace
 
 FORMAT = "horovod"
@@ -69,11 +71,11 @@ def imported(timeline: Grouped) -> Imported:
     trace = builder.trace(frozenset(missing))
     unknown = reasons.unknown(timeline, known)
     found = summary.of_steps(timeline, builder.messages, known)
-    facts = {
-        "source": "real run", "ranks": timeline.ranks, "first_step": 0, "missing": missing, "unknown": unknown,
-        "ended_early": [0] if timeline.lost or timeline.stopped else [],
-        "imported": {"format": FORMAT, "files": names, **found},
-    }  # fmt: skip
+    facts = RunFacts(
+        kind=RunKind.IMPORTED, ranks=timeline.ranks, missing=missing, unknown=unknown,
+        ended_early=(0,) if timeline.lost or timeline.stopped else (),
+        imported={"format": FORMAT, "files": names, **found},
+    )  # fmt: skip
     return Imported(FORMAT, names, found, {**missing, **unknown}, trace, facts, workload_csv=_workload(timeline))
 
 
@@ -255,9 +257,9 @@ def import_timelines(paths: list[Path]) -> Imported:
             f"{_title(first, names)}"
         )
     result.unknown |= notes
-    if result.trace is not None:
-        result.facts["unknown"] |= notes
-        result.facts["imported"] |= {"files": result.files, **result.summary}
+    if result.facts is not None:
+        said = {**(result.facts.imported or {}), "files": result.files, **result.summary}
+        result.facts = replace(result.facts, unknown={**result.facts.unknown, **notes}, imported=said)
     return result
 
 

@@ -27,6 +27,7 @@ from coordsim.formats.kineto.matching import arrivals, keyed
 from coordsim.formats.kineto.steps import NONE, OPTIMIZER, ZERO_GRAD, RankRecord, RankStep
 from coordsim.formats.kineto.summary import FORMAT, Sizes, summary_of, without_steps
 from coordsim.formats.kineto.workload import gradients_csv
+from coordsim.record.run_facts import RunFacts, RunKind, WaitedFor
 from coordsim.record.trace import CycleRow, Kind, Trace, TraceWriter
 
 _DDP = "nothing is negotiated under DDP and FSDP, and what another control plane did is in no profiler trace"
@@ -84,13 +85,13 @@ def imported(ranks: Sequence[RankRecord]) -> Imported:
             "gathers tie ranks together inside forward and backward, before gradients are ready: what a rank waits for "
             "another there is part of them"
         )
-    facts = {
-        "source": "real run", "ranks": world, "first_step": steps[0][0].number, "first_step_is_cold": False,
-        "missing": merge.missing, "unknown": unknown, "ranks_absent": absent, "ranks_with_details": None,
-        "ended_early": [record.rank for record in ranks if record.lost and record.rank is not None],
-        "waited_for": [[late.rank, late.steps, late.wait_ns]] if late and gathers else None,
-        "imported": {"format": FORMAT, "files": files, **found},
-    }  # fmt: skip
+    facts = RunFacts(
+        kind=RunKind.IMPORTED, ranks=world, first_step=steps[0][0].number, first_step_is_cold=False,
+        missing=merge.missing, unknown=unknown, ranks_absent=tuple(absent),
+        ended_early=tuple(record.rank for record in ranks if record.lost and record.rank is not None),
+        waited_for=(WaitedFor(late.rank, late.steps, late.wait_ns),) if late and gathers else None,
+        imported={"format": FORMAT, "files": files, **found},
+    )  # fmt: skip
     workload = gradients_csv(first.gradients)
     return Imported(FORMAT, files, found, {**merge.missing, **unknown}, trace, facts, workload_csv=workload)
 

@@ -22,30 +22,41 @@ from coordsim.formats.picture.picture import (
 from coordsim.formats.picture.rank_events import RankEvents
 from coordsim.record.breakdown import breakdown
 from coordsim.record.ranks import RankRecord
+from coordsim.record.run_facts import RunFacts, RunKind
 from coordsim.record.trace import Int64, Kind, Trace
 
 STEPS, CYCLES, RESPONSES = Track("run", "steps"), Track("control", "cycles"), Track("data", "responses")
 STEP_PARTS = Track("run", "parts of each step")
 WAIT = Track("run", "straggler wait")
-FACTS = ("source", "ranks", "job", "version", "scenario_sha256", "engine")
-"""Of a manifest, what goes into the file."""
 
 
 def picture(
-    trace: Trace, facts: dict[str, Any], records: Sequence[RankRecord] = (), base_ns: int = 0,
+    trace: Trace, facts: RunFacts, records: Sequence[RankRecord] = (), base_ns: int = 0,
     steps: range | None = None, limit: int = MAX_EVENTS,
 ) -> Picture:  # fmt: skip
-    """``facts``: of a manifest or of merged records; ``base_ns``: the trace's time 0 on rank 0's clock.
+    """``base_ns``: the trace's time 0 on rank 0's clock.
 
     ``steps``: numbers of the run's steps that are wanted; default: all.
     """
-    first = int(facts.get("first_step", 0))
+    first = facts.first_step
     wanted = [step for step in range(trace.steps["step"].size) if steps is None or first + step in steps]
     run = _Run(trace, first, RankEvents(records, base_ns))
     events, left_out = bounded((run.step(step) for step in wanted), limit)
-    told = {key: facts[key] for key in FACTS if facts.get(key) is not None}
-    told |= {"steps": len(wanted), "first_step": first + wanted[0] if wanted else None}
+    told = _about(facts) | {"steps": len(wanted), "first_step": first + wanted[0] if wanted else None}
     return Picture(tracks_of(events, ("run", "control", "data")), events, left_out, _notes(trace, records), told)
+
+
+def _about(facts: RunFacts) -> dict[str, Any]:
+    """What the file says of the run: where it comes from, and how many ranks it had."""
+    simulated = facts.simulated
+    said = {
+        "source": None if facts.kind is RunKind.SIMULATED else "real run",
+        "ranks": facts.ranks if simulated is None else None, "job": facts.job,
+        "version": None if facts.provenance is None else facts.provenance.version,
+        "scenario_sha256": None if simulated is None else simulated.scenario_sha256,
+        "engine": None if simulated is None else simulated.engine,
+    }  # fmt: skip
+    return {key: value for key, value in said.items() if value is not None}
 
 
 def _notes(trace: Trace, records: Sequence[RankRecord]) -> list[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from typing import Any
 
 from coordsim.record.ranks.reader import RankRecord
+from coordsim.record.run_facts import ClockFacts, LastTensor, RunFacts, RunKind, WaitedFor
 
 _WHY_UNSEEN = (
     "no collective of DDP's or FSDP's was seen: what the script reduces by itself, with its waits for other ranks, is "
@@ -38,35 +38,41 @@ _WHY_NOT_NEGOTIATED = _WHY | {
 
 
 def facts_of(
-    records: Sequence[RankRecord], steps: range, without_steps: Sequence[int], missing: Collection[str]
-) -> dict[str, Any]:
-    """``records``: those that were merged; ``without_steps``: ranks left out, for they ended none."""
+    records: Sequence[RankRecord], steps: range, without_steps: Sequence[int], missing: Collection[str],
+    shown_rank: int | None = None,
+) -> RunFacts:  # fmt: skip
+    """``records``: those that were merged; ``without_steps``: ranks left out, for they ended none; ``missing``: parts
+    of a step that nobody measured; ``shown_rank``: whose durations the parts are."""
     head = records[0].head
     present = [record.rank for record in records]
-    absent = sorted(set(range(int(head["ranks"]))) - set(present) - set(without_steps))
-    clocks = {
-        str(record.rank): {"offset_ns": clock_offset(record), "error_ns": _clock_error(record)} for record in records
-    }
     negotiated = control_plane(records[0]) != NOT_NEGOTIATED
+    why = _why_missing(records, negotiated)
+    return RunFacts(
+        kind=RunKind.RECORDED, ranks=records[0].ranks, control_plane=control_plane(records[0]), first_step=steps.start,
+        control="measured" if negotiated else "nobody negotiates, so the three parts of control are 0",
+        job=head.get("job"), settings=head.get("settings"),
+        hosts={record.rank: record.head.get("host") for record in records},
+        ranks_with_details=tuple(record.rank for record in records if record.head.get("detailed")),
+        ranks_absent=tuple(sorted(set(range(records[0].ranks)) - set(present) - set(without_steps))),
+        ranks_without_steps=tuple(without_steps),
+        clocks={record.rank: ClockFacts(clock_offset(record), _clock_error(record)) for record in records},
+        missing={part: why[part] for part in sorted(missing)},
+        ended_early=tuple(record.rank for record in records if not record.closed),
+        ended_with_error={
+            record.rank: record.end["error"] for record in records if record.end and record.end.get("error")
+        },
+        last_tensors=_last_tensors(records, steps), waited_for=_waited_for(records, steps), shown_rank=shown_rank,
+    )  # fmt: skip
+
+
+def _why_missing(records: Sequence[RankRecord], negotiated: bool) -> dict[str, str]:
+    """Part of a step -> why nobody measured it, if nobody did."""
     why = _WHY if negotiated else _WHY_NOT_NEGOTIATED
     if any(step.spans for record in records for step in record.steps):
         why = why | _WHY_SPANS
     if not negotiated and not any(record.responses for record in records):
         why = why | dict.fromkeys(("straggler_wait", "fusion_copy", "exposed_collective"), _WHY_UNSEEN)
-    return {
-        "source": "real run", "ranks": head["ranks"], "job": head.get("job"), "settings": head.get("settings"),
-        "control_plane": control_plane(records[0]), "first_step": steps.start,
-        "control": "measured" if negotiated else "nobody negotiates, so the three parts of control are 0",
-        "hosts": {str(record.rank): record.head.get("host") for record in records},
-        "ranks_with_details": [record.rank for record in records if record.head.get("detailed")],
-        "ranks_absent": absent, "ranks_without_steps": list(without_steps), "clocks": clocks,
-        "missing": {part: why[part] for part in sorted(missing)},
-        "ended_early": [record.rank for record in records if not record.closed],
-        "ended_with_error": {
-            str(record.rank): record.end["error"] for record in records if record.end and record.end.get("error")
-        },
-        "last_tensors": _last_tensors(records, steps), "waited_for": _waited_for(records, steps),
-    }  # fmt: skip
+    return why
 
 
 def control_plane(record: RankRecord) -> str:
@@ -106,9 +112,9 @@ def gathers(record: RankRecord) -> bool:
     return control_plane(record) == NOT_NEGOTIATED and any(each.op == _ALLGATHER for each in record.responses)
 
 
-def _waited_for(records: Sequence[RankRecord], steps: range) -> list[list[Any]] | None:
-    """[rank, steps, ns a step] of ranks that others waited for longest in a step, in its collectives together, beyond
-    the median rank; None where no parameters are gathered."""
+def _waited_for(records: Sequence[RankRecord], steps: range) -> tuple[WaitedFor, ...] | None:
+    """Ranks that others waited for longest in a step, in its collectives together, beyond the median rank, most often
+    first; None where no parameters are gathered."""
     counted = _counted(steps)
     if not all(gathers(record) for record in records) or len(records) < 2:
         return None
@@ -122,10 +128,10 @@ def _waited_for(records: Sequence[RankRecord], steps: range) -> list[list[Any]] 
             times = [of_rank[key] for of_rank in called]
             waits[key[0]][times.index(max(times))] += max(times) - sorted(times)[(len(times) - 1) // 2]
     longest = Counter(max(range(len(of_step)), key=of_step.__getitem__) for of_step in waits.values())
-    return [
-        [records[each].rank, times, sum(of_step[each] for of_step in waits.values()) // max(len(counted), 1)]
-        for each, times in longest.most_common()
-    ]
+    return tuple(
+        WaitedFor(records[place].rank, times, sum(of_step[place] for of_step in waits.values()) // max(len(counted), 1))
+        for place, times in longest.most_common()
+    )
 
 
 def _counted(steps: range) -> range:
@@ -133,8 +139,8 @@ def _counted(steps: range) -> range:
     return steps[1:] if steps.start == 0 and len(steps) > 1 else steps
 
 
-def _last_tensors(records: Sequence[RankRecord], steps: range) -> dict[str, list[list[Any]]]:
-    """Rank -> [tensor, steps] for what came last there, in the steps in which the rank was last; most often first."""
+def _last_tensors(records: Sequence[RankRecord], steps: range) -> dict[int, tuple[LastTensor, ...]]:
+    """Rank -> what came last there, in the steps in which the rank was last; most often first."""
     counted = _counted(steps)
     by_rank = {record.rank: (clock_offset(record), readiness(record)) for record in records}
     last = {
@@ -148,7 +154,8 @@ def _last_tensors(records: Sequence[RankRecord], steps: range) -> dict[str, list
         if of_step:
             tensors.setdefault(rank, Counter())[max(of_step, key=of_step.__getitem__)] += 1
     return {
-        str(rank): [[name, times] for name, times in each.most_common(LAST_TENSORS)] for rank, each in tensors.items()
+        rank: tuple(LastTensor(*counted) for counted in names.most_common(LAST_TENSORS))
+        for rank, names in tensors.items()
     }
 
 

@@ -3,31 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from coordsim.record.ranks.reader import RankRecord
-
-
-class Machine(NamedTuple):
-    """One host of the job."""
-
-    host: str
-    ranks: int
-    """Of the job, on this host."""
-    threads: int | None
-    """That compute, in each rank (torch's); None where the record does not say."""
-    cores: int | None
-    """That any of these ranks may use; None where the record does not say."""
-
-    @property
-    def crowded(self) -> bool:
-        """Whether no core is free for anything else: then ranks may be slowed by whatever runs beside them."""
-        return self.cores is not None and self.ranks * (self.threads or 1) >= self.cores
-
-    @property
-    def oversubscribed(self) -> bool:
-        """Whether more threads compute than there are cores."""
-        return self.cores is not None and self.ranks * (self.threads or 1) > self.cores
+from coordsim.record.run_facts import Machine
 
 
 def machines(records: Sequence[RankRecord]) -> list[Machine]:

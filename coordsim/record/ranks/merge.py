@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -29,6 +28,7 @@ from coordsim.record.ranks.format import NULL
 from coordsim.record.ranks.own import OwnStep, ends_known, last_ready, own_steps
 from coordsim.record.ranks.reader import CycleRecord, RankRecord, ResponseRecord, SpanKind, StepRecord, read_folder
 from coordsim.record.ranks.split import columns, stated
+from coordsim.record.run_facts import RunFacts
 from coordsim.record.trace import CycleRow, Trace, TraceWriter, wake_hash
 
 
@@ -37,10 +37,7 @@ class Merged:
     """A trace of consecutive steps, and what is known about it."""
 
     trace: Trace
-    first_step: int
-    """Number, in the run, of the trace's first step."""
-    facts: dict[str, Any]
-    """For a manifest: ranks, which of them have details, clocks and their errors, what is missing and why."""
+    facts: RunFacts
     base_ns: int = 0
     """The trace's time 0 on rank 0's clock."""
     records: Sequence[RankRecord] = ()
@@ -49,6 +46,11 @@ class Merged:
     """By rank as ``records``: its steps by number, split into its own work and its waits."""
     steps: range = range(0)
     """Numbers of the trace's steps."""
+
+    @property
+    def first_step(self) -> int:
+        """Number, in the run, of the trace's first step."""
+        return self.steps.start
 
 
 def merge(folder: Path, steps: range | None = None) -> Merged:
@@ -135,10 +137,9 @@ class _Merge:
             end = self._step(number, end)
         trace = self._writer.finish(blocking=self._negotiated, missing=frozenset(self._missing))
         parts = columns(trace, self._records, self._own, self._steps, self._stated, self._base)
-        facts = facts_of(self._records, self._steps, without_steps, self._missing)
-        facts["shown_rank"] = self._stated_rank
+        facts = facts_of(self._records, self._steps, without_steps, self._missing, self._stated_rank)
         whole = replace(trace, own=parts)
-        return Merged(whole, self._steps.start, facts, self._base, self._records, self._own, self._steps)
+        return Merged(whole, facts, self._base, self._records, self._own, self._steps)
 
     # Steps.
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from coordsim.errors import InputError
 from coordsim.formats.chakra import writer as chakra
@@ -13,8 +12,9 @@ from coordsim.formats.chrome import writer as chrome
 from coordsim.formats.horovod import ranks_writer as horovod
 from coordsim.formats.perfetto import writer as perfetto
 from coordsim.formats.picture.run_picture import picture
-from coordsim.record.ranks import RankRecord, folder_of, merge_records, read_folder
-from coordsim.record.store import read_run
+from coordsim.record.ranks import RankRecord, merge_records
+from coordsim.record.run import open_run
+from coordsim.record.run_facts import RunFacts
 from coordsim.record.trace import Trace
 from coordsim.report.export import recorded, simulated
 
@@ -33,14 +33,14 @@ class Exported:
 
 
 @dataclass(frozen=True)
-class Run:
+class _Job:
     """A run that is to be exported."""
 
     path: Path
     trace: Trace
-    facts: dict[str, Any]
-    records: list[RankRecord]
-    """Of ranks; empty for a run directory, which does not keep them."""
+    facts: RunFacts
+    records: Sequence[RankRecord]
+    """Of ranks; empty for a run directory that does not keep them."""
     base_ns: int
     wanted: range
     """Numbers of the steps."""
@@ -52,8 +52,7 @@ class Run:
     @property
     def rows(self) -> list[int]:
         """Their rows in the trace."""
-        first = int(self.facts.get("first_step", 0))
-        return [number - first for number in self.wanted]
+        return [number - self.facts.first_step for number in self.wanted]
 
 
 class _Unwatched:
@@ -88,37 +87,34 @@ def export_run(
     return write(_read(run, steps, warn, watch or _Unwatched()), path, limit)
 
 
-def _read(path: Path, within: range | None, warn: Callable[[str], None], watch: simulated.Watch) -> Run:
-    folder = folder_of(path)
-    if folder is None:
-        trace, facts = read_run(path)
-        records, base_ns = [], 0
-    else:
-        records = read_folder(folder)
-        merged = merge_records(records, within)
+def _read(path: Path, within: range | None, warn: Callable[[str], None], watch: simulated.Watch) -> _Job:
+    """Where ranks' records are kept they are what is exported; else the run directory's trace."""
+    run = open_run(path)
+    trace, facts, base_ns = run.trace, run.facts, 0
+    if run.streams is not None:
+        merged = run.streams.merged if within is None else merge_records(run.records, within)
         trace, facts, base_ns = merged.trace, merged.facts, merged.base_ns
-    first = int(facts.get("first_step", 0))
-    there = range(first, first + trace.steps["step"].size)
+    there = range(facts.first_step, facts.first_step + int(trace.steps["step"].size))
     wanted = there if within is None else range(max(there.start, within.start), min(there.stop, within.stop))
     if not wanted:
         have = f"{there.start}:{there.stop}"
         raise InputError.one("--steps", "", str(within), f"{path} has none of these steps; it has {have}")
-    return Run(path, trace, facts, records, base_ns, wanted, within is not None, warn, watch)
+    return _Job(path, trace, facts, run.records, base_ns, wanted, within is not None, warn, watch)
 
 
-def _chrome(run: Run, path: Path, limit: int) -> Exported:
+def _chrome(run: _Job, path: Path, limit: int) -> Exported:
     shown = picture(run.trace, run.facts, run.records, run.base_ns, run.wanted, limit)
     chrome.write_chrome(path, shown)
     return Exported(path, f"{len(shown.events):,} events on {len(shown.tracks):,} tracks", shown.told())
 
 
-def _perfetto(run: Run, path: Path, limit: int) -> Exported:
+def _perfetto(run: _Job, path: Path, limit: int) -> Exported:
     shown = picture(run.trace, run.facts, run.records, run.base_ns, run.wanted, limit)
     perfetto.write_perfetto(path, shown)
     return Exported(path, f"{len(shown.events):,} events on {len(shown.tracks):,} tracks", shown.told())
 
 
-def _horovod(run: Run, path: Path, limit: int) -> Exported:
+def _horovod(run: _Job, path: Path, limit: int) -> Exported:
     if not run.records:
         done = simulated.timeline(
             run.path, run.facts, run.trace, run.wanted, path, limit, run.asked, run.warn, run.watch
@@ -138,18 +134,18 @@ def _horovod(run: Run, path: Path, limit: int) -> Exported:
     return Exported(path, f"{written.steps:,} steps, up to {written.events:,} events", told, negotiates)
 
 
-def _chakra(run: Run, path: Path, limit: int) -> Exported:
+def _chakra(run: _Job, path: Path, limit: int) -> Exported:
     told = ["no control plane: Chakra has no negotiation; collectives are ordered as they were executed"]
     if run.records:
         silent = [record.rank for record in run.records if not record.head.get("detailed")]
-        if silent or len(run.records) < run.facts["ranks"]:
+        if silent or len(run.records) < (run.facts.ranks or 0):
             message = "chakra needs details of every rank (COORDSIM_RECORD_SAMPLED_RANKS)"
             raise InputError.one(str(run.path), "", silent, message)
         workloads = [chakra.recorded_workload(record, run.wanted, run.base_ns) for record in run.records]
         skipped = workloads[0].skipped
         told += [f"{skipped:,} responses a rank that are no collective of the schema"] if skipped else []
     else:
-        ranks = int(run.facts.get("ranks") or run.facts.get("scenario", {}).get("ranks") or 0)
+        ranks = run.facts.ranks
         if not ranks:
             raise InputError.one(str(run.path), "ranks", None, "the run does not say how many ranks it had")
         workloads = [chakra.simulated_workload(run.trace, run.rows)] * ranks
@@ -171,13 +167,13 @@ def _chakra(run: Run, path: Path, limit: int) -> Exported:
     return Exported(path, f"{nodes:,} nodes in {files[0].name} to {files[-1].name}", told)
 
 
-def _goal(run: Run, path: Path, limit: int) -> Exported:
+def _goal(run: _Job, path: Path, limit: int) -> Exported:
     if run.records:
         return Exported(path, *recorded.goal(run.records, run.wanted, path, limit))
     return Exported(path, *simulated.goal(run.path, run.facts, path, limit))
 
 
-FORMATS: dict[str, tuple[str, Callable[[Run, Path, int], Exported]]] = {
+FORMATS: dict[str, tuple[str, Callable[[_Job, Path, int], Exported]]] = {
     "perfetto": (perfetto.SUFFIX, _perfetto),
     "chrome": (chrome.SUFFIX, _chrome),
     "goal": (".goal", _goal),

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from coordsim.errors import InputError
 from coordsim.record.files import whole_file
+from coordsim.record.run_facts import RunFacts
 from coordsim.record.trace import Kind, Trace
 from coordsim.scenario.model import Scenario
 from coordsim.scenario.restored import restored
@@ -47,7 +48,7 @@ class Watch(Protocol):
 
 
 def timeline(
-    run: Path, facts: dict[str, Any], trace: Trace, wanted: range, path: Path, limit: int, asked: bool,
+    run: Path, facts: RunFacts, trace: Trace, wanted: range, path: Path, limit: int, asked: bool,
     warn: Callable[[str], None], watch: Watch,
 ) -> tuple[str, list[str]]:  # fmt: skip
     """Write rank 0's timeline of the run's steps up to the last wanted one. Returns what, and what is not in it.
@@ -113,7 +114,7 @@ def _spelled(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
-def goal(run: Path, facts: dict[str, Any], path: Path, limit: int) -> tuple[str, list[str]]:
+def goal(run: Path, facts: RunFacts, path: Path, limit: int) -> tuple[str, list[str]]:
     """Write one control cycle of the run as GOAL text: the steady one. Returns what, and what is not in it."""
     scenario = _scenario(run, facts)
     least = OPERATIONS_A_RANK * scenario.ranks
@@ -135,11 +136,11 @@ def goal(run: Path, facts: dict[str, Any], path: Path, limit: int) -> tuple[str,
     return f"{operations:,} operations of {scenario.ranks:,} ranks", told
 
 
-def _scenario(run: Path, facts: dict[str, Any]) -> Scenario:
-    if "imported" in facts:
-        message = f"was imported ({facts['imported'].get('format')}): it has neither ranks' records nor a scenario"
+def _scenario(run: Path, facts: RunFacts) -> Scenario:
+    if facts.imported is not None:
+        message = f"was imported ({facts.imported.get('format')}): it has neither ranks' records nor a scenario"
         raise InputError.one(str(run), "", None, message)
-    if "scenario" not in facts:
+    if facts.simulated is None:
         message = "keeps neither ranks' records nor a scenario; export the folder of records it was made from"
         raise InputError.one(str(run), "", None, message)
-    return restored(facts["scenario"], str(run / "manifest.json"), facts.get("scenario_sha256"))
+    return restored(facts.simulated.scenario, str(run / "manifest.json"), facts.simulated.scenario_sha256)

@@ -38,7 +38,7 @@ def exported(run: Path, folder: Path, ranks: int, limit: int = 100_000) -> list[
 
 
 def test_a_simulated_run(simulated: Path, tmp_path: Path) -> None:
-    trace, _ = read_run(simulated)
+    trace = read_run(simulated).trace
     for nodes in exported(simulated, tmp_path, 4):
         collectives = [node for node in nodes if node.type == COLL]
         assert [attributes(node)["comm_size"] for node in collectives] == trace.responses["bytes"].tolist()

@@ -111,7 +111,7 @@ def test_slices_nest_and_arrows_begin_and_end_on_slices(
 
 
 def test_parts_have_the_breakdowns_nanoseconds(simulated: Path, tmp_path: Path) -> None:
-    trace, _ = read_run(simulated)
+    trace = read_run(simulated).trace
     tracks = on_tracks(exported(simulated, tmp_path))
     total: dict[str, int] = defaultdict(int)
     for each in tracks["run / parts of each step"]:

@@ -11,6 +11,7 @@ from coordsim.cost.goal import parse
 from coordsim.cost.network import LogGP
 from coordsim.errors import InputError
 from coordsim.record.ranks import merge
+from coordsim.record.run_facts import RunKind
 from coordsim.record.store import write_run
 from coordsim.report.export import export_run
 from coordsim.simulate.goal import goal_of
@@ -45,7 +46,8 @@ def test_a_run_directory_of_a_real_run_is_refused(recorded: Path, tmp_path: Path
     write_run(tmp_path / "run", found.trace, found.facts)
     with pytest.raises(InputError, match="keeps neither ranks' records nor a scenario; export the folder of records"):
         export_run(tmp_path / "run", "goal", tmp_path / "t.goal", None, 1000)
-    write_run(tmp_path / "imported", found.trace, found.facts | {"imported": {"format": "kineto"}})
+    imported = replace(found.facts, kind=RunKind.IMPORTED, imported={"format": "kineto"})
+    write_run(tmp_path / "imported", found.trace, imported)
     with pytest.raises(InputError, match=r"was imported \(kineto\): it has neither ranks' records nor a scenario"):
         export_run(tmp_path / "imported", "goal", tmp_path / "t.goal", None, 1000)
     assert not (tmp_path / "t.goal").exists()

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from coordsim.analyse.run_summary import run_summary
 from coordsim.errors import InputError
 from coordsim.formats.horovod import grouping as g
 from coordsim.formats.horovod.grouped import class_of, read_views
@@ -16,6 +15,7 @@ from coordsim.formats.horovod.run import import_timeline, import_timelines
 from coordsim.record.breakdown import breakdown
 from tests.formats.horovod.test_run import US, begin, counted, end, fused, mark, sums, tick, timeline
 from tests.formats.horovod.test_unfinished import step_of_four
+from tests.told import told_of
 
 CASES = Path(__file__).parents[2] / "data" / "horovod"
 
@@ -30,7 +30,7 @@ def test_a_size_that_the_file_does_not_give_is_unknown_and_no_smallest_message()
     assert found.summary["messages_without_size"] == 3
     assert "the size of 3 of 6 messages is not known" in found.unknown["bytes_per_step"]
     assert found.trace is not None
-    messages = run_summary(found.trace, found.facts)["messages"]
+    messages = told_of(found.trace, found.facts)["messages"]
     assert (messages["bytes_min"], messages["bytes_per_step"]) == (400, None)
     assert sorted(set(found.trace.responses["bytes"].tolist())) == [-1, 400]
 

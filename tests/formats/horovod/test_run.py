@@ -12,7 +12,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coordsim.analyse.run_summary import run_summary
 from coordsim.analyse.validate.timeline import CycleReader
 from coordsim.errors import InputError
 from coordsim.formats.horovod import TimelineReader
@@ -21,6 +20,7 @@ from coordsim.formats.horovod.run import import_timeline
 from coordsim.formats.imported import Imported
 from coordsim.record.breakdown import breakdown, step_times
 from tests.timelines import REAL, real_events
+from tests.told import told_of
 
 US = 1000
 
@@ -214,7 +214,7 @@ def test_a_cut_leaves_the_last_step_out(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.trace.steps["end_ns"], whole.trace.steps["end_ns"][:steps])
     assert "were not executed" in found.unknown["end"] or "tensors where" in found.unknown["end"]
     assert "cut off" in found.unknown["cut"]
-    assert found.facts["ended_early"] == [0]
+    assert found.facts.ended_early == (0,)
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_any_order_of_events_is_a_run_that_sums_or_one_error(
     sums(found)
     for part in breakdown(found.trace).values():
         assert (part >= 0).all()
-    run_summary(found.trace, found.facts)
+    told_of(found.trace, found.facts)
 
 
 def steps_of_one_tensor(path: Path, count: int, rank: int) -> Path:
@@ -315,7 +315,7 @@ def test_reading_stops_where_memory_would_not_suffice_and_says_so(
     found = import_timeline(path)
     assert 0 < found.summary["steps"] < whole.summary["steps"] == 6000
     assert "nothing behind it is in the run" in found.unknown["rest"]
-    assert found.facts["ended_early"] == [0]
+    assert found.facts.ended_early == (0,)
     assert found.trace is not None
     assert whole.trace is not None
     kept = found.summary["steps"]

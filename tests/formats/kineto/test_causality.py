@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from coordsim.analyse.run_summary import run_summary
 from coordsim.formats.imported import Imported
 from coordsim.formats.kineto import import_traces
 from tests.formats.kineto.traces import DATA, KERNEL, STEP_US, Event, event, nccl_call, read, step, trace
+from tests.told import told_of
 
 
 def lagging(steps: int = 4, lag_us: float = 12_000.0, **more: Any) -> list[Event]:
@@ -49,7 +49,7 @@ def test_a_kernel_belongs_to_the_step_that_launched_it(lag_us: float, tmp_path: 
 def test_the_report_says_the_same_numbers_as_the_import(lag_us: float, tmp_path: Path) -> None:
     found = read(tmp_path / "t.json", trace(lagging(lag_us=lag_us)))
     assert found.trace is not None
-    report = run_summary(found.trace, found.facts)
+    report = told_of(found.trace, found.facts)
     assert report["steps"] == found.summary["steps"]
     assert report["messages"]["per_step"] == found.summary["collectives_per_step"]
     assert report["messages"]["bytes_per_step"] == found.summary["bytes_per_step"]
@@ -65,7 +65,7 @@ def test_a_profilers_step_0_counts_like_any_other(tmp_path: Path) -> None:
             one["name"] = f"ProfilerStep#{int(one['name'][13:]) - 10}"
     found = read(tmp_path / "t.json", trace(events))
     assert found.trace is not None
-    report = run_summary(found.trace, found.facts)
+    report = told_of(found.trace, found.facts)
     assert (report["steps"], report["first_step"], report["cold_step_s"]) == (4, 0, None)
     assert report["messages"]["bytes_per_step"] == 16_000_000
 
@@ -223,7 +223,7 @@ def test_calls_without_gpu_activity_have_sizes_and_no_times() -> None:
     assert found.summary["collective_s"] is None
     assert "only the call on the CPU is recorded" in found.unknown["collective_s"]
     assert found.trace is not None
-    report = run_summary(found.trace, found.facts)
+    report = told_of(found.trace, found.facts)
     assert report["messages"]["per_step"] == 2
     assert report["messages"]["bytes_per_step"] == 8_000_000
     assert report["breakdown_s"]["exposed_collective"] is None

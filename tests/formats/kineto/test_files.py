@@ -47,7 +47,7 @@ def test_cycles_of_two_ranks_are_matched_cycle_by_cycle(tmp_path: Path) -> None:
     files = {f"rank{rank}_{number}.json": trace(cycle(number), rank, 2) for rank in (0, 1) for number in (3, 13)}
     found = import_all(tmp_path, files)
     assert says(found) == (2, 6, 1, 4000)
-    assert found.facts["ranks_absent"] == []
+    assert found.facts.ranks_absent == ()
 
 
 def test_recordings_whose_step_numbers_begin_anew_are_all_kept(tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coordsim.analyse.run_summary import run_summary
 from coordsim.errors import InputError
 from coordsim.formats.kineto import import_traces
 from tests.formats.kineto.test_causality import lagging
 from tests.formats.kineto.test_passes import accumulated
 from tests.formats.kineto.traces import event, read, step, trace
+from tests.told import told_of
 
 _ANY = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats() | st.text(max_size=12)
@@ -42,7 +42,7 @@ def test_any_value_anywhere_is_refused_or_read(changes: list[tuple[int, int, Any
         result = read(tmp_path / "t.json", found)
         json.dumps(result.summary)
         if result.trace is not None:
-            run_summary(result.trace, result.facts)
+            told_of(result.trace, result.facts)
 
 
 @pytest.mark.parametrize("elements", [10**30, -5, "many", True, [3], 2.5, None])

@@ -68,8 +68,8 @@ def test_two_ranks_on_one_host_are_a_run() -> None:
     assert trace.steps["step"].size == 5
     assert set(trace.steps["ready_last_rank"].tolist()) <= {0, 1}
     assert trace.responses["bytes"].tolist() == [271_392, 66_560] * 5
-    assert found.facts["first_step"] == 3
-    assert found.facts["ranks_absent"] == []
+    assert found.facts.first_step == 3
+    assert found.facts.ranks_absent == ()
     assert found.unknown["cycles_per_step"].startswith("nothing is negotiated under DDP and FSDP")
     for step in range(5):  # the last rank's end of step, on the ranks' common clock
         ends = [record(path).steps[step].end_ns for path in KINETO]
@@ -96,7 +96,7 @@ def test_without_all_ranks_nobody_is_last() -> None:
     assert found.trace is not None
     assert "straggler_wait" in found.trace.missing
     assert found.trace.steps["ready_last_rank"].tolist() == [-1] * 5
-    assert found.facts["ranks_absent"] == [0]
+    assert found.facts.ranks_absent == (0,)
     sums(found)
 
 
@@ -168,7 +168,7 @@ def test_a_cut_trace_keeps_its_whole_steps(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(gzip.compress(text[: text.index(b'"ProfilerStep#6"') - 30]))
     found = import_traces([path])
-    assert found.facts["first_step"] == 3
+    assert found.facts.first_step == 3
     assert found.summary["steps"] == 3
     assert "cut off" in found.unknown["cut"]
 

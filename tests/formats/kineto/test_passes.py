@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from coordsim.analyse.run_summary import run_summary
 from coordsim.formats.kineto import import_traces
 from tests.formats.kineto.traces import DATA, STEP_US, Event, event, read, step, trace
+from tests.told import told_of
 
 _NODE = "autograd::engine::evaluate_function: "
 
@@ -59,7 +59,7 @@ def test_forward_and_backward_are_sums_over_passes(passes: int, forward: bool, t
         assert found.summary["forward_s"] == pytest.approx(0.001 * passes)
         assert found.summary["backward_s"] == pytest.approx(0.0019 * passes + 0.0005, rel=0.03)
     assert found.trace is not None
-    report = run_summary(found.trace, found.facts)["breakdown_s"]
+    report = told_of(found.trace, found.facts)["breakdown_s"]
     assert report["forward"] == found.summary["forward_s"]
     assert report["backward"] == found.summary["backward_s"]
 
@@ -127,7 +127,7 @@ def test_a_recording_without_any_mark_is_read_and_has_no_steps(tmp_path: Path) -
 def test_an_evaluation_has_no_parts_that_anybody_knows(tmp_path: Path) -> None:
     found = read(tmp_path / "t.json", trace([step(1, 0.0), step(2, STEP_US)], world=1))
     assert found.trace is not None
-    report = run_summary(found.trace, found.facts)
+    report = told_of(found.trace, found.facts)
     assert set(report["breakdown_s"].values()) == {None}
     assert report["step_time_s"]["mean"] > 0.009
 

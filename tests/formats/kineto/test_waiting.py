@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from coordsim.analyse.run_summary import run_summary
 from coordsim.formats.imported import Imported
 from coordsim.formats.kineto import import_traces
 from tests.formats.kineto.traces import DATA, STEP_US, Event, event, nccl_call, step, trace, write
+from tests.told import told_of
 
 FSDP2 = sorted((DATA / "fsdp2").iterdir())
 
@@ -24,7 +24,7 @@ def test_fsdp2_names_the_rank_that_sleeps_and_for_how_long() -> None:
     assert late["least_s"] > 5 * late["others_s"]
     assert "gathers tie ranks together" in found.unknown["gathers"]
     assert found.trace is not None
-    report = run_summary(found.trace, found.facts)
+    report = told_of(found.trace, found.facts)
     assert report["straggler_wait_s"] == pytest.approx(0.0205, abs=0.001)
     assert report["waited_for"] == [{"rank": 1, "steps": 5, "wait_s": late["wait_s"]}]
 
@@ -80,7 +80,7 @@ def test_a_late_rank_is_named_with_its_wait(hosts: bool, sequence: bool, late: i
 def test_of_equal_ranks_nobody_is_named(hosts: bool, ranks: int, jitter_us: float, tmp_path: Path) -> None:
     found = import_traces(ranks_of(tmp_path, {}, ranks=ranks, hosts=hosts, jitter_us=jitter_us))
     assert found.summary["waited_for"] == []
-    assert found.facts["waited_for"] is None
+    assert found.facts.waited_for is None
     assert "no rank is waited for" in found.unknown["waited_for"]
 
 
@@ -176,6 +176,6 @@ def test_of_one_rank_of_an_unknown_number_nobody_is_last(tmp_path: Path) -> None
     found = import_traces([write(tmp_path / "t.json", trace(events, None))])
     assert "how many ranks" in found.unknown["straggler_wait"]
     assert found.trace is not None
-    report = run_summary(found.trace, found.facts)
+    report = told_of(found.trace, found.facts)
     assert report["straggler_wait_s"] is None
     assert "how many ranks the job has is not recorded" in found.unknown["last"]

@@ -62,7 +62,7 @@ def test_every_slice_begins_ends_and_has_a_track(which: str, request: pytest.Fix
 
 
 def test_it_holds_what_the_picture_holds(simulated: Path, tmp_path: Path) -> None:
-    trace, facts = read_run(simulated)
+    trace, facts, _ = read_run(simulated)
     shown = picture(trace, facts)
     kinds = Counter(each.track_event.type for each in exported(simulated, tmp_path).packet
                     if each.HasField("track_event"))  # fmt: skip
