@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from coordsim.record.run_facts import Machine
+from coordsim.record.run_facts import Machine, Plain
 
 STRAGGLERS_SCHEMA = "coordsim.stragglers/1"
 
@@ -205,5 +205,6 @@ class Findings:
     kinds: tuple[StepKind, ...] = ()
     """The kind that takes most of the time first."""
     machines: tuple[Machine, ...] = ()
-    kept: bool = False
-    """Whether they were read back from a run directory, rather than found in its ranks' records now."""
+    kept: Plain | None = None
+    """The same as a run directory keeps it, where it was read from one: what a later version has added or an earlier
+    one did not know stays as it is."""

@@ -54,21 +54,15 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
 
 
 def findings_json(findings: Findings) -> Json:
-    """What is kept of findings, by key; those that were read from a manifest in its order."""
-    made = {
+    """What is kept of findings, by key; those that were read from a manifest as they stand there."""
+    if findings.kept is not None:
+        return dict(findings.kept)
+    return {
         "recommendation": as_json(findings.recommendation), "stragglers": as_json(findings.stragglers),
         "rank_table": None if findings.rank_table is None else as_json(findings.rank_table),
         "kinds": [as_json(kind) for kind in findings.kinds],
         "machines": [_machine_json(machine) for machine in findings.machines],
     }  # fmt: skip
-    return _sorted(made) if findings.kept else made
-
-
-def _sorted(value: Any) -> Any:
-    """With the keys of all objects in order, as manifests have them."""
-    if isinstance(value, dict):
-        return {key: _sorted(value[key]) for key in sorted(value)}
-    return [_sorted(held) for held in value] if isinstance(value, list) else value
 
 
 def _machine_json(machine: Machine) -> Json:
@@ -133,7 +127,7 @@ def findings_of_manifest(manifest: Json, where: str) -> Findings | None:
     kept = {key: manifest[key] for key in _OF_FINDINGS if manifest.get(key) is not None}
     if "stragglers" not in kept or "recommendation" not in kept:
         return None
-    return restored(Findings, {**kept, "kept": True}, where)
+    return restored(Findings, {**kept, "kept": kept}, where)
 
 
 def restored(kind: type[T], value: object, where: str) -> T:

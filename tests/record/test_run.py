@@ -52,7 +52,7 @@ def test_a_profiled_run_has_its_trace_its_findings_and_its_records(profiled: Pat
     assert (run.stored, run.merged, run.facts.command) == (True, None, Command(exit_code=3, running=True))
     found = findings_of(run)
     assert found is not None
-    assert found.kept
+    assert found.kept is not None
     assert [unit.ranks for unit in found.stragglers.late] == [(1,)]
     assert [record.rank for record in run.records] == [0, 1]
 
@@ -62,7 +62,7 @@ def test_what_was_written_is_what_is_read(profiled: Path, recorded: Path) -> Non
     assert merged is not None
     written, read = find_out(merged), open_run(profiled).findings
     assert read is not None
-    assert Findings(**{**vars(read), "kept": False}) == written
+    assert Findings(**{**vars(read), "kept": None}) == written
 
 
 def test_steps_are_chosen_from_the_ranks_records(profiled: Path, recorded: Path) -> None:
