@@ -24,6 +24,7 @@ def find_out(merged: Merged, steps: range | None = None) -> Findings:
 
 def findings_of(run: Run) -> Findings | None:
     """What its ranks' records tell, or what the run directory keeps; None for a run that no rank recorded."""
-    if run.merged is None or run.streams is None:
+    merged = run.merged
+    if merged is None or run.streams is None:
         return run.findings
-    return find_out(run.merged, run.streams.steps)
+    return find_out(merged, run.streams.steps)

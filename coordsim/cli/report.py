@@ -58,6 +58,6 @@ def _next(run: Run, out: Path | None) -> str:
         return f"coordsim report {quote(str(out))} --json"
     if run.facts.kind is RunKind.SIMULATED:
         return "coordsim simulate --explain"
-    if run.stored:
+    if run.kept is not None:
         return f"coordsim report {quote(str(run.path))} --json"
     return f"coordsim report {quote(str(run.path))} --out run"

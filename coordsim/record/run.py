@@ -17,7 +17,7 @@ from coordsim.record.findings import Findings
 from coordsim.record.ranks.merge import Merged, merge_records
 from coordsim.record.ranks.reader import RankRecord, read_folder
 from coordsim.record.run_facts import RunFacts
-from coordsim.record.store import read_run
+from coordsim.record.store import Stored, read_run
 from coordsim.record.trace import Trace
 
 
@@ -43,17 +43,10 @@ class Run:
     """One run, however it came to be: simulated, recorded by ranks, or imported from another tool's recording."""
 
     path: Path
-    trace: Trace
-    """Tables of cycles, responses and steps, times in ns (:class:`coordsim.record.trace.Trace`)."""
-    facts: RunFacts
-    findings: Findings | None = None
-    """What was found out when the run directory was written; None where nothing was kept."""
-    streams: Streams | None = None
-    """Where ranks' records are; None of a run that keeps none."""
-    merged: Merged | None = None
-    """The ranks' records that :attr:`trace` was merged from just now; None where it was read from a run directory."""
-    stored: bool = True
-    """Whether it is a run directory, rather than a folder of ranks' records."""
+    kept: Stored | None
+    """What its run directory keeps; None of a folder of ranks' records."""
+    streams: Streams | None
+    """Its ranks' records; None where it keeps none."""
 
     @property
     def name(self) -> str:
@@ -61,36 +54,69 @@ class Run:
         return self.path.name or str(self.path)
 
     @property
-    def records(self) -> tuple[RankRecord, ...]:
-        """Ranks' records, by rank; empty where the run keeps none. Raises InputError for damaged ones."""
-        return self.streams.records if self.streams is not None else ()
+    def merged(self) -> Merged | None:
+        """The ranks' records that :attr:`trace` is merged from; None where it is the run directory's own.
+
+        Raises InputError where no step can be merged, as do all properties below of such a run.
+        """
+        if self.streams is None or (self.kept is not None and self.streams.steps is None):
+            return None
+        return self.streams.merged
+
+    @property
+    def trace(self) -> Trace:
+        """Tables of cycles, responses and steps, times in ns (:class:`coordsim.record.trace.Trace`)."""
+        return self._stored.trace
+
+    @property
+    def facts(self) -> RunFacts:
+        """What is known of the run beside its trace."""
+        return self._stored.facts
+
+    @property
+    def findings(self) -> Findings | None:
+        """What was found out when the run directory was written; None where nothing was kept for these steps."""
+        return self._stored.findings
 
     @property
     def steps(self) -> range:
         """Numbers of the trace's steps."""
         return range(self.facts.first_step, self.facts.first_step + int(self.trace.steps["step"].size))
 
+    @property
+    def records(self) -> tuple[RankRecord, ...]:
+        """Ranks' records, by rank; empty where the run keeps none. Raises InputError for those of two runs."""
+        return self.streams.records if self.streams is not None else ()
+
+    @cached_property
+    def _stored(self) -> Stored:
+        merged = self.merged
+        if merged is None:
+            assert self.kept is not None
+            return self.kept
+        facts = merged.facts
+        if self.kept is not None and self.kept.facts.command is not None:
+            facts = replace(facts, command=replace(self.kept.facts.command, running=False))
+        return Stored(merged.trace, facts, None)
+
 
 def open_run(path: str | Path, steps: range | None = None) -> Run:
     """Open a run directory (simulated, profiled, imported, merged) or a folder of ranks' records.
 
-    ``steps``: numbers of the steps that are wanted; they are merged from the ranks' records, wherever these are. Raises
-    InputError for what is no run, a damaged one, one of a later version, and for ``steps`` that it does not have or, as
-    it keeps no ranks' records, cannot choose.
+    ``steps``: numbers of the steps that are wanted; they are merged from the ranks' records, wherever these are.
+    Raises InputError for what is no run, a damaged one, one of a later version, and for ``steps`` of a run that keeps
+    no ranks' records.
     """
     path = Path(path)
     inside = path / "ranks"
     if not (path / "manifest.json").is_file():
-        streams = Streams(inside if inside.is_dir() else path, steps)
-        merged = streams.merged
-        return Run(path, merged.trace, merged.facts, None, streams, merged, stored=False)
-    stored = read_run(path)
-    if steps is None:
-        return Run(path, *stored, Streams(inside) if inside.is_dir() else None)
-    if not inside.is_dir():
+        run = Run(path, None, Streams(inside if inside.is_dir() else path, steps))
+        assert run.records
+        return run
+    kept = read_run(path)
+    if inside.is_dir():
+        return Run(path, kept, Streams(inside, steps))
+    if steps is not None:
         message = f"{path} keeps no ranks' records, so its steps were chosen when it was made"
         raise InputError.one("--steps", "", f"{steps.start}:{steps.stop}", message)
-    streams = Streams(inside, steps)
-    command = None if stored.facts.command is None else replace(stored.facts.command, running=False)
-    merged = streams.merged
-    return Run(path, merged.trace, replace(merged.facts, command=command), None, streams, merged)
+    return Run(path, kept, None)

@@ -6,7 +6,10 @@ import json
 
 import pytest
 
+from coordsim.record.run_facts import RunFacts, RunKind
+from coordsim.record.store import write_run
 from tests.analyse.test_predict import records
+from tests.record.hand_made import two_cycles
 
 
 @pytest.fixture
@@ -15,7 +18,7 @@ def recorded(tmp_path, monkeypatch):
     folder = tmp_path / "job"
     folder.mkdir()
     made = records(4, 20, rank_sigma=0.01, step_sigma=0.01)
-    monkeypatch.setattr("coordsim.record.run.Streams.records", made)
+    monkeypatch.setattr("coordsim.record.run.read_folder", lambda path: made)
     return folder
 
 
@@ -38,9 +41,8 @@ def test_what_is_kept_can_be_simulated(run, recorded, tmp_path):
 
 
 def test_a_profiled_run_is_read_from_its_ranks(run, recorded):
-    (recorded / "ranks").mkdir()
-    (recorded / "manifest.json").write_text("{}")
-    assert run("predict", recorded, "--ranks", "12", "--steps", "2").exit_code == 0
+    write_run(recorded.parent / "run", two_cycles(), RunFacts(kind=RunKind.RECORDED, ranks=4), streams=recorded)
+    assert run("predict", recorded.parent / "run", "--ranks", "12", "--steps", "2").exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -61,8 +63,8 @@ def test_bad_arguments_are_one_error(run, recorded, arguments, told):
 
 
 def test_a_run_without_its_ranks_is_refused(run, tmp_path):
-    (tmp_path / "manifest.json").write_text("{}")
-    result = run("predict", tmp_path, "--ranks", "12")
+    write_run(tmp_path / "run", two_cycles(), RunFacts(kind=RunKind.RECORDED, ranks=4))
+    result = run("predict", tmp_path / "run", "--ranks", "12")
     assert result.exit_code == 2
     assert "without its ranks' records" in result.stderr
 

@@ -13,6 +13,7 @@ from coordsim.record.ranks.format import (
     CYCLE,
     IDLE,
     MAGIC,
+    NULL,
     READY,
     RESPONSE,
     SENT,
@@ -63,7 +64,8 @@ def stream_blocks(record: RankRecord) -> list[tuple[Block, bytes]]:
         spans = b"".join(SPAN.pack(*span) for span in step.spans)
         made.append((Block.SPANS, SPANS.pack(step.step, len(step.spans)) + spans + step.step_kind.encode()))
         if step.cpu is not None:
-            made.append((Block.CPU, CPU.pack(step.step, *step.cpu)))
+            waited = NULL if step.cpu.core_wait_ns is None else step.cpu.core_wait_ns
+            made.append((Block.CPU, CPU.pack(step.step, *step.cpu[:3], waited)))
         made.append((Block.STEP, STEP.pack(*step[:11])))
     return [*made, *([] if record.end is None else [(Block.END, json.dumps(record.end).encode())])]
 

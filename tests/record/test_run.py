@@ -40,7 +40,7 @@ def profiled(tmp_path: Path, recorded: Path) -> Path:
 
 def test_a_folder_of_records_is_merged(recorded: Path) -> None:
     run = open_run(str(recorded))
-    assert (run.facts.kind, run.facts.ranks, run.steps, run.stored) == (RunKind.RECORDED, 2, range(12), False)
+    assert (run.facts.kind, run.facts.ranks, run.steps, run.kept) == (RunKind.RECORDED, 2, range(12), None)
     assert [record.rank for record in run.records] == [0, 1]
     found = findings_of(run)
     assert found is not None
@@ -49,7 +49,7 @@ def test_a_folder_of_records_is_merged(recorded: Path) -> None:
 
 def test_a_profiled_run_has_its_trace_its_findings_and_its_records(profiled: Path) -> None:
     run = open_run(profiled)
-    assert (run.stored, run.merged, run.facts.command) == (True, None, Command(exit_code=3, running=True))
+    assert (run.merged, run.facts.command) == (None, Command(exit_code=3, running=True))
     found = findings_of(run)
     assert found is not None
     assert found.kept is not None
