@@ -171,8 +171,10 @@ def _beyond_waits_ns(chain: Chain, place: int, usual_cpu_ns: float) -> float:
     Excess of input counts only where it is nearly the same in nearly all steps, since input may be late because of
     worker processes, whose waits for cores are not known. The result is 0 where waits were not recorded.
 
-    The rank is compared with the others step by step, and with their usual step: the first is right where all ranks
-    do more in some steps, the second where the others wait for cores in some steps.
+    A wait may lie in the rank's own work or outside of it, so that own work without waits is known between two bounds.
+    The lower one is taken for this rank. The upper one is taken for the others: it is the first quartile of their work
+    over steps, which few waits have made longer, but no less than the median work less the median wait, since steps
+    may differ without any wait. Besides, the rank is compared with the others step by step.
     """
     if np.isnan(chain.core_wait_SR).any():
         return 0.0
@@ -183,8 +185,8 @@ def _beyond_waits_ns(chain: Chain, place: int, usual_cpu_ns: float) -> float:
     other_waits = np.median(np.delete(chain.core_wait_SR, place, axis=1), axis=1)
     wait = chain.core_wait_SR[:, place]
     by_step = work[:, place] - others - np.maximum(wait - other_waits, 0.0)
-    by_usual_step = work[:, place] - np.median(others) - wait
-    longer = max(np.quantile(by_step, LASTING), np.quantile(by_usual_step, LASTING))
+    usual_work = max(np.quantile(others, 0.25), np.median(others) - np.median(other_waits))
+    longer = max(np.quantile(by_step, LASTING), np.median(work[:, place] - wait) - usual_work)
     return float(longer) - CPU_VARIES * usual_cpu_ns
 
 
