@@ -5,10 +5,10 @@ Importing this package is light; pydantic is imported when :func:`load_scenario`
 
 from __future__ import annotations
 
+from coordsim.scenario.keys import DTYPE_BYTES
 from coordsim.scenario.loading import load_scenario
 from coordsim.scenario.model import (
     CONTROL_PLANES,
-    DTYPE_BYTES,
     Cluster,
     ControlNetwork,
     ControlPlane,

@@ -18,8 +18,9 @@ from fractions import Fraction
 from itertools import pairwise
 
 from coordsim.errors import Problem
+from coordsim.scenario.keys import PPM
 from coordsim.scenario.layers import Key, Overlay
-from coordsim.scenario.schema import PPM, WorkloadTable
+from coordsim.scenario.recipes import WorkloadRecipe
 
 BATCH = ("workload", "batch")
 GLOBAL_BATCH = ("workload", "global_batch")
@@ -90,10 +91,10 @@ def law_of(rate: int | Mapping[int, int], stated_batch: int, fixed_ns: int) -> B
     return BatchLaw(tuple(points), fixed_ns)
 
 
-def check_rates(table: WorkloadTable, overlay: Overlay) -> list[Problem]:
+def check_rates(recipe: WorkloadRecipe, overlay: Overlay) -> list[Problem]:
     """Rates by which a larger batch would take less time than a smaller one."""
     problems = []
-    for gpu, rate in table.rates.items():
+    for gpu, rate in recipe.rates_millionths.items():
         if isinstance(rate, Mapping):
             steps = sorted((batch, Fraction(batch, millionths)) for batch, millionths in rate.items())
             for (batch, step), (larger, faster) in pairwise(steps):
@@ -104,16 +105,16 @@ def check_rates(table: WorkloadTable, overlay: Overlay) -> list[Problem]:
 
 
 def batch_of(
-    table: WorkloadTable, ranks: int | None, times_at: Key, overlay: Overlay
+    recipe: WorkloadRecipe, ranks: int | None, times_at: Key, overlay: Overlay
 ) -> tuple[int | None, list[Problem]]:
     """Samples per rank and step that are asked for; None where nothing says.
 
     ``times_at`` is the key that states the times: a batch of the same origin is theirs, and gives way to a global
     batch that is asked for.
     """
-    total = table.global_batch
+    total = recipe.global_batch
     if total is None:
-        return table.batch, []
+        return recipe.batch, []
     if overlay.get(*BATCH) is not None:  # of a generator, too, whose parameter it is
         origin = overlay.origin(BATCH)
         if not origin.ours and origin != overlay.origin(times_at):

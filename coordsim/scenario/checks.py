@@ -6,17 +6,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from coordsim.errors import Problem, nearest
+from coordsim.scenario.declared import key_names, number_keys
 from coordsim.scenario.layers import Overlay
-from coordsim.scenario.mistakes import validate
-from coordsim.scenario.model import Cluster, ControlPlane, Noise, Workload
-from coordsim.scenario.schema import ClusterTable
+from coordsim.scenario.model import Cluster, ControlPlane, Noise, Scenario, Workload
+from coordsim.scenario.recipes import ClusterEntry
+from coordsim.scenario.tables import read_keys
 
 _GROUPS = ("control_plane", "groups")
 _FEW_NAMES = 20
-_NOISE_NUMBERS = (
-    *(f"{axis}.sigma" for axis in ("rank", "node", "step", "common", "tensor")), "step.correlation",
-    "common.correlation", "stall_probability", "stall_length", "screen", "detour_probability", "detour_length",
-)  # fmt: skip
 LONGEST_RUN_NS = 2**62
 NOISE_HEADROOM = 64
 """How much longer than its median a step may be drawn, for the bound on a run's length."""
@@ -105,35 +102,34 @@ def check_ranks(ranks: int, cluster: Cluster, overlay: Overlay) -> Iterator[Prob
         yield overlay.problem(("ranks",), message)
 
 
-def check_ranges(table: ClusterTable, overlay: Overlay) -> Iterator[Problem]:
+def check_ranges(entry: ClusterEntry, overlay: Overlay) -> Iterator[Problem]:
     """A range is that of a number of this cluster, under a name of its own, and both ends can be that number."""
     names: dict[str, str] = {}
-    for key, each in table.ranges.items():
-        at = ("cluster", "ranges", key)
+    parts = {part: type(getattr(entry, part)) for part in ("machine", "control", "host", "data")}
+    for one in entry.ranges:
+        key, at = one.key, ("cluster", "ranges", one.key)
         section, _, name = key.partition(".")
-        numbers = {
-            part: type(getattr(table, part)).model_fields for part in ("machine", "control", "host", "data")
-        }  # fmt: skip
-        if section != "noise" and name not in numbers.get(section, ()):
-            allowed = tuple(f"{part}.{field}" for part, fields in numbers.items() for field in fields)
+        if section == "noise":
+            numbers = number_keys(Noise, "noise.")
+            if key not in numbers:
+                yield overlay.problem(at, f"{key!r} is no number of noise", numbers, value=key)
+        elif section not in parts or name not in key_names(parts[section]):
+            allowed = tuple(f"{part}.{own}" for part, table in parts.items() for own in key_names(table))
             yield overlay.problem(at, f"{key!r} is no number of a cluster", allowed, value=key)
-        elif section == "noise" and name not in _NOISE_NUMBERS:
-            allowed = tuple(f"noise.{number}" for number in _NOISE_NUMBERS)
-            yield overlay.problem(at, f"{key!r} is no number of noise", allowed, value=key)
-        elif section != "noise":
-            for end in (each.low, each.high):
-                yield from _wrong_end(table, section, name, end, overlay, at)
-        if each.name in names:
-            yield overlay.problem(at, f"name {each.name!r} is that of {names[each.name]}, too", value=each.name)
-        names.setdefault(each.name, key)
+        else:
+            for end in (one.low, one.high):
+                yield from _wrong_end(parts[section], section, name, end, overlay, at)
+        if one.name in names:
+            yield overlay.problem(at, f"name {one.name!r} is that of {names[one.name]}, too", value=one.name)
+        names.setdefault(one.name, key)
 
 
 def _wrong_end(
-    table: ClusterTable, section: str, name: str, end: str, overlay: Overlay, at: tuple[str, str, str]
+    table: type[object], section: str, name: str, end: str, overlay: Overlay, at: tuple[str, str, str]
 ) -> Iterator[Problem]:
     """An end of a range that the number itself could not be."""
     values = {**overlay.get("cluster", section), name: end}
-    _, problems = validate(type(getattr(table, section)), values, overlay, ("cluster", section))
+    _, problems = read_keys(table, values, overlay, ("cluster", section))
     for problem in problems:
         yield overlay.problem(at, f"{end!r} cannot be {section}.{name}: {problem.message}", problem.allowed, value=end)
 
@@ -165,25 +161,19 @@ def check_power(cluster: Cluster, overlay: Overlay) -> Iterator[Problem]:
         known = (key, power_mw)
 
 
-def check_length(
-    steps: int,
-    ranks: int,
-    workload: Workload,
-    cluster: Cluster,
-    plane: ControlPlane,
-    noise: Noise,
-    overlay: Overlay,
-) -> Iterator[Problem]:
+def check_length(scenario: Scenario, overlay: Overlay) -> Iterator[Problem]:
     """The clock of the whole run, generously estimated, fits int64 nanoseconds."""
-    host, tensors = cluster.host, len(workload.tensors)
+    workload, ranks, steps = scenario.workload, scenario.ranks, scenario.steps
+    host, tensors = scenario.cluster.host, len(workload.tensors)
     compute_ns = workload.forward_ns + workload.backward_ns + workload.optimizer_ns
     work_ns = (
         ranks * (host.per_message_ns + tensors * host.per_request_ns)
         + tensors * (host.per_response_ns + host.local_response_ns + host.launch_ns)
         + tensors * ranks * host.device_entry_ps // 1000
     )
-    input_ns = _slowest_input_ns(ranks, workload, cluster)
-    step_ns = NOISE_HEADROOM * (compute_ns + plane.cycle_time_ns + noise.stall_ns) + work_ns + input_ns
+    input_ns = _slowest_input_ns(ranks, workload, scenario.cluster)
+    loop_ns = scenario.control_plane.cycle_time_ns + scenario.noise.stall_ns
+    step_ns = NOISE_HEADROOM * (compute_ns + loop_ns) + work_ns + input_ns
     if step_ns * (steps + 1) >= LONGEST_RUN_NS:
         message = f"{steps} steps of up to {step_ns / 1e9:.3g} s do not fit a clock of 64-bit nanoseconds"
         yield overlay.problem(("steps",), message)

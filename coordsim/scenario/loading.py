@@ -14,15 +14,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from coordsim.errors import InputError, Problem
 from coordsim.scenario import catalog, defaults
 from coordsim.scenario.files import is_list, unreadable
 from coordsim.scenario.layers import Layer, Origin, Overlay, Tree, parse_overrides
-
-if TYPE_CHECKING:
-    from coordsim.scenario.model import Scenario
+from coordsim.scenario.model import Scenario
 
 _DEFAULTS = Origin("built-in defaults", ours=True)
 _SECTIONS: tuple[catalog.Kind, ...] = ("workload", "cluster")
@@ -229,3 +227,6 @@ def _without_replaced(file: Layer, above: Sequence[Layer]) -> Layer:
 def _unless_missing(problems: list[Problem]) -> list[Problem]:
     """Mistakes that an unreadable file does not explain."""
     return [problem for problem in problems if not problem.message.startswith("is missing")]
+
+
+Scenario.load = load_scenario

@@ -20,18 +20,20 @@ from importlib.resources.abc import Traversable
 from typing import Any
 
 from coordsim.errors import Problem
+from coordsim.scenario.declared import key_names
 from coordsim.scenario.files import unreadable
+from coordsim.scenario.keys import DTYPE_BYTES
 from coordsim.scenario.layers import Origin, Overlay
-from coordsim.scenario.mistakes import validate
-from coordsim.scenario.model import DTYPE_BYTES, Tensor
-from coordsim.scenario.schema import TensorTable
+from coordsim.scenario.model import Tensor
+from coordsim.scenario.recipes import TensorRow
+from coordsim.scenario.tables import read_table
 
 LARGEST_GRADIENT_BYTES = 9_200_000_000
 """docs/semantics.md 1.1: bytes x 10^9 must fit int64."""
 LONGEST_GAP_NS = 2**32 - 1
 """Backward of one tensor, so that noise (32 fractional bits) stays inside int64."""
 MOST_PROBLEMS = 5
-COLUMNS = tuple(TensorTable.model_fields)
+COLUMNS = key_names(TensorRow)
 SIZES = ("shape", "numel", "bytes")
 """Columns that say how large a gradient is: one of them."""
 _TIMES = ("ready", "submit")
@@ -159,12 +161,12 @@ def _rows(
             filled["registration"] = len(rows) - 1 - position if timed else position
         if not timed:
             filled["ready"] = 0
-        table, problems = validate(TensorTable, filled, overlay, at(name))
-        if table is not None:
-            problems = list(_size(table, overlay, at(name), size))
+        read, problems = read_table(TensorRow, filled, overlay, at(name))
+        if read is not None:
+            problems = list(_size(read, overlay, at(name), size))
         found.problems += problems
-        if table is not None and not problems:
-            found.tensors.append(table.build())
+        if read is not None and not problems:
+            found.tensors.append(read.tensor())
             place = overlay.problem(at(name), "")
             found.places.append((place.where, place.key))
     if not timed:
@@ -174,16 +176,17 @@ def _rows(
     return found
 
 
-def _size(table: TensorTable, overlay: Overlay, at: tuple[Any, ...], size: str) -> Iterator[Problem]:
+def _size(row: TensorRow, overlay: Overlay, at: tuple[Any, ...], size: str) -> Iterator[Problem]:
     """A row says its size once, and in whole values."""
-    said = [key for key in SIZES if getattr(table, key) is not None]
+    sizes = zip(SIZES, (row.shape, row.numel, row.nbytes), strict=True)
+    said = [key for key, value in sizes if value is not None]
     if not said:
         yield overlay.problem((*at, size), "is missing", value="")
     elif len(said) > 1:
         yield overlay.problem((*at, said[1]), f"excludes {said[0]}: say one or the other")
-    elif table.bytes is not None and table.bytes % DTYPE_BYTES[table.dtype]:
-        each = DTYPE_BYTES[table.dtype]
-        yield overlay.problem((*at, "bytes"), f"{table.bytes} B are no whole {table.dtype} values of {each} B")
+    elif row.nbytes is not None and row.nbytes % DTYPE_BYTES[row.dtype]:
+        one = DTYPE_BYTES[row.dtype]
+        yield overlay.problem((*at, "bytes"), f"{row.nbytes} B are no whole {row.dtype} values of {one} B")
 
 
 def _cells(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from coordsim.errors import Problem
 from coordsim.scenario.batch import BATCH, BatchLaw, Point, check_rates, law_of
 from coordsim.scenario.generators.backward import MEMORY_Bps
 from coordsim.scenario.generators.stemdl import OPTIMIZER_BYTES
+from coordsim.scenario.keys import PPM
 from coordsim.scenario.layers import Overlay
 from coordsim.scenario.model import Tensor, Timing
-from coordsim.scenario.schema import PPM, WorkloadTable
+from coordsim.scenario.recipes import WorkloadRecipe
 
 _AT = ("workload",)
 LONGEST_FORWARD_NS = 3600 * 10**9
@@ -85,27 +86,28 @@ def scale_tensors(stated: Sequence[Tensor], ratio: Fraction) -> list[Tensor]:
 
 
 def fit(
-    table: WorkloadTable, device: Device | None, overlay: Overlay, stated: Stated, batch: int
+    recipe: WorkloadRecipe, device: Device | None, overlay: Overlay, stated: Stated, batch: int
 ) -> tuple[Fit, list[Problem]]:
-    """How the times of the workload in ``table`` become those of ``device`` at ``batch`` samples a step.
+    """How the times of the workload in ``recipe`` become those of ``device`` at ``batch`` samples a step.
 
     ``device`` is None where the cluster is unknown; ``stated`` are the times of the workload's source.
     """
-    if table.rate is not None:
-        step_ns = Fraction(batch * PPM * 10**9, table.rate)
+    if recipe.rate_millionths is not None:
+        step_ns = Fraction(batch * PPM * 10**9, recipe.rate_millionths)
         ratio = step_ns / max(stated.step_ns, 1)
-        told = f"SCALED by {float(ratio):.4g} to {table.rate / PPM:g} samples/s at batch {batch} (workload.rate)"
+        rate = f"{recipe.rate_millionths / PPM:g} samples/s at batch {batch}"
+        told = f"SCALED by {float(ratio):.4g} to {rate} (workload.rate)"
         return Fit("rate", ratio, told, whole=True), []
-    fitted, problems = _fit_gpu(table, device, overlay, stated)
-    problems += check_rates(table, overlay)
+    fitted, problems = _fit_gpu(recipe, device, overlay, stated)
+    problems += check_rates(recipe, overlay)
     if problems or stated.batch is None:
         return fitted, problems
-    gpu = device.gpu if device is not None and device.gpu in table.rates else table.gpu
+    gpu = device.gpu if device is not None and device.gpu in recipe.rates_millionths else recipe.gpu
     own_ns, own = Fraction(stated.forward_ns + stated.backward_ns), None
     law = BatchLaw((Point(stated.batch, stated.step_ns * fitted.ratio),))
-    if gpu in table.rates:
-        own = _law(table, table.gpu, stated.batch)
-        law = own if fitted.timing == "flops" else _law(table, gpu, stated.batch)
+    if gpu in recipe.rates_millionths:
+        own = _law(recipe, recipe.gpu, stated.batch)
+        law = own if fitted.timing == "flops" else _law(recipe, gpu, stated.batch)
         own_ns = own.compute_ns(stated.batch, Fraction(stated.optimizer_ns))
     if batch == stated.batch == law.nearest(batch):
         return fitted, []
@@ -123,10 +125,10 @@ def fit(
 
 
 def _fit_gpu(
-    table: WorkloadTable, device: Device | None, overlay: Overlay, stated: Stated
+    recipe: WorkloadRecipe, device: Device | None, overlay: Overlay, stated: Stated
 ) -> tuple[Fit, list[Problem]]:
     """How times of the workload's GPU become those of ``device``: by both rates at a batch where both are known."""
-    gpu, rates = table.gpu, table.rates
+    gpu, rates = recipe.gpu, recipe.rates_millionths
     if not gpu:
         if not rates:
             return Fit("stated"), []
@@ -139,30 +141,30 @@ def _fit_gpu(
         return Fit("stated"), []
     if device.gpu == gpu:
         return Fit("native"), []
-    batch = stated.batch or table.batch or 1
+    batch = stated.batch or recipe.batch or 1
     if device.gpu in rates:
-        law = _law(table, device.gpu, batch)
+        law = _law(recipe, device.gpu, batch)
         known = law.nearest(batch)
-        own = _rate_at(table, gpu, batch, known, stated)
+        own = _rate_at(recipe, gpu, batch, known, stated)
         there = law.rate(known)
         where = "" if known == batch else f" at batch {known}"
         told = f"{float(own):g} and {float(there):g} samples/s{where}"
         return _scaled("rate", own / there, gpu, device.gpu, told), []
-    if not table.flops_per_sample:
+    if not recipe.flops_per_sample:
         return Fit("stated"), []
-    own = _rate_at(table, gpu, batch, batch, stated)
-    flops = own * table.flops_per_sample
+    own = _rate_at(recipe, gpu, batch, batch, stated)
+    flops = own * recipe.flops_per_sample
     told = f"{float(flops) / 1e12:.4g} and {device.device_flops / 1e12:.4g} TFLOP/s; no samples/s of the latter known"
     return _scaled("flops", flops / device.device_flops, gpu, device.gpu, told), []
 
 
-def _law(table: WorkloadTable, gpu: str, stated_batch: int) -> BatchLaw:
-    return law_of(table.rates[gpu], stated_batch, table.fixed.get(gpu, 0))
+def _law(recipe: WorkloadRecipe, gpu: str, stated_batch: int) -> BatchLaw:
+    return law_of(recipe.rates_millionths[gpu], stated_batch, recipe.fixed_ns.get(gpu, 0))
 
 
-def _rate_at(table: WorkloadTable, gpu: str, stated_batch: int, batch: int, stated: Stated) -> Fraction:
+def _rate_at(recipe: WorkloadRecipe, gpu: str, stated_batch: int, batch: int, stated: Stated) -> Fraction:
     """Samples a second of ``gpu`` at ``batch``, by its law."""
-    step_ns = _law(table, gpu, stated_batch).step_ns(batch, Fraction(stated.optimizer_ns))
+    step_ns = _law(recipe, gpu, stated_batch).step_ns(batch, Fraction(stated.optimizer_ns))
     return Fraction(batch * 10**9) / step_ns
 
 
@@ -192,14 +194,14 @@ class Assumed:
 
 
 def assume(
-    table: WorkloadTable, tensors: Sequence[Tensor], stated_backward_ns: int | None, device: Device | None
+    recipe: WorkloadRecipe, tensors: Sequence[Tensor], stated_backward_ns: int | None, device: Device | None
 ) -> Assumed:
     """Batch 1; backward as stated, else 4 of 6 parts of the step's FLOPs, else 100 ms; forward half of it.
 
     The optimizer moves 20 B a value at a V100's memory rate, as the generators assume.
     """
-    batch = table.batch or 1
-    work = (table.flops_per_sample or 0) * batch
+    batch = recipe.batch or 1
+    work = (recipe.flops_per_sample or 0) * batch
     if stated_backward_ns is not None:
         backward_ns, how = stated_backward_ns, ""
     elif work and device is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ from coordsim.errors import InputError, Problem
 from coordsim.scenario.batch import BATCH, batch_of, stated_batch
 from coordsim.scenario.files import is_list
 from coordsim.scenario.generators import GENERATORS, Generated
+from coordsim.scenario.keys import PPM
 from coordsim.scenario.layers import Overlay
-from coordsim.scenario.mistakes import shown, validate
 from coordsim.scenario.model import Tensor, Workload
-from coordsim.scenario.schema import PPM, WorkloadTable
+from coordsim.scenario.recipes import WorkloadRecipe
+from coordsim.scenario.tables import read_table, shown
 from coordsim.scenario.tensors import TensorList, check_all, read_csv, read_inline, spread, too_long_ns
 from coordsim.scenario.timing import (
     LONGEST_FORWARD_NS,
@@ -58,17 +59,15 @@ def build_workload(
     if not isinstance(values, dict):
         return None, [overlay.problem(_AT, f"{shown(values)} is neither a table nor a workload's name")]
     values, problems = _one_source(dict(values), overlay)
-    tensors, generator = values.pop("tensors", None), values.pop("generator", None)
+    tensors, generator = values.get("tensors"), values.get("generator")
     accepted = parameter_names(generator)
     parameters = {key: value for key, value in values.items() if key in accepted}
     plain = {key: value for key, value in values.items() if key not in accepted}
-    table, found = validate(
-        WorkloadTable, plain, overlay, _AT, more_keys=("tensors", "generator", *accepted), partial=partial
-    )
+    recipe, found = read_table(WorkloadRecipe, plain, overlay, _AT, more_keys=accepted, partial=partial)
     problems += found
     if generator is not None:
-        if table is not None and table.global_batch is not None and "batch" in accepted:
-            shared, wrong = batch_of(table, ranks, _GENERATOR, overlay)
+        if recipe is not None and recipe.global_batch is not None and "batch" in accepted:
+            shared, wrong = batch_of(recipe, ranks, _GENERATOR, overlay)
             problems += wrong
             parameters |= {"batch": shared} if shared is not None else {}
         parts = _generate(generator, parameters, overlay, device.device_flops if device else None)
@@ -78,16 +77,16 @@ def build_workload(
         missing = [] if partial or problems else [overlay.problem(_TENSORS, "is missing", value="")]
         parts = _Parts(TensorList(problems=missing))
     problems += parts.found.problems
-    if table is None or problems:
+    if recipe is None or problems:
         return None, problems
     if generator is None:
         times_at = _TENSORS if parts.found.timed else (*_AT, "backward")
-        batch, wrong = batch_of(table, ranks, times_at, overlay)
+        batch, wrong = batch_of(recipe, ranks, times_at, overlay)
         if wrong:
             return None, wrong
         if batch is not None:
-            table = table.model_copy(update={"batch": batch})
-    return _assemble(table, parts, parameters, overlay, device, sources, partial=partial)
+            recipe = replace(recipe, batch=batch)
+    return _Assembly(recipe, parts, overlay, device, sources, partial).workload(parameters)
 
 
 def parameter_names(generator: object) -> tuple[str, ...]:
@@ -147,121 +146,123 @@ def _generate(
     return _Parts(found, generated)
 
 
-def _assemble(
-    table: WorkloadTable,
-    parts: _Parts,
-    parameters: dict[str, Any],
-    overlay: Overlay,
-    device: Device | None,
-    sources: dict[str, str],
-    *,
-    partial: bool,
-) -> tuple[Workload | None, list[Problem]]:
-    if not parts.found.tensors:
-        message = "has no tensors"
-        return None, [] if partial else [overlay.problem(_TENSORS, message)]
-    assumed, problems = _timed(table, parts, overlay, device, sources, partial=partial)
-    def number(key: str, field: str, default: int | None = None) -> int:
-        """What the file says, else what the generator computed, else the default."""
-        for value in (getattr(table, key), getattr(parts.generated, field, None), default):
+@dataclass(slots=True)
+class _Assembly:
+    """A workload in the making: what its recipe says, what a generator computed, and every mistake so far."""
+
+    recipe: WorkloadRecipe
+    parts: _Parts
+    overlay: Overlay
+    device: Device | None
+    sources: dict[str, str]
+    partial: bool
+    """What is missing is not reported: the base is unknown, and reported."""
+    assumed: Assumed | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+    def workload(self, parameters: dict[str, Any]) -> tuple[Workload | None, list[Problem]]:
+        """The workload with times of the cluster's GPU at the batch that is asked for, or None and what is wrong."""
+        recipe, tensors = self.recipe, self.parts.found
+        if not tensors.tensors:
+            return None, [] if self.partial else [self.overlay.problem(_TENSORS, "has no tensors")]
+        self._complete_times()
+        forward_ns, optimizer_ns = self._number("forward", "forward_ns"), self._number("optimizer", "optimizer_ns")
+        batch = self._number("batch", "batch")
+        fitted = self._fit(forward_ns, optimizer_ns, batch)
+        ready = scale_tensors(tensors.tensors, self._ratio(fitted, "tensors" if tensors.timed else "backward"))
+        sample_bytes = self._number("sample_bytes", "sample_bytes", 0)
+        workload = Workload(
+            name=recipe.name,
+            tensors=_enqueued(_typed(ready, recipe.dtype), recipe.enqueue_ppm),
+            forward_ns=scale_time(forward_ns, self._ratio(fitted, "forward")),
+            optimizer_ns=scale_time(optimizer_ns, self._ratio(fitted, "optimizer")),
+            batch=batch,
+            flops_per_sample=self._number("flops_per_sample", "flops_per_sample", 0),
+            sample_bytes=sample_bytes,
+            dataset_bytes=_dataset_bytes(recipe, sample_bytes, self.overlay, self.problems),
+            replicas=recipe.replicas,
+            order=recipe.order,
+            gpu=recipe.gpu,
+            timing=fitted.timing,
+            parameters={key: _recorded(value) for key, value in parameters.items()},
+            sources=self.sources,
+        )
+        self.problems += _too_slow(workload, fitted, self.device, self.overlay)
+        return (None, self.problems) if self.problems or self.partial else (workload, [])
+
+    def _number(self, key: str, field: str, default: int | None = None) -> int:
+        """What the file says, else what the generator computed, else the default, else what is assumed."""
+        for value in (getattr(self.recipe, field), getattr(self.parts.generated, field, None), default):
             if value is not None:
                 return int(value)
-        if assumed is not None:
-            sources[key] = assumed.sources[key]
-            return int(getattr(assumed, field))
-        if not partial:
-            problems.append(overlay.problem((*_AT, key), "is missing", value=""))
+        if self.assumed is not None:
+            self.sources[key] = self.assumed.sources[key]
+            return int(getattr(self.assumed, field))
+        if not self.partial:
+            self.problems.append(self.overlay.problem((*_AT, key), "is missing", value=""))
         return 0
 
-    tensors_key = "tensors" if parts.found.timed else "backward"
-    forward_ns, optimizer_ns = number("forward", "forward_ns"), number("optimizer", "optimizer_ns")
-    batch = number("batch", "batch")
-    fitted = Fit("generated")
-    if parts.generated is None and batch:
-        times_of = stated_batch((*_AT, tensors_key), overlay, None)
-        stated = Stated(forward_ns, parts.found.tensors[-1].ready_ns, optimizer_ns, times_of)
-        fitted, wrong = fit(table, device, overlay, stated, batch)
-        problems += wrong
-    elif parts.generated is not None:
-        problems += _refuse_rate(table, overlay)
+    def _fit(self, forward_ns: int, optimizer_ns: int, batch: int) -> Fit:
+        """How the stated times become those of the cluster's GPU; a generator's times are those already."""
+        if self.parts.generated is not None:
+            self.problems += _refuse_rate(self.recipe, self.overlay)
+            return Fit("generated")
+        if not batch:
+            return Fit("generated")
+        tensors = self.parts.found
+        times_of = stated_batch((*_AT, "tensors" if tensors.timed else "backward"), self.overlay, None)
+        stated = Stated(forward_ns, tensors.tensors[-1].ready_ns, optimizer_ns, times_of)
+        fitted, wrong = fit(self.recipe, self.device, self.overlay, stated, batch)
+        self.problems += wrong
+        return fitted
 
-    def scaled(key: str, stated_ns: int) -> int:
-        """A time of the cluster's GPU, at the batch that is asked for."""
-        return scale_time(stated_ns, _ratio(fitted, key, overlay, sources))
+    def _complete_times(self) -> None:
+        """Times for a list without any, and what is assumed where a CSV file is all there is."""
+        recipe, tensors, at = self.recipe, self.parts.found, (*_AT, "backward")
+        bare = is_list(self.overlay.get(*_AT, "base"))
+        if self.parts.generated is not None or tensors.timed:
+            if recipe.backward_ns is not None:
+                message = "is for a list without ready times; here the last ready time is the end of backward"
+                self.problems.append(self.overlay.problem(at, message))
+            elif bare:
+                self.assumed = assume(recipe, tensors.tensors, tensors.tensors[-1].ready_ns, self.device)
+            return
+        backward_ns = recipe.backward_ns
+        if bare:
+            self.assumed = assume(recipe, tensors.tensors, backward_ns, self.device)
+            backward_ns = self.assumed.backward_ns
+            if "backward" in self.assumed.sources:
+                self.sources["backward"] = self.assumed.sources["backward"]
+        if backward_ns is None:
+            if not self.partial:
+                message = "is missing: the tensors have no ready times"
+                self.problems.append(self.overlay.problem(at, message, value=""))
+            return
+        spread(tensors, backward_ns)
+        longest_ns = too_long_ns(tensors.tensors)
+        if longest_ns is not None:
+            message = f"gives one tensor {longest_ns} ns, beyond 4.29 s, the longest"
+            self.problems.append(self.overlay.problem(at, message))
 
-    tensors = scale_tensors(parts.found.tensors, _ratio(fitted, tensors_key, overlay, sources))
-    sample_bytes = number("sample_bytes", "sample_bytes", 0)
-    workload = Workload(
-        name=table.name,
-        tensors=_enqueued(_typed(tensors, table.dtype), table.enqueue),
-        forward_ns=scaled("forward", forward_ns),
-        optimizer_ns=scaled("optimizer", optimizer_ns),
-        batch=batch,
-        flops_per_sample=number("flops_per_sample", "flops_per_sample", 0),
-        sample_bytes=sample_bytes,
-        dataset_bytes=_dataset_bytes(table, sample_bytes, overlay, problems),
-        replicas=table.replicas,
-        order=table.order,
-        gpu=table.gpu,
-        timing=fitted.timing,
-        parameters={key: _recorded(value) for key, value in parameters.items()},
-        sources=sources,
-    )
-    problems += _too_slow(workload, fitted, device, overlay)
-    return (None, problems) if problems or partial else (workload, [])
-
-
-def _timed(
-    table: WorkloadTable,
-    parts: _Parts,
-    overlay: Overlay,
-    device: Device | None,
-    sources: dict[str, str],
-    *,
-    partial: bool,
-) -> tuple[Assumed | None, list[Problem]]:
-    """Times for a list without any, and what is assumed where a CSV file is all there is."""
-    found, at = parts.found, (*_AT, "backward")
-    if parts.generated is not None or found.timed:
-        if table.backward is not None:
-            message = "is for a list without ready times; here the last ready time is the end of backward"
-            return None, [overlay.problem(at, message)]
-        last_ns = found.tensors[-1].ready_ns
-        return (assume(table, found.tensors, last_ns, device) if is_list(overlay.get(*_AT, "base")) else None), []
-    assumed = None
-    backward_ns = table.backward
-    if is_list(overlay.get(*_AT, "base")):
-        assumed = assume(table, found.tensors, backward_ns, device)
-        backward_ns = assumed.backward_ns
-        if "backward" in assumed.sources:
-            sources["backward"] = assumed.sources["backward"]
-    if backward_ns is None:
-        return None, [] if partial else [overlay.problem(at, "is missing: the tensors have no ready times", value="")]
-    spread(found, backward_ns)
-    longest_ns = too_long_ns(found.tensors)
-    if longest_ns is not None:
-        return assumed, [overlay.problem(at, f"gives one tensor {longest_ns} ns, beyond 4.29 s, the longest")]
-    return assumed, []
+    def _ratio(self, fitted: Fit, key: str) -> Fraction:
+        """What the stated time of ``key`` is multiplied by; what is done is put before its source."""
+        ratio, words = Fraction(1), []
+        if fitted.told and (fitted.whole or stated_beside_rates(self.overlay, key)):
+            ratio *= fitted.ratio
+            words.append(fitted.told)
+        if fitted.batch_told and key != "optimizer" and stated_for_batch(self.overlay, key):
+            ratio *= fitted.batch_ratio
+            words.append(fitted.batch_told)
+        if words:
+            name = "tensors" if key == "backward" else key
+            before = [self.sources[name]] if name in self.sources else []
+            self.sources[name] = ": ".join([", then ".join(words), *before])
+        return ratio
 
 
-def _ratio(fitted: Fit, key: str, overlay: Overlay, sources: dict[str, str]) -> Fraction:
-    """What the stated time of ``key`` is multiplied by; what is done is put before its source."""
-    ratio, words = Fraction(1), []
-    if fitted.told and (fitted.whole or stated_beside_rates(overlay, key)):
-        ratio *= fitted.ratio
-        words.append(fitted.told)
-    if fitted.batch_told and key != "optimizer" and stated_for_batch(overlay, key):
-        ratio *= fitted.batch_ratio
-        words.append(fitted.batch_told)
-    if words:
-        name = "tensors" if key == "backward" else key
-        sources[name] = ": ".join([", then ".join(words), *([sources[name]] if name in sources else [])])
-    return ratio
-
-
-def _refuse_rate(table: WorkloadTable, overlay: Overlay) -> list[Problem]:
+def _refuse_rate(recipe: WorkloadRecipe, overlay: Overlay) -> list[Problem]:
     """A generator computes its times from FLOPs, so that a rate would be ignored."""
-    if table.rate is None:
+    if recipe.rate_millionths is None:
         return []
     message = "is for a workload with a list of tensors; this one is computed: set cluster.machine.device_flops instead"
     return [overlay.problem((*_AT, "rate"), message)]
@@ -299,10 +300,10 @@ def _enqueued(tensors: Sequence[Tensor], share_ppm: int | None) -> tuple[Tensor,
 
 
 def _dataset_bytes(
-    table: WorkloadTable, sample_bytes: int, overlay: Overlay, problems: list[Problem]
+    recipe: WorkloadRecipe, sample_bytes: int, overlay: Overlay, problems: list[Problem]
 ) -> int:
     """Told as a size or as a number of samples; one written by the user replaces the catalog's other one."""
-    size, samples = table.dataset_bytes, table.dataset_samples
+    size, samples = recipe.dataset_bytes, recipe.dataset_samples
     at_size, at_samples = (*_AT, "dataset_bytes"), (*_AT, "dataset_samples")
     if size is not None and samples is not None:
         if overlay.origin(at_size).ours == overlay.origin(at_samples).ours:
