@@ -156,13 +156,10 @@ def test_the_readmes_demo_is_one_line():
     assert command.endswith("coordsim demo")
 
 
-def test_the_scenario_page_names_every_key():
-    """docs/scenario.md and the schema say the same keys."""
-    from coordsim.scenario import schema
+def test_the_tables_of_keys_are_as_the_keys_are_declared():
+    """``python -m coordsim.scenario.reference docs/scenario.md`` makes them anew."""
+    from coordsim.scenario.reference import TABLES, with_tables
 
-    page = (ROOT / "docs" / "scenario.md").read_text()
-    named = set(re.findall(r"`([a-z_]+)`", page))
-    tables = [value for value in vars(schema).values() if isinstance(value, type) and issubclass(value, schema.Table)]
-    keys = {key for table in tables for key in table.model_fields} - {"sigma", "distribution"}
-    assert keys, "the schema has moved"
-    assert keys <= named, f"docs/scenario.md lacks {sorted(keys - named)}"
+    page = (ROOT / "docs" / "scenario.md").read_text(encoding="utf-8")
+    assert with_tables(page) == page
+    assert set(re.findall(r"<!-- keys: (\S+) -->\n\| key", page)) == set(TABLES)

@@ -6,7 +6,8 @@ import pytest
 
 from coordsim.errors import InputError
 from coordsim.scenario import catalog, load_scenario
-from coordsim.scenario.schema import ControlTable, DataTable, HostTable, MachineTable
+from coordsim.scenario.declared import key_names
+from coordsim.scenario.model import ControlNetwork, DataNetwork, HostCosts, Machine
 
 
 def leaves(tree: dict[str, object], at: str = "") -> set[str]:
@@ -36,9 +37,9 @@ def test_every_number_of_a_cluster_has_a_source_and_every_source_a_number(name):
 def test_every_cluster_says_every_key(name):
     """A key with a default is a number too: an entry says it, with its source."""
     tree = catalog.read("cluster", name)
-    tables = {"machine": MachineTable, "control": ControlTable, "host": HostTable, "data": DataTable}
-    for table, shape in tables.items():
-        assert set(tree[table]) == set(shape.model_fields), table
+    tables = {"machine": Machine, "control": ControlNetwork, "host": HostCosts, "data": DataNetwork}
+    for name_of_table, table in tables.items():
+        assert set(tree[name_of_table]) == set(key_names(table)), name_of_table
 
 
 def test_clusters_have_the_sizes_of_their_sources():

@@ -11,8 +11,10 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from coordsim.errors import InputError
-from coordsim.scenario import catalog, load_scenario, schema
-from coordsim.scenario.json_schema import scenario_schema
+from coordsim.scenario import catalog, load_scenario
+from coordsim.scenario.declared import key_names
+from coordsim.scenario.json_schema import SECTIONS, scenario_schema
+from coordsim.scenario.model import ControlNetwork, DataNetwork, HostCosts, Machine, Scenario
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = scenario_schema()
@@ -38,14 +40,20 @@ def test_every_key_is_described():
 
 
 def test_it_has_the_keys_of_the_tables():
-    for name, table in vars(schema).items():
-        if not (isinstance(table, type) and issubclass(table, schema.Table)) or table is schema.Table:
-            continue
-        words = name.removesuffix("Table")
-        written = "".join(f"_{c.lower()}" if c.isupper() else c for c in words).lstrip("_")
-        shapes = SCHEMA if written == "run" else SCHEMA["$defs"][written]
-        assert set(table.model_fields) <= set(shapes["properties"]), written
+    inner = {"machine": Machine, "control": ControlNetwork, "host": HostCosts, "data": DataNetwork}
+    for name, table in {"": Scenario, **SECTIONS, **inner}.items():
+        shapes = SCHEMA["$defs"][name] if name else SCHEMA
+        assert set(key_names(table)) <= set(shapes["properties"]), name
         assert shapes["additionalProperties"] is False
+
+
+def test_a_key_in_the_table_of_another_one_is_there_and_only_there():
+    shapes = SCHEMA["$defs"]
+    for axis in ("step", "common"):
+        assert set(shapes[f"noise_{axis}"]["properties"]) == {"distribution", "sigma", "correlation"}
+    assert set(shapes["spread"]["properties"]) == {"distribution", "sigma"}
+    assert shapes["noise"]["properties"]["rank"]["$ref"] == "#/$defs/spread"
+    assert "step.correlation" not in shapes["noise"]["properties"]
 
 
 def test_it_says_units_and_bounds():
@@ -53,7 +61,7 @@ def test_it_says_units_and_bounds():
     assert machine["ranks_per_node"] == {
         "description": "GPUs of one node; each has one rank.", "type": "integer", "minimum": 1, "maximum": 65_536,
     }  # fmt: skip
-    assert "0: never sleep." in plane["cycle_time"]["description"]
+    assert "0: never." in plane["cycle_time"]["description"]
     assert 'Written as a time, such as "5ms"' in plane["cycle_time"]["description"]
     assert plane["name"]["enum"] == ["ideal", "ddp", "point-to-point", "coordinator", "hierarchical", "cached"]
 

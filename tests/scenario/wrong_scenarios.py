@@ -1,6 +1,7 @@
 """Wrong scenarios: every key with values that it cannot have, and files that no scenario can be read from.
 
-:func:`messages` says what loading each of them answers. ``tests/golden/wrong_scenarios.txt`` keeps the answers, and
+:func:`messages` says what loading each of them answers; some of the values turn out to be good ones.
+``tests/golden/wrong_scenarios.txt`` keeps the answers (``python -m tests.scenario.wrong_scenarios`` writes it), and
 ``tests/bench/compare_commits.py`` compares those of two commits, so that no message gets worse unseen.
 """
 
@@ -8,12 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from coordsim.errors import InputError
 from coordsim.scenario import load_scenario
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "wrong_scenarios.txt"
 CSV = "name,shape,dtype,layer,registration,ready\na.bias,10,float32,a,1,1000000\na.weight,10x64,float32,a,0,2000000\n"
 TOML = """ranks = 12
 steps = 5
@@ -150,3 +153,13 @@ def _answer(**changes: object) -> str:
     except InputError as error:
         return str(error)
     return f"loads: {scenario.workload.name} on {scenario.ranks} ranks"
+
+
+def as_text(answers: Iterable[tuple[str, str]]) -> str:
+    """One paragraph a scenario: what is wrong, and below it, indented, the answer."""
+    return "".join("\n    ".join([wrong, *answer.splitlines()]) + "\n" for wrong, answer in answers)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        GOLDEN.write_text(as_text(messages(Path(scratch))), encoding="utf-8")
