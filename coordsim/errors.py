@@ -6,6 +6,15 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
+_LONGEST_PLACE = 200
+_LONGEST_MESSAGE = 4000
+
+
+def shortened(text: str, longest: int) -> str:
+    """``text`` with dots for its middle where it has more than ``longest`` characters."""
+    half = (longest - 3) // 2
+    return text if len(text) <= longest else f"{text[:half]}...{text[-half:]}"
+
 
 def nearest(value: object, allowed: tuple[str, ...]) -> str | None:
     """The allowed name closest to ``value``, or None when nothing is close."""
@@ -27,11 +36,12 @@ class Problem:
     allowed: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        place = f"{self.where}: {self.key}" if self.key else self.where
-        text = f"{place}: {self.message}"
+        where, key = shortened(self.where, _LONGEST_PLACE), shortened(self.key, _LONGEST_PLACE)
+        text = f"{where}: {key}: " if key else f"{where}: "
+        text += shortened(self.message, _LONGEST_MESSAGE)
         if self.allowed:
             text += f"; allowed: {', '.join(self.allowed)}"
-            guess = nearest(self.value, self.allowed)
+            guess = nearest(shortened(str(self.value), _LONGEST_PLACE), self.allowed)
             if guess is not None:
                 text += f" (did you mean {guess!r}?)"
         return text

@@ -31,6 +31,8 @@ REQUIRED: Any = MISSING
 class Written:
     """An annotated type, taken apart."""
 
+    kind: Any
+    """The whole of it."""
     plain: Any
     """The type, without None and annotations."""
     facts: tuple[object, ...]
@@ -56,12 +58,12 @@ def written(kind: Any) -> Written:
     if get_origin(kind) is Annotated:
         inner, *facts = get_args(kind)
         below = written(inner)
-        return Written(below.plain, (*below.facts, *facts))
+        return Written(kind, below.plain, (*below.facts, *facts))
     if get_origin(kind) in (Union, types.UnionType):
         choices = [choice for choice in get_args(kind) if choice is not type(None)]
         if len(choices) == 1:
-            return written(choices[0])
-    return Written(kind, ())
+            return replace(written(choices[0]), kind=kind)
+    return Written(kind, kind, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,12 @@ class Declared:
     """The field that it becomes."""
     owner: str
     """The field whose value has that field; empty: the table's dataclass itself."""
-    kind: Any
-    """Type of the field, annotated."""
+    written: Written
+    """Its annotated type."""
+    table: type[object] | None
+    """The dataclass that declares the keys of this table; None where the key is no table."""
+    named: tuple[type[object], str] | None
+    """Of a table of tables: the dataclass that declares one of them, and its field that is its name."""
     default: Any
     """What the field is where nobody says; :data:`REQUIRED` where somebody must."""
     home: type[object]
@@ -87,22 +93,6 @@ class Declared:
         texts = (docstrings(base).get(self.field, "") for base in self.home.__mro__)
         return next((text for text in texts if text), "")
 
-    @property
-    def written(self) -> Written:
-        """What the annotated type says of the value."""
-        return written(self.kind)
-
-    @property
-    def table(self) -> type[object] | None:
-        """The dataclass that declares the keys of this table; None where the key is no table."""
-        plain, form = self.written.plain, self.written.form
-        return cast("type[object]", plain) if is_dataclass(plain) and form is None else None
-
-    @property
-    def named(self) -> tuple[type[object], str] | None:
-        """Of a table of tables: the dataclass that declares one of them, and its field that is its name."""
-        fact = self.written.first(Named)
-        return None if fact is None else (get_args(self.written.plain)[0], fact.field)
 
 
 def declared_keys(table: type[object]) -> tuple[Declared, ...]:
@@ -135,16 +125,20 @@ def number_keys(table: type[object], below: str = "") -> tuple[str, ...]:
 def _declared(table: type[object], owner: str) -> Iterator[Declared]:
     hints = get_type_hints(table, include_extras=True)
     for field in fields(cast("Any", table)):
-        kind = hints[field.name]
-        name = written(kind).first(KeyName)
+        value = written(hints[field.name])
+        name = value.first(KeyName)
         if owner and name is None:
             continue
         path = name.name if name is not None else _without_unit(field.name)
-        key = Declared(path, field.name, owner, kind, _default(field, kind), table)
-        yield key
-        plain = key.written.plain
-        if is_dataclass(plain) and key.table is None:  # one key writes it all but what has a key of its own
-            yield from _declared(cast("type[object]", plain), field.name)
+        inner = cast("type[object]", value.plain) if is_dataclass(value.plain) else None
+        one = value.first(Named)
+        named = (get_args(value.plain)[0], one.field) if one is not None else None
+        default = _default(field, value)
+        yield Declared(
+            path, field.name, owner, value, inner if value.form is None else None, named, default, table
+        )
+        if inner is not None and value.form is not None:  # one key writes it all but what has a key of its own
+            yield from _declared(inner, field.name)
 
 
 def _without_unit(field: str) -> str:
@@ -153,12 +147,12 @@ def _without_unit(field: str) -> str:
     return next((field.removesuffix(unit) for unit in _UNITS if field.endswith(unit)), field)
 
 
-def _default(field: Field[Any], kind: Any) -> Any:
+def _default(field: Field[Any], value: Written) -> Any:
     if field.default is not MISSING:
         return field.default
     if field.default_factory is not MISSING:
         return field.default_factory()
-    unsaid = written(kind).first(Unsaid)
+    unsaid = value.first(Unsaid)
     return REQUIRED if unsaid is None else unsaid.value
 
 

@@ -93,7 +93,7 @@ def _value(key: Declared) -> dict[str, Any]:
     """What the key may hold, described."""
     words = key.written.form.words if key.written.form is not None else ""
     parts = [part for part in (key.doc, f"Written as {words}." if words else "") if part]
-    return {"description": " ".join(parts), **_shape(key.kind)}
+    return {"description": " ".join(parts), **_shape(key.written.kind)}
 
 
 def _shape(kind: Any) -> dict[str, Any]:

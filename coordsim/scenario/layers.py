@@ -13,6 +13,7 @@ from importlib.resources.abc import Traversable
 from typing import Any
 
 from coordsim.errors import Problem
+from coordsim.scenario.files import TooDeep, check_depth
 
 Key = tuple[str | int, ...]
 """Path into the settings; an int is a position in a list."""
@@ -91,17 +92,18 @@ class Overlay:
             key = (*at, name)
             if isinstance(value, dict):
                 if not isinstance(target.get(name), dict):
-                    self._forget(key)
                     target[name] = {}
                     self._origins[key] = origin
                 self._merge(target[name], value, key, origin)
             else:
-                self._forget(key)
+                if isinstance(target.get(name), dict):
+                    self._forget(key)
                 target[name] = value
                 self._origins[key] = origin
                 self._stated[key, origin] = value
 
     def _forget(self, key: Key) -> None:
+        """Forget who set what in the table ``key``."""
         for known in [k for k in self._origins if k[: len(key)] == key and k]:
             del self._origins[known]
 
@@ -127,6 +129,11 @@ def parse_overrides(overrides: Sequence[str]) -> tuple[list[Layer], list[Problem
         tree: Tree = {parts[-1]: _value(value.strip())}
         for part in reversed(parts[:-1]):
             tree = {part: tree}
+        try:
+            check_depth(tree)
+        except TooDeep as error:
+            problems.append(Problem("--set", key.strip(), text, str(error)))
+            continue
         layers.append(Layer(tree, Origin("--set")))
     return layers, problems
 

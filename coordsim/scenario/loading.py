@@ -9,16 +9,13 @@ Every mistake is collected and reported at once.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 from coordsim.errors import InputError, Problem
 from coordsim.scenario import catalog, defaults
-from coordsim.scenario.files import is_list, unreadable
+from coordsim.scenario.files import TooDeep, is_list, parse_toml, read_text, unreadable
 from coordsim.scenario.layers import Layer, Origin, Overlay, Tree, parse_overrides
 from coordsim.scenario.model import Scenario
 
@@ -26,6 +23,7 @@ _DEFAULTS = Origin("built-in defaults", ours=True)
 _SECTIONS: tuple[catalog.Kind, ...] = ("workload", "cluster")
 _MOST_FILES = 64
 """Files that one scenario may be made of."""
+_MOST_PROBLEMS = 100
 _SELF_CONTAINED = {
     "workload": ({"tensors"}, {"generator"}),
     "cluster": ({"machine", "control", "host", "data"},),
@@ -89,7 +87,7 @@ def load_scenario(
     scenario, more = resolve(overlay, unknown)
     problems += _unless_missing(found + more) if incomplete else found + more
     if problems or scenario is None:
-        raise InputError(problems)
+        raise InputError(_first(problems))
     return scenario
 
 
@@ -168,18 +166,20 @@ def _read_files(path: Path) -> tuple[list[Layer], list[Problem]]:
         read += 1
         label, places = str(path), (*chain, path)
         by = f" ({' includes '.join(map(str, places))})" if chain else ""
-        if path.resolve() in (each.resolve() for each in chain):
-            return [], [Problem(str(chain[-1]), "include", label, f"goes in a circle{by}")]
         if read > _MOST_FILES:
             return [], [Problem(str(chain[-1]), "include", label, f"leads to more than {_MOST_FILES} files{by}")]
         try:
-            text = path.read_bytes().decode("utf-8-sig")
-            tree: dict[str, Any] = tomllib.loads(text, parse_float=Decimal)
-        except (OSError, UnicodeDecodeError) as error:
-            found = unreadable(path, label, error)
-            return [], [replace(found, message=found.message + by)]
-        except (ValueError, RecursionError) as error:
-            return [], [Problem(label, "", label, f"is not TOML: {error}{by}")]
+            if path.resolve() in (outer.resolve() for outer in chain):
+                return [], [Problem(str(chain[-1]), "include", label, f"goes in a circle{by}")]
+            text = read_text(path)
+        except (OSError, ValueError) as error:
+            problem = unreadable(path, label, error)
+            return [], [replace(problem, message=problem.message + by)]
+        try:
+            tree = parse_toml(text)
+        except ValueError as error:
+            reason = str(error) if isinstance(error, TooDeep) else f"is not TOML: {error}"
+            return [], [Problem(label, "", label, f"{reason}{by}")]
         included = tree.pop("include", [])
         if not isinstance(included, list) or not all(isinstance(name, str) for name in included):
             message = f'{included!r} is not a list of files, such as ["base.toml"]'
@@ -222,6 +222,14 @@ def _without_replaced(file: Layer, above: Sequence[Layer]) -> Layer:
         if own or table.get("base", names[-1]) != names[-1]:
             del tree[section]
     return Layer(tree, file.origin)
+
+
+def _first(problems: list[Problem]) -> list[Problem]:
+    """The mistakes, or the first of them where they are too many to read."""
+    if len(problems) <= _MOST_PROBLEMS:
+        return problems
+    more = Problem(problems[_MOST_PROBLEMS].where, "", None, f"and {len(problems) - _MOST_PROBLEMS:,} more mistakes")
+    return [*problems[:_MOST_PROBLEMS], more]
 
 
 def _unless_missing(problems: list[Problem]) -> list[Problem]:

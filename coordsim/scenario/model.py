@@ -181,8 +181,8 @@ class DataNetwork:
         Literal["ring", "nccl-tree", "nccl", "hierarchical", "free"],
         choice(("ring", "nccl-tree", "nccl", "hierarchical")),
     ]
-    """``nccl`` = the faster of ring and tree, as NCCL's own tuner would choose. ``free``, 1 ns, is a what-if that no file
-    can ask for."""
+    """``nccl`` = the faster of ring and tree, as NCCL's own tuner would choose. ``free``, 1 ns, is a what-if that no
+    file can ask for."""
     nccl: Literal["2.2.12", "2.4.8", "2.5.6", "2.7.8"]
     """Version of NCCL whose latency tables are used (docs/published.md 5)."""
     bus_bandwidth_Bps: Bandwidth

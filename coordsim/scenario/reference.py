@@ -1,7 +1,7 @@
 """The tables of docs/scenario.md, made from the declarations of the keys.
 
-``python -m coordsim.scenario.reference docs/scenario.md`` writes them anew between their marks; a test says when that is
-needed.
+``python -m coordsim.scenario.reference docs/scenario.md`` writes them anew between their marks; a test says when that
+is needed.
 """
 
 from __future__ import annotations

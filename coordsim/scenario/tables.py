@@ -103,7 +103,7 @@ def _model_of(name: str, keys: tuple[Declared, ...]) -> type[BaseModel]:
     for key in keys:
         if "." in key.path:
             continue
-        kind = _validated(key.kind)
+        kind = _validated(key.written.kind)
         default = ... if key.default is REQUIRED else key.default
         if key.table is not None:
             kind = _model_of(key.table.__name__, (*declared_keys(key.table), *keys_inside(keys, key.path)))

@@ -21,7 +21,7 @@ from typing import Any
 
 from coordsim.errors import Problem
 from coordsim.scenario.declared import key_names
-from coordsim.scenario.files import unreadable
+from coordsim.scenario.files import read_text, unreadable
 from coordsim.scenario.keys import DTYPE_BYTES
 from coordsim.scenario.layers import Origin, Overlay
 from coordsim.scenario.model import Tensor
@@ -58,10 +58,10 @@ class TensorList:
 def read_csv(path: Traversable, label: str) -> TensorList:
     """The tensor list in ``path``, which mistakes call ``label``."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except (OSError, ValueError) as error:
         return TensorList(problems=[unreadable(path, label, error)])
-    reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""), restkey="", strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), restkey="", strict=True)
     try:
         header = list(reader.fieldnames or [])
         problems = list(_header(header, label))

@@ -49,7 +49,7 @@ class Whole:
     name: Annotated[Name, Unsaid("nobody")]
     part: Part = field(default_factory=Part)
     loss_ppm: Annotated[int, KeyName("part.loss"), at_least(3, "3")] = 3
-    pair: Annotated[Pair, Form("", _parse_pair)] = Pair(0)  # noqa: RUF009
+    pair: Annotated[Pair, Form("", _parse_pair)] = Pair(0)
     entries: Annotated[tuple[Entry, ...], Named("key")] = ()
 
 

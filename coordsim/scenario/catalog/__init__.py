@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import csv
 import tomllib
+from copy import deepcopy
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from math import prod
@@ -67,6 +69,11 @@ def read(kind: Kind, name: str) -> dict[str, Any]:
     """The entry's TOML as plain data, decimal numbers exact. Raises KeyError for an unknown name."""
     if name not in names(kind):
         raise KeyError(name)
+    return deepcopy(_parsed(kind, name))
+
+
+@cache
+def _parsed(kind: Kind, name: str) -> dict[str, Any]:
     return tomllib.loads(_text(kind, name), parse_float=Decimal)
 
 
