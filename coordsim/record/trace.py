@@ -1,7 +1,8 @@
 """The trace: the core of a run record, schema v1, written by both engines (docs/semantics.md 8).
 
 Three tables of int64 columns. ``cycles`` is run-length encoded over idle cycles by :class:`TraceWriter`, the
-one encoder that both engines emit through; equality of two traces is equality of all three tables.
+one encoder that both engines emit through. Two traces are equal when all their tables, ``blocking`` and ``missing`` are:
+:func:`difference` says where they are not, and :meth:`Trace.digest` is a digest of all of it.
 """
 
 from __future__ import annotations
@@ -114,8 +115,17 @@ class Trace:
     step times (docs/semantics.md 7). Empty for simulated runs, whose parts follow from the three tables."""
 
     def digest(self) -> str:
-        """SHA-256 over all columns: equal tables, and only those, have equal digests."""
-        state = sha256("\0".join([SCHEMA, *sorted(self.missing)]).encode())
+        """SHA-256 over everything: two traces have equal digests exactly when :func:`difference` finds none."""
+        return self._digest([*sorted(self.missing), *(["blocking: yes"] if self.blocking else [])])
+
+    def has_digest(self, digest: object) -> bool:
+        """Whether ``digest`` is that of this trace, as this version writes it or as earlier ones did, in which
+        ``blocking`` did not count (the digest of a trace that is not blocking is the same in both)."""
+        return digest in (self.digest(), self._digest(sorted(self.missing)))
+
+    def _digest(self, facts: Sequence[str]) -> str:
+        """Over the facts and all columns."""
+        state = sha256("\0".join([SCHEMA, *facts]).encode())
         for table in (self.cycles, self.responses, self.steps, self.own):
             for name, column in table.items():
                 state.update(name.encode())
@@ -124,11 +134,11 @@ class Trace:
 
 
 def difference(left: Trace, right: Trace) -> str | None:
-    """Where two traces first differ, in words; None when they are equal."""
+    """Where two traces first differ, in words; None when they are equal, and so are their digests."""
     for title in ("steps", "responses", "cycles", "own"):
         one, two = getattr(left, title), getattr(right, title)
-        if set(one) != set(two):
-            return f"{title}: columns {sorted(one)} against {sorted(two)}"
+        if list(one) != list(two):
+            return f"{title}: columns {list(one)} against {list(two)}"
         for name, column in one.items():
             if column.shape != two[name].shape:
                 return f"{title}: {column.shape[0]} rows against {two[name].shape[0]}"
@@ -138,6 +148,8 @@ def difference(left: Trace, right: Trace) -> str | None:
                 return f"{title}[{row}].{name}: {int(column[row])} against {int(two[name][row])}"
     if left.blocking != right.blocking:
         return f"blocking: {left.blocking} against {right.blocking}"
+    if left.missing != right.missing:
+        return f"missing: {sorted(left.missing)} against {sorted(right.missing)}"
     return None
 
 

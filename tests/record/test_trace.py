@@ -219,3 +219,25 @@ def test_difference_in_length_and_in_blocking() -> None:
     assert difference(left, short) == "cycles: 3 rows against 2"
     assert left.digest() != short.digest()
     assert difference(left, replace(left, blocking=True)) == "blocking: False against True"
+
+
+FACTS = [("blocking", True), ("missing", frozenset({"forward"})), ("own", {"forward": np.array([3])})]
+
+
+@pytest.mark.parametrize(("fact", "value"), FACTS)
+def test_digest_and_difference_agree_on_what_is_equal(fact: str, value: object) -> None:
+    left, right = two_cycles(), replace(two_cycles(), **{fact: value})
+    assert difference(left, right)
+    assert left.digest() != right.digest()
+    assert difference(right, replace(two_cycles(), **{fact: value})) is None
+    assert right.digest() == replace(two_cycles(), **{fact: value}).digest()
+
+
+def test_a_digest_of_an_earlier_version_is_that_of_its_trace_still() -> None:
+    """Then ``blocking`` did not count; of a trace that does not block, nothing has changed."""
+    written = "7a1d"
+    blocking = replace(two_cycles(), blocking=True)
+    assert blocking.has_digest(blocking.digest())
+    assert blocking.has_digest(two_cycles().digest())
+    assert not two_cycles().has_digest(blocking.digest())
+    assert not two_cycles().has_digest(written)
