@@ -1,8 +1,8 @@
 """The trace: the core of a run record, schema v1, written by both engines (docs/semantics.md 8).
 
 Three tables of int64 columns. ``cycles`` is run-length encoded over idle cycles by :class:`TraceWriter`, the
-one encoder that both engines emit through. Two traces are equal when all their tables, ``blocking`` and ``missing`` are:
-:func:`difference` says where they are not, and :meth:`Trace.digest` is a digest of all of it.
+one encoder that both engines emit through. Two traces are equal when all their tables, ``blocking`` and ``missing``
+are: :func:`difference` says where they are not, and :meth:`Trace.digest` is a digest of all of it.
 """
 
 from __future__ import annotations

@@ -105,9 +105,14 @@ def goal_text(
     Raises InputError for an unknown exchange, tensor or rank, sizes of the wrong shape or below 1 byte, and Refused
     for one rank alone, for control planes that do not negotiate and for an AND in the network.
     """
-    comments = [f"coordsim: {exchange} of {scenario.control_plane.name}, {scenario.ranks} ranks"]
     goal = goal_of(scenario, exchange, nbytes, requests=requests, warm=warm, starts_ns=starts_ns)
-    return goal.text(comments + _network(LogGP.of(scenario.cluster)))
+    return commented_text(scenario, goal, exchange)
+
+
+def commented_text(scenario: Scenario, goal: Goal, exchange: str = CYCLE) -> str:
+    """What :func:`goal_of` made of ``scenario``, as GOAL text whose comments say what it is, on which network."""
+    title = f"coordsim: {exchange} of {scenario.control_plane.name}, {scenario.ranks} ranks"
+    return goal.text([title, *_network(LogGP.of(scenario.cluster))])
 
 
 def goal_of(

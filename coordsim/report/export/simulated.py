@@ -19,7 +19,7 @@ from coordsim.record.run_facts import RunFacts
 from coordsim.record.trace import Kind, Trace
 from coordsim.scenario.model import Scenario
 from coordsim.scenario.restored import restored
-from coordsim.simulate.goal import goal_of, goal_text
+from coordsim.simulate.goal import commented_text, goal_of
 from coordsim.simulate.problem import Progress
 from coordsim.simulate.timeline import export_timeline
 
@@ -121,7 +121,8 @@ def goal(run: Path, facts: RunFacts, path: Path, limit: int) -> tuple[str, list[
     if least > limit:
         raise InputError.one("--max-events", "", limit, f"{scenario.ranks:,} ranks take {least:,} operations or more")
     warm = scenario.control_plane.name == "cached"
-    operations = sum(map(len, goal_of(scenario, warm=warm).ranks))
+    cycle = goal_of(scenario, warm=warm)
+    operations = sum(map(len, cycle.ranks))
     if operations > limit:
         raise InputError.one("--max-events", "", limit, f"the cycle has {operations:,} operations")
     told = [
@@ -130,7 +131,7 @@ def goal(run: Path, facts: RunFacts, path: Path, limit: int) -> tuple[str, list[
     ]
     if warm:
         told.append("left out: the first step's slow cycle; this one has a warm cache")
-    text = goal_text(scenario, warm=warm)
+    text = commented_text(scenario, cycle)
     with whole_file(path) as fresh:
         fresh.write_text("".join(f"// {each}\n" for each in told) + text, encoding="utf-8")
     return f"{operations:,} operations of {scenario.ranks:,} ranks", told
