@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coordsim.cost.distributions import scaled_table
+from coordsim.mixing import GOLDEN, mixed
 from coordsim.scenario.model import Spread
 
 ONE_Q16 = 1 << 16
@@ -17,29 +18,18 @@ UInt64 = npt.NDArray[np.uint64]
 Int64 = npt.NDArray[np.int64]
 
 _MASK = (1 << 64) - 1
-_GOLDEN = 0x9E3779B97F4A7C15
 TENSOR_STRIDE = 0x9E3779B9
 CHUNK = 1 << 15
 """Ranks at a time, so that temporaries stay in the cache."""
 
 
-def _mix(z: int) -> int:
-    """SplitMix64's output function (Steele et al. 2014)."""
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EB & _MASK
-    return z ^ (z >> 31)
-
-
 def keys(seed: int, stream: int, step: int, indices: Int64) -> tuple[UInt32, UInt32]:
     """The two key words of each index (shape [index]) in one stream and step."""
-    base = seed & _MASK
-    for value in (stream, step):
-        base = _mix((base + _GOLDEN * (value + 1)) & _MASK)
     with np.errstate(over="ignore"):
-        z = np.uint64(base) + np.uint64(_GOLDEN) * (indices.astype(np.uint64) + np.uint64(1))
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z ^= z >> np.uint64(31)
+        base = np.uint64(seed & _MASK)
+        for value in (stream, step):
+            base = mixed(base + GOLDEN * np.uint64((value + 1) & _MASK))
+        z = mixed(base + GOLDEN * (indices.astype(np.uint64) + np.uint64(1)))
     return z.astype(np.uint32), (z >> np.uint64(32)).astype(np.uint32)
 
 

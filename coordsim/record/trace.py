@@ -15,6 +15,8 @@ from hashlib import sha256
 import numpy as np
 import numpy.typing as npt
 
+from coordsim.mixing import GOLDEN, mixed
+
 SCHEMA = "coordsim.record/1"
 
 Int64 = npt.NDArray[np.int64]
@@ -153,7 +155,6 @@ def difference(left: Trace, right: Trace) -> str | None:
     return None
 
 
-_GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 
 
@@ -161,13 +162,8 @@ def wake_hash(relative_wake_ns: Int64) -> int:
     """64-bit order-sensitive hash of W_r - A_k over ranks (shape [rank]), as a signed integer."""
     with np.errstate(over="ignore"):
         ranks = np.arange(1, relative_wake_ns.size + 1, dtype=np.uint64)
-        z = relative_wake_ns.astype(np.uint64) + ranks * np.uint64(_GOLDEN)
-        z ^= z >> np.uint64(30)
-        z *= np.uint64(0xBF58476D1CE4E5B9)
-        z ^= z >> np.uint64(27)
-        z *= np.uint64(0x94D049BB133111EB)
-        z ^= z >> np.uint64(31)
-        return as_signed(int(z.sum(dtype=np.uint64)))
+        hashes = mixed(relative_wake_ns.astype(np.uint64) + ranks * GOLDEN)
+        return as_signed(int(hashes.sum(dtype=np.uint64)))
 
 
 def as_signed(value: int) -> int:

@@ -17,12 +17,15 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 from coordsim import units
+from coordsim.dtypes import ELEMENT_BYTES
 
 PPM = 1_000_000
 LARGEST_SAMPLE_RATE = 10**9
 DTYPE_BYTES = {
-    "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8,
-    "uint8": 1, "int8": 1, "int16": 2, "int32": 4, "int64": 8, "bool": 1,
+    name: ELEMENT_BYTES[name]
+    for name in (
+        "float16", "bfloat16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64", "bool",
+    )
 }  # fmt: skip
 """Bytes of one value of each type that a scenario's gradients may have."""
 

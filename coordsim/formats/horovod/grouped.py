@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from coordsim.dtypes import ELEMENT_BYTES
 from coordsim.errors import InputError
 from coordsim.formats.horovod import grouping as g
 from coordsim.formats.horovod.columns import MOST_RANKS, ColumnReader, Columns
@@ -19,11 +20,13 @@ from coordsim.formats.horovod.grouping import Rows, Table
 from coordsim.formats.horovod.reader import EXPECTED
 from coordsim.formats.horovod.scan import Int32, Int64
 
-DTYPE_BYTES = {
-    "bool": 1, "uint8": 1, "int8": 1, "uint16": 2, "int16": 2, "int32": 4, "int64": 8, "float16": 2, "bfloat16": 2,
-    "float32": 4, "float64": 8, "float": 4, "double": 8,
+_TYPES = (
+    "bool", "uint8", "int8", "uint16", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64",
+)  # fmt: skip
+DTYPE_BYTES = {name: ELEMENT_BYTES[name] for name in _TYPES} | {
+    "float": ELEMENT_BYTES["float32"], "double": ELEMENT_BYTES["float64"],
 }  # fmt: skip
-"""``float`` and ``double``: as versions before 0.12 spell them."""
+"""Bytes of one value, by Horovod's name of its type. ``float`` and ``double``: as versions before 0.12 spell them."""
 BARRIER, ERROR = "BARRIER", "ERROR"
 OPERATIONS = ("ALLREDUCE", "ALLGATHER", "BROADCAST", "JOIN", "ADASUM", "ALLTOALL", BARRIER, "REDUCESCATTER", ERROR)
 """What a response can be, of all versions."""

@@ -10,14 +10,15 @@ import ast
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
+from coordsim.dtypes import ELEMENT_BYTES
 from coordsim.formats.shared.torch_types import TYPES, numel_of
 
 _MORE = {
-    "float8_e4m3fn": 1, "float8_e5m2": 1, "float8_e4m3fnuz": 1, "float8_e5m2fnuz": 1, "c10::float8_e4m3fn": 1,
-    "c10::float8_e5m2": 1, "complexfloat": 8, "complexdouble": 16, "c10::complex<float>": 8, "c10::complex<double>": 16,
-    "long long": 8, "unsigned short": 2, "uint16": 2, "uint32": 4, "unsigned int": 4, "uint64": 8, "unsigned long": 8,
-    "float16": 2, "float32": 4, "float64": 8, "int8": 1, "uint8": 1, "int16": 2, "int32": 4, "int64": 8,
+    "c10::float8_e4m3fn": "float8_e4m3fn", "c10::float8_e5m2": "float8_e5m2", "complexfloat": "complex64",
+    "complexdouble": "complex128", "c10::complex<float>": "complex64", "c10::complex<double>": "complex128",
+    "long long": "int64", "unsigned short": "uint16", "unsigned int": "uint32", "unsigned long": "uint64",
 }  # fmt: skip
+"""Names of types of which only the size is needed, beside those that are spelled as ours."""
 _LARGEST = 1 << 50
 _LONGEST_SHAPES = 1 << 16
 GROWS = ("all_gather", "gather")
@@ -54,7 +55,7 @@ def bytes_of_type(kind: Any) -> int | None:
     if not isinstance(kind, str):
         return None
     name = kind.lower()
-    return TYPES[name][1] if name in TYPES else _MORE.get(name)
+    return TYPES[name][1] if name in TYPES else ELEMENT_BYTES.get(_MORE.get(name, name))
 
 
 def from_metadata(args: dict[str, Any]) -> Elements:

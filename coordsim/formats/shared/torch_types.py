@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-TYPES = {
-    "float": ("float32", 4), "double": ("float64", 8), "c10::half": ("float16", 2), "c10::bfloat16": ("bfloat16", 2),
-    "half": ("float16", 2), "bfloat16": ("bfloat16", 2), "long": ("int64", 8), "long int": ("int64", 8),
-    "int": ("int32", 4), "short": ("int16", 2), "char": ("int8", 1), "signed char": ("int8", 1), "byte": ("uint8", 1),
-    "unsigned char": ("uint8", 1), "bool": ("bool", 1),
+from coordsim.dtypes import ELEMENT_BYTES
+
+_NAMES = {
+    "float": "float32", "double": "float64", "c10::half": "float16", "c10::bfloat16": "bfloat16", "half": "float16",
+    "bfloat16": "bfloat16", "long": "int64", "long int": "int64", "int": "int32", "short": "int16", "char": "int8",
+    "signed char": "int8", "byte": "uint8", "unsigned char": "uint8", "bool": "bool",
 }  # fmt: skip
+TYPES = {theirs: (ours, ELEMENT_BYTES[ours]) for theirs, ours in _NAMES.items()}
 """PyTorch's name of a type -> ours, bytes."""
 
 
