@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from coordsim.cost.storage import staging, step_input_ns
+from coordsim.protocol.planes import PLANES
 from coordsim.scenario.model import Machine, Scenario, Workload
 from coordsim.simulate.vector.refusals import vector_refusals
 
@@ -23,21 +24,20 @@ def assumptions(scenario: Scenario) -> list[str]:
             f"nothing at {scenario.ranks:,} ranks was measured by this project; "
             "control costs at scale come from published figures and assumptions (coordsim catalog show)"
         )
-    if plane.name in ("point-to-point", "coordinator", "hierarchical"):
+    if plane.kind.asks_every_cycle:
         found.append(
             f"request cost {scenario.cluster.host.per_request_ns} ns is the most uncertain number here: "
             "0.3-3 us is plausible (cluster.host.per_request)"
         )
     found += _compute(scenario)
-    if plane.wire == "horovod" and plane.name in ("coordinator", "hierarchical", "cached", "point-to-point"):
+    if plane.wire == "horovod" and plane.kind.negotiates:
         found.append("every response carries one int32 a rank, as Horovod's do (control_plane.wire)")
     if noise.silent:
         found.append("no noise: every GPU takes exactly the median time")
-    if plane.name == "ddp" and plane.groups.mode != "none":
-        found.append("groups are ignored: DDP has buckets of its own")
-    if plane.name == "ddp":
-        found.append("buckets follow ready order, as after DDP's first iteration; the cold step has them too")
+    if plane.kind.buckets is not None and plane.groups.mode != "none":
+        found.append(f"groups are ignored: {plane.kind.title} has buckets of its own")
     found += [
+        *plane.kind.assumptions,
         *_gradients(scenario),
         *_exchanges(scenario),
         "no noise on collectives",
@@ -90,13 +90,13 @@ def _gradients(scenario: Scenario) -> list[str]:
     slower = scenario.cluster.data.backward_slowdown_ppm
     if plane.wait_for_data == "none":
         found = ["a gradient is submitted when it exists: one clock (workload.enqueue, control_plane.wait_for_data)"]
-    elif plane.name == "ideal" or scenario.ranks == 1:
+    elif scenario.ranks == 1 or plane.kind.waiting_for(plane.wait_for_data) == "none":
         found = ["gradients go by when they exist, not by when they are submitted"]
     elif not early and not slower:
         found = ["hooks fire when gradients exist, so nobody waits for data (workload.enqueue)"]
     else:
         found = ["hooks and gradients have two clocks, which start with backward and have their noise in common"]
-        if plane.name == "ddp" or plane.wait_for_data == "stream":
+        if plane.kind.waiting_for(plane.wait_for_data) == "stream":
             found.append("launches do not wait for data; copies and collective begin when it exists on all ranks")
         else:
             found.append("the background thread sees at once that its data exists: polling has no interval")
@@ -117,23 +117,24 @@ def _gradients(scenario: Scenario) -> list[str]:
 def _exchanges(scenario: Scenario) -> list[str]:
     """How control messages travel, and what disturbs them."""
     plane, control, noise = scenario.control_plane, scenario.cluster.control, scenario.noise
-    if plane.name in ("ideal", "ddp") or scenario.ranks == 1:
+    if not plane.kind.negotiates or scenario.ranks == 1:
         return []
     if noise.detours:
         found = ["the operating system takes a control CPU away at most once per rank and cycle, at its wake"]
     else:
         found = ["no operating-system noise on control exchanges (noise.detour_probability)"]
-    if plane.name == "hierarchical":
+    if plane.kind.tree:
         passed = "only what their whole subtree asked for, once" if plane.merge else "every list as it came"
         found.append(f"inner nodes of the tree pass on {passed} (control_plane.merge)")
     elif not plane.merge:
-        found.append("control_plane.merge has no effect: only hierarchical has a tree")
-    if plane.name == "cached" and control.and_reduce == "in-network":
+        trees = " and ".join(kind.name for kind in PLANES.values() if kind.tree)
+        found.append(f"control_plane.merge has no effect: only {trees} has a tree")
+    if plane.kind.cache and control.and_reduce == "in-network":
         found.append(
             f"an AND in the network takes {control.in_network_ns / 1000:g} us after the last rank, however many there"
             " are (cluster.control.in_network)"
         )
-    elif plane.name == "cached":
+    elif plane.kind.cache:
         how = "round a ring, as gloo's" if control.and_reduce == "ring" else "by recursive doubling"
         found.append(f"the AND runs in software, {how}; in the network it would be cluster.control.and_reduce")
     return found

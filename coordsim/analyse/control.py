@@ -8,23 +8,16 @@ from coordsim.record.breakdown import CONTROL_PARTS
 from coordsim.record.trace import Kind
 from coordsim.simulate.engine import Simulation
 
-EXCHANGES = {
-    "ideal": {}, "ddp": {},
-    "point-to-point": {Kind.IDLE: 2, Kind.SLOW: 2},
-    "hierarchical": {Kind.IDLE: 2, Kind.SLOW: 2},
-    "coordinator": {Kind.IDLE: 4, Kind.SLOW: 4},
-    "cached": {Kind.IDLE: 1, Kind.FAST: 1, Kind.SLOW: 5, Kind.INVALIDATE: 6},
-}  # fmt: skip
-"""Control collectives per cycle, by what the cycle did (docs/horovod.md 11)."""
-
 
 def counters(simulation: Simulation) -> dict[str, float]:
     """Means over the steps that count."""
     cycles, steps = simulation.trace.cycles, simulation.scenario.steps
     counted = cycles["step"] > 0
     repeat, kind = cycles["repeat"][counted], cycles["kind"][counted]
-    per_kind = EXCHANGES[simulation.scenario.control_plane.name]
-    exchanges = sum(int(repeat[kind == each].sum()) * number for each, number in per_kind.items())
+    exchanges = sum(
+        int(repeat[kind == Kind[what.upper()]].sum()) * number
+        for what, number in simulation.scenario.control_plane.kind.exchanges.items()
+    )
 
     def mean(column: str) -> float:
         return float((cycles[column][counted] * repeat).sum()) / steps

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from coordsim.analyse.allocation import energy_of
 from coordsim.cost.storage import step_input_ns
+from coordsim.protocol.planes import IDEAL
 from coordsim.scenario.model import Noise, Scenario
 from coordsim.simulate.engine import Simulation, simulate
 
@@ -31,9 +32,9 @@ class Counterfactual:
 def counterfactuals(scenario: Scenario) -> Iterator[tuple[str, str, Scenario]]:
     """(cause, the change in words, the scenario without it) for every cause that the scenario has."""
     plane, cluster = scenario.control_plane, scenario.cluster
-    if plane.name != "ideal" and scenario.ranks > 1:
-        ideal = replace(scenario, control_plane=replace(plane, name="ideal", data_plane="async"))
-        yield "control_plane", "everybody knows at once (control plane 'ideal')", ideal
+    if not plane.kind.free and scenario.ranks > 1:
+        ideal = replace(scenario, control_plane=replace(plane, name=IDEAL.name, data_plane="async"))
+        yield "control_plane", f"everybody knows at once (control plane {IDEAL.name!r})", ideal
     if not scenario.noise.silent:
         quiet = Noise(detour_ppm=scenario.noise.detour_ppm, detour_ns=scenario.noise.detour_ns)  # those of exchanges
         yield "jitter", "every GPU a median GPU, no noise", replace(scenario, noise=quiet)

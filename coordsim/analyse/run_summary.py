@@ -13,6 +13,7 @@ import numpy as np
 from coordsim.analyse.step_kinds import outlying
 from coordsim.analyse.summary import quantile
 from coordsim.errors import InputError
+from coordsim.protocol.planes import PLANES
 from coordsim.record.breakdown import PARTS, RECORDED_PARTS, breakdown, step_times
 from coordsim.record.findings import Findings
 from coordsim.record.manifest import as_json, findings_json
@@ -129,7 +130,7 @@ def _control(trace: Trace, cold: bool, steps: int, plane: str | None) -> dict[st
         "slow_cycles_per_step": float(repeat[slow].sum()) / steps if known else None,
         "requests_per_step": mean("requests"),
         "coordinator_bytes_per_step": mean("request_bytes"),
-        "cache_hits_per_step": mean("hits_common") if plane == "cached" else None,
+        "cache_hits_per_step": mean("hits_common") if plane in PLANES and PLANES[plane].cache else None,
         "responses_per_step": mean("responses"),
     }
 

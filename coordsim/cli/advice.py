@@ -20,9 +20,9 @@ def candidates(request: Request, simulation: Simulation) -> Iterator[tuple[str, 
     """(flags, request with them) for changes that a user of Horovod can make in an afternoon."""
     scenario = simulation.scenario
     plane, workload = scenario.control_plane, scenario.workload
-    if plane.name in ("ideal", "ddp") or scenario.ranks == 1:
+    if not plane.kind.negotiates or scenario.ranks == 1:
         return
-    if plane.name != "cached":
+    if not plane.kind.cache:
         yield "--control-plane cached", request.changed(control_plane="cached")
         if plane.groups.mode == "none":
             both = request.changed(control_plane="cached", groups="layer")

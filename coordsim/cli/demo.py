@@ -1,4 +1,4 @@
-"""``coordsim demo``: two workloads, seven ways to agree, one node to a whole machine, in under a minute."""
+"""``coordsim demo``: two workloads, every way to agree, one node to a whole machine, in under a minute."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ from coordsim.cli import console, interrupt
 from coordsim.cli.kernels import title
 from coordsim.cli.progress import Bar
 from coordsim.errors import InputError
+from coordsim.protocol.planes import CACHED, PLANES
 
 if TYPE_CHECKING:
     from coordsim.report.demo import Demo
 
 CLUSTER = "summit"
 WORKLOADS = ("stemdl", "resnet50")
-WAYS = (
-    ("ideal", "none"), ("ddp", "none"), ("point-to-point", "none"), ("coordinator", "none"),
-    ("hierarchical", "none"), ("cached", "none"), ("cached", "layer"),
-)  # fmt: skip
+WAYS = (*((plane, "none") for plane in PLANES), (CACHED.name, "layer"))
 """(control plane, groups)"""
 SIZES = (6, 96, 1536, 6000, 27_600)
 STEPS = 5
@@ -80,14 +78,14 @@ def _compare(sizes: tuple[int, ...], steps: int) -> Demo:
                     scenario = load_scenario(
                         workload=workload, cluster=CLUSTER, ranks=ranks, control_plane=plane, groups=groups, steps=steps
                     )  # fmt: skip
-                    found = simulate(scenario)
+                    found, cycles = simulate(scenario), scenario.control_plane.kind.negotiates
                     scaled = scaling(found)
                     node_hours = allocation(found)["node_hours_per_1000_steps"]
                     cases.append(
                         Case(
                             workload, plane, groups, ranks, found.step_time_s, scaled.baseline_step_s,
                             scaled.efficiency, control_share(found), node_hours,
-                            0.0 if plane in ("ideal", "ddp") else scenario.control_plane.cycle_time_ns / 1e9,
+                            scenario.control_plane.cycle_time_ns / 1e9 if cycles else 0.0,
                         )
                     )  # fmt: skip
                     bar.update(len(cases), count)

@@ -11,6 +11,7 @@ from coordsim.cli import console, interrupt
 from coordsim.cli.kernels import title
 from coordsim.cli.progress import Bar
 from coordsim.cli.request import Request
+from coordsim.protocol.planes import CACHED, PLANES
 
 if TYPE_CHECKING:
     from coordsim.scenario.model import Scenario
@@ -41,7 +42,7 @@ def simulate(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="ideal, ddp, point-to-point, coordinator, hierarchical or cached (default).",
+            help=f"{', '.join(name for name in PLANES if name != CACHED.name)} or {CACHED.name} (default).",
             show_default=False,
         ),
     ] = None,

@@ -35,13 +35,11 @@ class DataPlane:
         self._data = cluster.data
         self._ranks = scenario.ranks
         self._ranks_per_node = cluster.machine.ranks_per_node
-        free = plane.name == "ideal"
-        self._launch_ns = 0 if free else cluster.host.launch_ns
+        self._launch_ns = 0 if plane.kind.free else cluster.host.launch_ns
         device_list_ns = 0
         if plane.wire == "horovod":
             device_list_ns = cluster.host.device_entry_ps * scenario.ranks // 1000
-        negotiates = plane.name not in ("ideal", "ddp")
-        self._local_ns = (cluster.host.local_response_ns + device_list_ns) if negotiates else 0
+        self._local_ns = (cluster.host.local_response_ns + device_list_ns) if plane.kind.negotiates else 0
         self.cost = lru_cache(maxsize=None)(self._cost)
 
     def _cost(self, nbytes: int, tensors: int) -> ResponseCost:

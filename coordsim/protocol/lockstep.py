@@ -15,7 +15,6 @@ from coordsim.protocol.cache import STATUS_BITS, ResponseCache
 from coordsim.protocol.messages import Request, RequestList
 from coordsim.protocol.negotiator import (
     COORDINATOR,
-    NEGOTIATORS,
     AndReduce,
     BroadcastDownTree,
     BroadcastList,
@@ -28,6 +27,7 @@ from coordsim.protocol.negotiator import (
     Settings,
     tree_children,
 )
+from coordsim.protocol.planes import make_negotiator
 from coordsim.protocol.queue import TensorQueue
 from coordsim.protocol.startup import BroadcastClaims, GatherClaims, SettingsDiffer, StartExchange
 from coordsim.protocol.wire import Message
@@ -179,7 +179,7 @@ class LockStep(Conversations):
     def __init__(self, plane: str, settings: Settings, watcher: Watcher | None = None) -> None:
         super().__init__(settings.ranks, settings.radix)
         self.settings = settings
-        self.negotiators: list[Any] = [NEGOTIATORS[plane](rank, settings) for rank in self.ranks]
+        self.negotiators: list[Any] = [make_negotiator(plane, rank, settings) for rank in self.ranks]
         self.queues = [TensorQueue() for _ in self.ranks]
         self._watcher = watcher or Watcher()
         self._vectors: list[int] = []  # of this cycle's AND, for as long as an OR may erase some of it

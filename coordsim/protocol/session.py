@@ -26,7 +26,8 @@ from typing import Any
 
 from coordsim.protocol.groups import GroupTable
 from coordsim.protocol.messages import Request, Response, join_request
-from coordsim.protocol.negotiator import NEGOTIATORS, Cycle, Negotiator, Settings
+from coordsim.protocol.negotiator import Cycle, Negotiator, Settings
+from coordsim.protocol.planes import make_negotiator
 from coordsim.protocol.queue import SHUT_DOWN, NotRunning, TensorQueue
 from coordsim.protocol.stall import StallClock, StallLimits, StallReport, stall_report
 from coordsim.protocol.startup import StartExchange, agree_on_settings, claims
@@ -42,7 +43,7 @@ class Session:
         """``kind``: control plane. ``more``: the driver's own settings that all ranks must share."""
         self.rank = rank
         self.settings = settings
-        self.negotiator: Negotiator = NEGOTIATORS[kind](rank, settings)
+        self.negotiator: Negotiator = make_negotiator(kind, rank, settings)
         self.queue = TensorQueue()
         self.report: StallReport | None = None
         """Of the last turn, on the deciding rank: a stall to be told."""

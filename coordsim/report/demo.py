@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
+from coordsim.protocol.planes import PLANES
 from coordsim.report import tables, text
 from coordsim.report.figures import Curve, Panel, efficiency_figure
 from coordsim.report.tables import Page
@@ -131,7 +132,7 @@ def _snaps(demo: Demo, cases: Sequence[Case]) -> bool:
     is drawn alike, its last gradient meets the same cycle every time, and more of it shows in no mean."""
     if not demo.steady or not cases[0].cycle_time_s:
         return False
-    drawn = {case.ranks: case.step_time_s for case in demo.of(cases[0].workload) if case.control_plane == "ideal"}
+    drawn = {case.ranks: case.step_time_s for case in demo.of(cases[0].workload) if PLANES[case.control_plane].free}
     for one, other in pairwise(cases):
         cycles = [case.step_time_s / case.cycle_time_s for case in (one, other)]
         ends_on_one = all(abs(each - round(each)) < ON_CYCLE for each in cycles)

@@ -75,9 +75,9 @@ def _headline(scenario: Scenario, page: Page) -> list[str]:
 
 
 def describe_groups(plane: ControlPlane) -> str:
-    """How tensors are grouped, to follow the control plane's name; nothing for no groups, nor for DDP's buckets."""
+    """How tensors are grouped, to follow the control plane's name; nothing for no groups, nor for buckets."""
     groups = plane.groups
-    if plane.name == "ddp":
+    if plane.kind.buckets is not None:
         return ""
     strict = " (strict)" if groups.strict else ""
     if groups.mode == "layer":

@@ -21,8 +21,8 @@ NOISE_HEADROOM = 64
 
 def check_control_plane(plane: ControlPlane, overlay: Overlay) -> Iterator[Problem]:
     """What one control plane asks of its own settings."""
-    if plane.name == "cached" and plane.cache_capacity == 0:
-        message = "must be at least 1 for cached; Horovod with capacity 0 is the control plane coordinator"
+    if plane.kind.cache and plane.cache_capacity == 0:
+        message = f"must be at least 1 for {plane.name}; Horovod with capacity 0 is the control plane coordinator"
         yield overlay.problem(("control_plane", "cache_capacity"), message)
 
 
@@ -36,7 +36,7 @@ def clashes(plane: ControlPlane, workload: Workload) -> Iterator[tuple[tuple[str
             " host waits for it (Horovod up to 0.22) or the stream does (0.23 and later)"
         )
         yield key, message, ("host", "stream")
-    if plane.wait_for_data == "stream" and plane.data_plane == "blocking" and plane.name not in ("ideal", "ddp"):
+    if plane.wait_for_data == "stream" and plane.data_plane == "blocking" and plane.kind.negotiates:
         message = "stream, but a blocking data plane (MPI, gloo) has no stream that could wait"
         yield key, message, ("none", "host")
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
+
+from coordsim.protocol.planes import NOT_YET, PLANES, PlaneKind, PlaneName
 
 from coordsim.scenario.keys import (
     DTYPE_BYTES,
@@ -54,10 +56,8 @@ the GPU), stated for that very GPU, scaled by both GPUs' samples/s, scaled by FL
 ``device_flops``, computed from FLOPs by the workload's generator, or brought to another batch than the stated one
 (:mod:`coordsim.scenario.batch`)."""
 
-ControlPlaneName = Literal["ideal", "ddp", "point-to-point", "coordinator", "hierarchical", "cached"]
-CONTROL_PLANES: tuple[ControlPlaneName, ...] = (
-    "ideal", "ddp", "point-to-point", "coordinator", "hierarchical", "cached",
-)  # fmt: skip
+ControlPlaneName: TypeAlias = PlaneName
+CONTROL_PLANES: tuple[ControlPlaneName, ...] = tuple(kind.name for kind in PLANES.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +335,7 @@ _BUCKET = at_least(1, "1B")
 class ControlPlane:
     """Who decides which gradients are ready on every rank, and how (docs/horovod.md)."""
 
-    name: Annotated[ControlPlaneName, choice(CONTROL_PLANES, not_yet=("static", "parameter-server"))]
+    name: Annotated[ControlPlaneName, choice(CONTROL_PLANES, not_yet=NOT_YET)]
     """Who decides, and how (docs/horovod.md)."""
     cycle_time_ns: Time
     """How long the background loop sleeps between cycles; 0: never."""
@@ -360,6 +360,11 @@ class ControlPlane:
     wait_for_data: Literal["none", "host", "stream"] = "none"
     """Who waits for a gradient that was submitted before it exists: the background thread before it launches
     (Horovod up to 0.22), or the stream (0.23 and later). ``none``: nobody, submission and existence are one."""
+
+    @property
+    def kind(self) -> PlaneKind:
+        """What the control plane of this name does and has, whatever its settings."""
+        return PLANES[self.name]
 
 
 Distribution = Literal["half-normal", "normal", "exponential", "uniform"]

@@ -12,9 +12,11 @@ from coordsim.cost.network import LogGP
 from coordsim.cost.programs import Program
 from coordsim.errors import InputError, Refused
 from coordsim.protocol import negotiator as say
+from coordsim.protocol.planes import make_negotiator
 from coordsim.scenario.model import Scenario
-from coordsim.simulate.event.exchanges import Caller, Exchanges
+from coordsim.simulate.event.exchanges import Caller
 from coordsim.simulate.event.interpreter import Interpreter
+from coordsim.simulate.event.planes import EXCHANGES as TRANSPORTS
 from coordsim.simulate.problem import Problem
 
 CYCLE = "cycle"
@@ -155,7 +157,7 @@ def _record_cycle(
     scenario: Scenario, recorder: Recorder, requests: Mapping[int, Sequence[str]] | None, warm: bool
 ) -> None:
     problem = Problem(scenario)
-    if problem.plane.name not in say.NEGOTIATORS:
+    if not problem.kind.negotiates:
         raise Refused.one("scenario", "control_plane.name", problem.plane.name, "has no control exchange")
     everything = [name for unit in problem.units for name in unit]
     asked = dict.fromkeys(range(problem.ranks), everything) if requests is None else dict(requests)
@@ -165,8 +167,7 @@ def _record_cycle(
         for name in names:
             if name not in problem.requests:
                 raise InputError.one("requests", str(rank), name, f"no tensor {name!r}", tuple(everything))
-    kind = say.NEGOTIATORS[problem.plane.name]
-    negotiators = [kind(rank, problem.settings) for rank in range(problem.ranks)]
+    negotiators = [make_negotiator(problem.plane.name, rank, problem.settings) for rank in range(problem.ranks)]
     if warm:
         before = Recorder(recorder.network, [0] * problem.ranks)
         _one_cycle(problem, before, negotiators, dict.fromkeys(range(problem.ranks), everything), 0)
@@ -180,7 +181,8 @@ def _one_cycle(
     asked: Mapping[int, Sequence[str]],
     cycle: int,
 ) -> None:
-    exchanges = Exchanges(problem, cast(Interpreter, recorder))  # has its ``run``, and waits without a clock
+    interpreter = cast(Interpreter, recorder)  # has its ``run``, and waits without a clock
+    exchanges = TRANSPORTS[problem.plane.name](problem, interpreter)
 
     def talk(rank: int) -> Talk[Any]:
         popped = tuple(problem.requests[name] for name in asked.get(rank, ()))

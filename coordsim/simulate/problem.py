@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +19,12 @@ from coordsim.cost.orders import shuffled_places
 from coordsim.cost.storage import step_input_ns
 from coordsim.cost.wire_sizes import WireSizes
 from coordsim.errors import Refused
+from coordsim.protocol.buckets import Bucket
 from coordsim.protocol.fusion import rounded_threshold
 from coordsim.protocol.groups import GroupTable, by_layer, equal_parts
-from coordsim.protocol.messages import Bundle, DType, Request, RequestList, Response, ResponseList
+from coordsim.protocol.messages import Bundle, DType, Request, RequestList, Response, ResponseList, respond_to
 from coordsim.protocol.negotiator import Settings
+from coordsim.protocol.planes import Waiting
 from coordsim.scenario.checks import clashes
 from coordsim.scenario.model import Groups, Scenario, Tensor
 
@@ -42,7 +44,8 @@ class Problem:
         self.plane = scenario.control_plane
         self.cycle_ns = max(self.plane.cycle_time_ns, 1)
         self.tensors: dict[str, Tensor] = {tensor.name: tensor for tensor in scenario.workload.tensors}
-        grouping = Groups() if self.plane.name == "ddp" else self.plane.groups  # DDP has its own buckets
+        self.kind = self.plane.kind
+        grouping = self.plane.groups if self.kind.buckets is None else Groups()  # buckets take tensors one by one
         self.groups = _group_table(grouping, scenario.workload.tensors)
         self.requests: dict[str, Request] = {
             tensor.name: Request(
@@ -98,6 +101,14 @@ class Problem:
         return np.diff(submit, prepend=0)
 
     @cached_property
+    def buckets(self) -> list[Bucket]:
+        """Buckets of a control plane that settles them beforehand, in launch order; empty for the others."""
+        if self.kind.buckets is None:
+            return []
+        singles = [respond_to(self.requests[name]) for (name,) in self.units]
+        return self.kind.buckets(singles, self.plane.first_bucket_bytes, self.plane.bucket_bytes)
+
+    @cached_property
     def unit_of(self) -> dict[str, int]:
         """Tensor name -> index of its unit of submission."""
         return {name: index for index, unit in enumerate(self.units) for name in unit}
@@ -118,16 +129,14 @@ class Problem:
         sizes = np.array([len(unit) for unit in self.units], dtype=np.int64)
         return members, np.cumsum(sizes) - sizes
 
-    def _wait(self) -> Literal["none", "host", "stream"]:
+    def _wait(self) -> Waiting:
         """Who waits for data in this run; raises Refused for what no engine can do.
 
-        One rank and ``ideal`` go by existence alone; DDP launches on a stream of its own (docs/semantics.md 6.7).
+        One rank goes by existence alone; some control planes leave no choice (docs/semantics.md 6.7).
         """
         for key, message, allowed in clashes(self.plane, self.scenario.workload):
             raise Refused.one("scenario", ".".join(key), self.plane.wait_for_data, message, allowed)
-        if self.plane.wait_for_data == "none" or self.plane.name == "ideal" or self.ranks == 1:
-            return "none"
-        return "stream" if self.plane.name == "ddp" else self.plane.wait_for_data
+        return "none" if self.ranks == 1 else self.kind.waiting_for(self.plane.wait_for_data)
 
     @property
     def input_ns(self) -> int:

@@ -17,6 +17,7 @@ from coordsim.formats.horovod import TimelineWriter
 from coordsim.protocol.lockstep import LockStep, Watcher
 from coordsim.protocol.messages import Op, Request, RequestList, Response
 from coordsim.protocol.negotiator import COORDINATOR, Schedule
+from coordsim.protocol.planes import PLANES
 from coordsim.record.files import whole_file
 from coordsim.record.trace import Trace
 from coordsim.scenario.model import Scenario
@@ -24,7 +25,7 @@ from coordsim.simulate.event.clock import Wait
 from coordsim.simulate.event.loop import CycleInFlight, NegotiatedRun, Rank
 from coordsim.simulate.problem import Problem, Progress
 
-PLANES = ("point-to-point", "coordinator", "cached")
+HEARD_BY_RANK_0 = tuple(kind.name for kind in PLANES.values() if kind.rank_0_hears_all)
 """Control planes in which rank 0 hears every rank; a timeline counts each rank's request."""
 _WITHOUT_PARTS = (Op.ERROR, Op.BARRIER, Op.JOIN)
 RANKS_LIMIT = 4096
@@ -226,9 +227,9 @@ def export_timeline(
     plane that does not count every rank's request at rank 0.
     """
     plane = scenario.control_plane.name
-    if plane not in PLANES:
+    if not scenario.control_plane.kind.rank_0_hears_all:
         message = "has no timeline: rank 0 does not hear every rank"
-        raise Refused.one("control_plane", "name", plane, message, PLANES)
+        raise Refused.one("control_plane", "name", plane, message, HEARD_BY_RANK_0)
     if not 1 < scenario.ranks <= RANKS_LIMIT:
         raise Refused.one("scenario", "ranks", scenario.ranks, f"a timeline is for 2 to {RANKS_LIMIT:,} ranks")
     if not path.absolute().parent.is_dir():

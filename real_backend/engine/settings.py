@@ -13,7 +13,8 @@ from coordsim.errors import InputError, Problem
 from coordsim.protocol.fusion import rounded_threshold
 from coordsim.protocol.groups import GroupTable
 from coordsim.protocol.links import tree_radix
-from coordsim.protocol.negotiator import NEGOTIATORS, Settings
+from coordsim.protocol.negotiator import Settings
+from coordsim.protocol.planes import NEGOTIATED
 from coordsim.protocol.stall import StallLimits
 from coordsim.units import parse_bytes, parse_time
 
@@ -198,7 +199,7 @@ def _parsed(name: str, value: Any) -> Any:
 def _not_allowed(settings: EngineSettings) -> list[Problem]:
     problems = []
     for name, allowed in (
-        ("control_plane", tuple(NEGOTIATORS)), ("control", CONTROL_TRANSPORTS),
+        ("control_plane", NEGOTIATED), ("control", CONTROL_TRANSPORTS),
         ("data", ("auto", "gloo", "nccl", "none")),
     ):  # fmt: skip
         value = getattr(settings, name)

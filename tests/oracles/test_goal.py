@@ -15,12 +15,14 @@ from coordsim.cost.goal import Goal, GoalOp, Recorder, parse
 from coordsim.cost.network import LogGP
 from coordsim.cost.programs import Program, Recv, Send
 from coordsim.errors import InputError
-from coordsim.protocol.negotiator import NEGOTIATORS, tree_children, tree_parent
+from coordsim.protocol.negotiator import tree_children, tree_parent
+from coordsim.protocol.planes import make_negotiator
 from coordsim.scenario.model import Scenario
 from coordsim.simulate import goal as exports
 from coordsim.simulate.event.clock import Clock
-from coordsim.simulate.event.exchanges import Caller, Exchanges
+from coordsim.simulate.event.exchanges import Caller
 from coordsim.simulate.event.interpreter import Endpoint, Interpreter
+from coordsim.simulate.event.planes import EXCHANGES as TRANSPORTS
 from coordsim.simulate.goal import EXCHANGES, goal_of, goal_text
 from coordsim.simulate.problem import Problem
 from tests.oracles.replay import replay
@@ -55,14 +57,13 @@ def cycle_by_events(
 ) -> list[int]:
     """When each rank's exchanges are over, ns, by the event engine's interpreter; ``warm``: after a round before."""
     problem = Problem(job)
-    kind = NEGOTIATORS[problem.plane.name]
-    negotiators = [kind(rank, problem.settings) for rank in range(problem.ranks)]
+    negotiators = [make_negotiator(problem.plane.name, rank, problem.settings) for rank in range(problem.ranks)]
     names = [name for unit in problem.units for name in unit]
 
     def rounds(asked: dict[int, Sequence[str]], starts: Sequence[int], cycle: int) -> list[int]:
         clock, ends = Clock(), [0] * problem.ranks
         callers = [Caller(rank=rank) for rank in range(problem.ranks)]
-        exchanges = Exchanges(problem, Interpreter(clock, problem.network, callers))
+        exchanges = TRANSPORTS[problem.plane.name](problem, Interpreter(clock, problem.network, callers))
 
         def run(me: Caller) -> Generator[Any, Any, None]:
             yield clock.timeout(starts[me.rank])

@@ -23,18 +23,18 @@ from coordsim.protocol.messages import (
 )
 from coordsim.protocol.negotiator import (
     COORDINATOR,
-    NEGOTIATORS,
     AndReduce,
     CachedNegotiator,
     OrReduce,
     Schedule,
     Settings,
 )
+from coordsim.protocol.planes import NEGOTIATED
 from coordsim.protocol.session import Session
 from coordsim.protocol.stall import StallLimits, StallReport
 
 UNMERGED = "hierarchical, unmerged"
-KINDS = (*NEGOTIATORS, UNMERGED)
+KINDS = (*NEGOTIATED, UNMERGED)
 SMALL = 1 << 20
 """A fusion threshold that most tests never reach, bytes."""
 

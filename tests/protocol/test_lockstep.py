@@ -11,7 +11,6 @@ import pytest
 from coordsim.protocol.lockstep import Asked, Conversations, LockStep, Stuck, Watcher
 from coordsim.protocol.messages import Claims, Request, RequestList, ResponseList, join_request
 from coordsim.protocol.negotiator import (
-    NEGOTIATORS,
     AndReduce,
     BroadcastDownTree,
     BroadcastList,
@@ -23,6 +22,7 @@ from coordsim.protocol.negotiator import (
     Schedule,
     SendToParent,
 )
+from coordsim.protocol.planes import NEGOTIATED
 from coordsim.protocol.queue import DuplicateName
 from coordsim.protocol.startup import BroadcastClaims, GatherClaims, SettingsDiffer
 from coordsim.protocol.wire import Message
@@ -171,7 +171,7 @@ def test_ranks_must_stop_together_with_the_same_words() -> None:
             Conversations(2, 2).outcomes([raising("as one"), other])
 
 
-@pytest.mark.parametrize("plane", NEGOTIATORS)
+@pytest.mark.parametrize("plane", NEGOTIATED)
 @pytest.mark.parametrize("seed", range(6))
 def test_it_decides_as_sessions_do_over_the_wire(plane: str, seed: int) -> None:
     """Random orders, lateness, shapes that change; a small cache and a small threshold."""

@@ -17,7 +17,7 @@ import torch
 
 import real_backend as rb
 from coordsim.protocol.links import FRAME
-from coordsim.protocol.negotiator import NEGOTIATORS
+from coordsim.protocol.planes import NEGOTIATED
 from real_backend.control import rendezvous
 from real_backend.control.links import Kind, Link, LinkLost
 from real_backend.control.rendezvous import Purpose, address_of, connect
@@ -52,7 +52,7 @@ def train() -> tuple[list[float], dict[str, int]]:
     return found, counters
 
 
-@pytest.mark.parametrize("plane", sorted(NEGOTIATORS))
+@pytest.mark.parametrize("plane", sorted(NEGOTIATED))
 @pytest.mark.parametrize("transport", ["star", "tree of radix 2", "gloo"])
 def test_every_plane_over_every_transport(plane: str, transport: str) -> None:
     env = {"COORDSIM_CONTROL_PLANE": plane, "COORDSIM_RADIX": "2" if transport == "tree of radix 2" else "0"}

@@ -9,7 +9,6 @@ import pytest
 from coordsim.protocol.groups import member_digest
 from coordsim.protocol.messages import DType, RequestList, Response, ResponseList
 from coordsim.scenario.model import Groups, Scenario, Tensor
-from coordsim.simulate.buckets import ddp_buckets
 from coordsim.simulate.problem import Problem
 from tests.scenarios import CLUSTER, MACHINE, PLANE, scenario, tensors, workload
 
@@ -137,7 +136,7 @@ def buckets(elements: list[int], dtypes: list[str] | None = None, **changes: int
         made = tuple(replace(tensor, dtype=dtype) for tensor, dtype in zip(made, dtypes, strict=True))
     plane = replace(PLANE, name="ddp", **changes)
     described: Scenario = scenario(control_plane=plane, workload=workload(tensors=made))
-    found = ddp_buckets(Problem(described))
+    found = Problem(described).buckets
     names = [name for bucket in found for name in bucket.response.names]
     assert names == [tensor.name for tensor in made], "every tensor once, in ready order"
     return [(bucket.units, bucket.response.nbytes) for bucket in found]

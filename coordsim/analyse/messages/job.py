@@ -13,7 +13,6 @@ from coordsim.protocol.links import PART, tree_radix
 from coordsim.protocol.lockstep import Asked, LockStep
 from coordsim.protocol.messages import DType, Op, ReduceOp, Request
 from coordsim.protocol.negotiator import (
-    NEGOTIATORS,
     AndReduce,
     BroadcastDownTree,
     BroadcastList,
@@ -25,6 +24,7 @@ from coordsim.protocol.negotiator import (
     Settings,
     tree_children,
 )
+from coordsim.protocol.planes import NEGOTIATED
 from coordsim.protocol.wire import list_bytes
 from coordsim.record.ranks import RankRecord
 from coordsim.record.ranks.facts import NOT_NEGOTIATED, control_plane
@@ -64,8 +64,8 @@ def settings_of(records: Sequence[RankRecord]) -> tuple[str, Settings]:
         raise InputError.one(where, "control_plane", plane, "nobody negotiates in it, so there are no control messages")
     if ranks < 2:
         raise InputError.one(where, "ranks", ranks, "one rank alone sends no message")
-    if plane not in NEGOTIATORS:
-        raise InputError.one(where, "control_plane", plane, "unknown", tuple(NEGOTIATORS))
+    if plane not in NEGOTIATED:
+        raise InputError.one(where, "control_plane", plane, "unknown", NEGOTIATED)
     transport = facts.get("control")
     if transport != "tcp":
         message = f"control went over {transport}, whose messages are its own and not recorded; tcp's are known"

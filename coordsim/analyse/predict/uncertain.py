@@ -11,7 +11,6 @@ from coordsim.analyse.predict.measured import MeasuredWorkload
 from coordsim.analyse.predict.place import percent
 from coordsim.scenario.model import Distribution, KeyRange, Scenario
 
-ASKING = ("point-to-point", "coordinator", "hierarchical")
 """Control planes that ask a coordinator in every step."""
 RING_UP_TO = 1024
 """Nobody would send a bit vector round a longer ring."""
@@ -70,7 +69,7 @@ class Form:
 def parameters(found: MeasuredWorkload, scenario: Scenario) -> Iterator[Parameter]:
     """Measured ones with their intervals, then the cluster's."""
     yield from measured(found)
-    asks = scenario.control_plane.name in ASKING
+    asks = scenario.control_plane.kind.asks_every_cycle
     if scenario.cluster.ranges:
         for each in scenario.cluster.ranges:
             if _counts(each, asks):
@@ -108,10 +107,10 @@ def forms(found: MeasuredWorkload, scenario: Scenario) -> Iterator[Form]:
     """What the data of a few ranks cannot decide."""
     control, plane = scenario.cluster.control, scenario.control_plane
     for gather in ("linear", "binomial", "node-leaders"):
-        if plane.name in ASKING and gather != control.gather:
+        if plane.kind.asks_every_cycle and gather != control.gather:
             why = "which one an MPI chooses is not known"
             yield Form(f"gather {gather}", Change((f"cluster.control.gather={gather}",)), why)
-    if plane.name == "cached":
+    if plane.kind.cache:
         other = "ring" if control.and_reduce != "ring" else "recursive-doubling"
         if other != "ring" or scenario.ranks <= RING_UP_TO:
             why = "the AND's algorithm is a library's choice"

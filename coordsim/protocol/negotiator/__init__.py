@@ -1,4 +1,4 @@
-"""A rank's cycle, for every control plane that negotiates.
+"""A rank's cycle, for every control plane that negotiates (:mod:`coordsim.protocol.planes` says which are which).
 
 A negotiator is driven: ``schedule = yield from negotiator.cycle(requests)`` yields the *exchanges* it needs
 and is sent their results. It knows no clock and no network, so simulator and real backend run this very code.
@@ -31,16 +31,8 @@ from coordsim.protocol.negotiator.hierarchical import HierarchicalNegotiator, tr
 
 Negotiator: TypeAlias = CoordinatorNegotiator | HierarchicalNegotiator | CachedNegotiator
 
-NEGOTIATORS: dict[str, type[CoordinatorNegotiator] | type[HierarchicalNegotiator]] = {
-    "point-to-point": CoordinatorNegotiator,
-    "coordinator": CoordinatorNegotiator,
-    "hierarchical": HierarchicalNegotiator,
-    "cached": CachedNegotiator,
-}
-"""Control planes that negotiate, by name."""
-
 __all__ = [
-    "COORDINATOR", "NEGOTIATORS", "AndReduce", "BroadcastDownTree", "BroadcastList", "CachedNegotiator",
+    "COORDINATOR", "AndReduce", "BroadcastDownTree", "BroadcastList", "CachedNegotiator",
     "CollectFromChildren", "CoordinatorNegotiator", "Cycle", "Exchange", "GatherLists",
     "HierarchicalNegotiator", "Negotiator", "OrReduce", "Schedule", "SendToParent", "Settings",
     "agree", "remember", "tree_children", "tree_parent",

@@ -88,13 +88,12 @@ def timeline(
 def _messages(scenario: Scenario, trace: Trace, steps: int) -> npt.NDArray[np.float64]:
     """Control messages of the first ``steps`` steps, about, shape [step]; what the event engine's time goes with."""
     cycles, kind = trace.cycles, trace.cycles["kind"]
-    slow = 2.0 if scenario.control_plane.name == "point-to-point" else 4.0  # lists, responses, lengths of both
+    plane = scenario.control_plane.kind
+    slow = float(plane.exchanges.get("slow", 0) - plane.exchanges.get("fast", 0))  # lists, responses, lengths of both
     doubling = float(scenario.ranks.bit_length())
     fast = {"ring": 2.0, "in-network": 1.0}.get(scenario.cluster.control.and_reduce, doubling)
-    if scenario.control_plane.name == "cached":
-        of_cycle = fast + slow * np.isin(kind, (Kind.SLOW, Kind.INVALIDATE))
-    else:
-        of_cycle = np.full(kind.size, slow)
+    asks = np.isin(kind, (Kind.SLOW, Kind.INVALIDATE))
+    of_cycle = fast + slow * asks if plane.cache else np.full(kind.size, slow)
     found = np.bincount(cycles["step"], of_cycle * cycles["repeat"], steps)[:steps] * scenario.ranks
     return cast("npt.NDArray[np.float64]", found)
 
@@ -120,7 +119,7 @@ def goal(run: Path, facts: RunFacts, path: Path, limit: int) -> tuple[str, list[
     least = OPERATIONS_A_RANK * scenario.ranks
     if least > limit:
         raise InputError.one("--max-events", "", limit, f"{scenario.ranks:,} ranks take {least:,} operations or more")
-    warm = scenario.control_plane.name == "cached"
+    warm = scenario.control_plane.kind.cache
     cycle = goal_of(scenario, warm=warm)
     operations = sum(map(len, cycle.ranks))
     if operations > limit:

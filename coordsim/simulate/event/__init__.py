@@ -7,10 +7,10 @@ Meant for up to some 4,000 ranks; 27,600 patiently.
 
 from __future__ import annotations
 
-from coordsim.protocol.negotiator import NEGOTIATORS
 from coordsim.record.trace import Trace
 from coordsim.simulate.event.loop import NegotiatedRun
-from coordsim.simulate.event.unnegotiated import LonelyRun, UnnegotiatedRun
+from coordsim.simulate.event.planes import RUNS
+from coordsim.simulate.event.unnegotiated import LonelyRun
 from coordsim.simulate.problem import Problem, Progress
 
 
@@ -18,6 +18,6 @@ def run(problem: Problem, debug: bool = False, progress: Progress | None = None)
     """Simulate by events. ``debug`` checks the protocol's invariants after every cycle."""
     if problem.ranks == 1:
         return LonelyRun(problem, progress).run()
-    if problem.plane.name in NEGOTIATORS:
+    if problem.kind.negotiates:
         return NegotiatedRun(problem, debug, progress).run()
-    return UnnegotiatedRun(problem, progress).run()
+    return RUNS[problem.plane.name](problem, progress).run()

@@ -86,25 +86,17 @@ class Exchanges:
         return programs.reduce_recursive_doubling(rank, ranks, nbytes, value, combine)
 
     def _gather(self, me: Caller, message: RequestList, cycle: int) -> Wait:
+        """Every rank's list to the coordinator: first all lengths, then all lists."""
         size = self.problem.request_list_bytes(message)
-        if self.problem.plane.name == "point-to-point":
-            host = self.problem.host
-            own_work = host.per_request_ns * len(message.requests)
+        length = self._gather_program(me.rank, LENGTH_BYTES, size, None)
+        lengths = yield from self._messages.run(me, length, (cycle, "lengths"))
+        program = self._gather_program(me.rank, size, message, lengths)
+        lists = yield from self._messages.run(me, program, (cycle, "lists"))
+        if lists is not None:
+            yield from self._count(me, list(lists.values()), cycle)
+        return self._by_rank(lists)
 
-            def work(received: RequestList) -> int:
-                return host.per_message_ns + host.per_request_ns * len(received.requests)
-
-            program = programs.star_gather(me.rank, self.problem.ranks, size, message, work, own_work)
-            lists = yield from self._messages.run(me, program, (cycle, "gather"))
-            if lists is not None:
-                self._note(me, list(lists.values()))
-        else:
-            length = self._gather_program(me.rank, LENGTH_BYTES, size, None)
-            lengths = yield from self._messages.run(me, length, (cycle, "lengths"))
-            program = self._gather_program(me.rank, size, message, lengths)
-            lists = yield from self._messages.run(me, program, (cycle, "lists"))
-            if lists is not None:
-                yield from self._count(me, list(lists.values()), cycle)
+    def _by_rank(self, lists: dict[int, RequestList] | None) -> list[RequestList] | None:
         return [lists[rank] for rank in range(self.problem.ranks)] if lists is not None else None
 
     def _gather_program(self, rank: int, size: int, payload: Any, lengths: dict[int, int] | None) -> Program:
@@ -117,12 +109,10 @@ class Exchanges:
         return programs.gather_linear(rank, ranks, size, payload, control.eager_limit_bytes, lengths)
 
     def _broadcast(self, me: Caller, message: Any, cycle: int) -> Wait:
+        """The coordinator's list to every rank: first its length, then the list."""
         size = self.problem.response_list_bytes(message) if message is not None else 0
         yield from self._build(me, message, cycle)
         ranks = self.problem.ranks
-        if self.problem.plane.name == "point-to-point":
-            program = programs.star_broadcast(me.rank, ranks, size, message)
-            return (yield from self._messages.run(me, program, (cycle, "broadcast")))
         length = programs.broadcast_binomial(me.rank, ranks, LENGTH_BYTES, size)
         yield from self._messages.run(me, length, (cycle, "broadcast length"))
         program = programs.broadcast_binomial(me.rank, ranks, size, message)
@@ -150,6 +140,30 @@ class Exchanges:
             built = sum(len(response.names) for response in message.responses)
             work = Work(self.problem.host.per_response_ns * built)
             yield from self._messages.run(me, _just(work), (cycle, "build"))
+
+
+class StarExchanges(Exchanges):
+    """Every worker messages rank 0, which serves lists as they come and answers one worker after the other."""
+
+    def _gather(self, me: Caller, message: RequestList, cycle: int) -> Wait:
+        host = self.problem.host
+        size = self.problem.request_list_bytes(message)
+        own_work = host.per_request_ns * len(message.requests)
+
+        def work(received: RequestList) -> int:
+            return host.per_message_ns + host.per_request_ns * len(received.requests)
+
+        program = programs.star_gather(me.rank, self.problem.ranks, size, message, work, own_work)
+        lists = yield from self._messages.run(me, program, (cycle, "gather"))
+        if lists is not None:
+            self._note(me, list(lists.values()))
+        return self._by_rank(lists)
+
+    def _broadcast(self, me: Caller, message: Any, cycle: int) -> Wait:
+        size = self.problem.response_list_bytes(message) if message is not None else 0
+        yield from self._build(me, message, cycle)
+        program = programs.star_broadcast(me.rank, self.problem.ranks, size, message)
+        return (yield from self._messages.run(me, program, (cycle, "broadcast")))
 
 
 def _requests(message: RequestList | Bundle) -> int:

@@ -13,11 +13,13 @@ from coordsim.cost.data_plane import ResponseCost
 from coordsim.protocol import negotiator as say
 from coordsim.protocol.invariants import InvariantWatch
 from coordsim.protocol.messages import Response
+from coordsim.protocol.planes import PlaneKind, make_negotiator
 from coordsim.protocol.queue import TensorQueue
 from coordsim.record.trace import CycleRow, Kind, Trace, schedule_hash, wake_hash
 from coordsim.simulate.event.clock import Clock, Wait
-from coordsim.simulate.event.exchanges import Caller, Exchanges
+from coordsim.simulate.event.exchanges import Caller
 from coordsim.simulate.event.interpreter import Interpreter
+from coordsim.simulate.event.planes import EXCHANGES
 from coordsim.simulate.event.steps import Steps, Stream
 from coordsim.simulate.problem import Problem, Progress
 
@@ -70,11 +72,11 @@ class NegotiatedRun:
     def __init__(self, problem: Problem, debug: bool = False, progress: Progress | None = None) -> None:
         self.problem = problem
         self.env = Clock()
-        kind = say.NEGOTIATORS[problem.plane.name]
+        name = problem.plane.name
         self.ranks = [
-            Rank(rank=rank, negotiator=kind(rank, problem.settings)) for rank in range(problem.ranks)
+            Rank(rank=rank, negotiator=make_negotiator(name, rank, problem.settings)) for rank in range(problem.ranks)
         ]
-        self._exchanges = Exchanges(problem, Interpreter(self.env, problem.network, self.ranks))
+        self._exchanges = EXCHANGES[name](problem, Interpreter(self.env, problem.network, self.ranks))
         self.steps = Steps(problem, self.env, self._submit, progress)
         self.stream = Stream(problem, self.env, self.steps)
         self._units = [tuple(problem.requests[name] for name in unit) for unit in problem.units]
@@ -213,7 +215,7 @@ class NegotiatedRun:
         last = int(cycle.wake.argmax())
         enter_last = int(cycle.wake[last])
         before = self._cycles.get(index - 1)
-        kind = _kind(self.problem.plane.name, schedule, cycle.popped)
+        kind = _kind(self.problem.kind, schedule, cycle.popped)
         self.steps.writer.cycle(CycleRow(
             self._step, kind, int(cycle.wake.min()), enter_last, last,
             int(cycle.leave.max()), int(cycle.leave_shadow.max()),
@@ -230,8 +232,8 @@ class NegotiatedRun:
         return (yield from self._exchanges.converse(me, me.negotiator.cycle(popped), cycle))
 
 
-def _kind(plane: str, schedule: say.Schedule, popped: int) -> Kind:
-    if plane != "cached":
+def _kind(plane: PlaneKind, schedule: say.Schedule, popped: int) -> Kind:
+    if plane.asks_every_cycle:
         return Kind.SLOW if popped else Kind.IDLE
     if schedule.invalidated:
         return Kind.INVALIDATE

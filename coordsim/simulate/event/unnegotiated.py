@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import simpy
 
 from coordsim.protocol.fusion import fuse
 from coordsim.protocol.messages import Response, respond_to
 from coordsim.record.trace import CycleRow, Kind, Trace, schedule_hash
-from coordsim.simulate.buckets import ddp_buckets
 from coordsim.simulate.event.clock import Clock, Wait
 from coordsim.simulate.event.steps import Steps, Stream
 from coordsim.simulate.problem import Problem, Progress
 
 
 class UnnegotiatedRun:
-    """``ideal`` and ``ddp``: a unit is known to be ready the moment the last rank has it."""
+    """A unit is known to be ready the moment the last rank has it; a subclass says what follows from that."""
+
+    blocking: ClassVar[bool]
+    """Whether the next decision waits for the collectives of the one before; else for its launch alone."""
 
     def __init__(self, problem: Problem, progress: Progress | None = None) -> None:
         self.problem = problem
         self.env = Clock()
         self._counts = [0] * len(problem.units)
         self._ready: list[int] = []
-        self._buckets = ddp_buckets(problem) if problem.plane.name == "ddp" else []
-        self._bucket = 0
         self._busy = False
         self._deciding = False
         self._finish_ns = 0
@@ -36,7 +38,7 @@ class UnnegotiatedRun:
     def run(self) -> Trace:
         """The whole trace."""
         self.env.run(until=self.steps.over)
-        return self.steps.writer.finish(not self._buckets)
+        return self.steps.writer.finish(self.blocking)
 
     def _submit(self, rank: int, unit: int) -> None:
         self._counts[unit] += 1
@@ -70,25 +72,15 @@ class UnnegotiatedRun:
             self._scheduled = 0
             self._step += 1
         done = self.env.event()
-        ideal = self.problem.plane.name == "ideal"
-        self.env.process(self.stream.launch(zero, schedule, now, ideal, done))
-        self.env.process(self._until_free(schedule, done if ideal else None))
+        self.env.process(self.stream.launch(zero, schedule, now, self.blocking, done))
+        self.env.process(self._until_free(schedule, done if self.blocking else None))
 
     def _next_schedule(self) -> tuple[Response, ...]:
-        if self.problem.plane.name == "ideal":
-            units, self._ready = self._ready, []
-            names = (name for unit in sorted(units) for name in self.problem.units[unit])
-            singles = [respond_to(self.problem.requests[name]) for name in names]
-            return tuple(fuse(singles, self.problem.settings.fusion_threshold_bytes, self.problem.groups))
-        if set(self._buckets[self._bucket].units) <= set(self._ready):
-            bucket = self._buckets[self._bucket]
-            self._ready = [unit for unit in self._ready if unit not in bucket.units]
-            self._bucket = (self._bucket + 1) % len(self._buckets)
-            return (bucket.response,)
-        return ()
+        """What goes now, of the units that are ready everywhere; nothing yet where it is empty."""
+        raise NotImplementedError
 
     def _until_free(self, schedule: tuple[Response, ...], done: simpy.Event | None) -> Wait:
-        """``ideal`` decides again when the stream is free; ``ddp`` when the launch is done."""
+        """Decide again when the collectives are over (``done`` fires), or without ``done`` after the launch."""
         self._finish_shadow_ns = self.env.ns
         if done is not None:
             yield done
@@ -100,6 +92,36 @@ class UnnegotiatedRun:
         self._finish_ns = self.env.ns
         self._busy = False
         self._consider()
+
+
+class IdealRun(UnnegotiatedRun):
+    """``ideal``: whenever the stream is free, everything that is ready everywhere goes at once."""
+
+    blocking = True
+
+    def _next_schedule(self) -> tuple[Response, ...]:
+        units, self._ready = self._ready, []
+        names = (name for unit in sorted(units) for name in self.problem.units[unit])
+        singles = [respond_to(self.problem.requests[name]) for name in names]
+        return tuple(fuse(singles, self.problem.settings.fusion_threshold_bytes, self.problem.groups))
+
+
+class BucketRun(UnnegotiatedRun):
+    """``ddp``: one bucket after the other, each when its last tensor is ready everywhere."""
+
+    blocking = False
+
+    def __init__(self, problem: Problem, progress: Progress | None = None) -> None:
+        super().__init__(problem, progress)
+        self._bucket = 0
+
+    def _next_schedule(self) -> tuple[Response, ...]:
+        bucket = self.problem.buckets[self._bucket]
+        if not set(bucket.units) <= set(self._ready):
+            return ()
+        self._ready = [unit for unit in self._ready if unit not in bucket.units]
+        self._bucket = (self._bucket + 1) % len(self.problem.buckets)
+        return (bucket.response,)
 
 
 class LonelyRun:

@@ -20,11 +20,12 @@ def run(problem: Problem, progress: Progress | None = None) -> Trace:
     if refusals:
         raise Refused([Mistake("--engine", each.key, each.value, each.because) for each in refusals])
     # here, so that :mod:`coordsim.simulate.vector.refusals` can be read without compiling a kernel
-    from coordsim.simulate.vector.loop import PLANES, NegotiatedRun
-    from coordsim.simulate.vector.unnegotiated import LonelyRun, UnnegotiatedRun
+    from coordsim.simulate.vector.loop import NegotiatedRun
+    from coordsim.simulate.vector.planes import RUNS
+    from coordsim.simulate.vector.unnegotiated import LonelyRun
 
     if problem.ranks == 1:
         return LonelyRun(problem, progress).run()
-    if problem.plane.name in PLANES:
+    if problem.kind.negotiates:
         return NegotiatedRun(problem, progress).run()
-    return UnnegotiatedRun(problem, progress).run()
+    return RUNS[problem.plane.name](problem, progress).run()

@@ -10,26 +10,10 @@ import numpy as np
 from coordsim.protocol.messages import Response
 from coordsim.record.trace import CycleRow, Kind, Trace, schedule_hash
 from coordsim.simulate.problem import Problem, Progress
-from coordsim.simulate.vector.cached import Cached
-from coordsim.simulate.vector.coordinator import Coordinator, PointToPoint
-from coordsim.simulate.vector.hierarchical import Hierarchical, Unmerged
 from coordsim.simulate.vector.pattern import Outcome, Pattern, Patterns
-from coordsim.simulate.vector.plane import Decision, Plane
-from coordsim.simulate.vector.shuffled import ShuffledCached, ShuffledCoordinator, ShuffledPointToPoint
+from coordsim.simulate.vector.plane import Decision
+from coordsim.simulate.vector.planes import plane_of
 from coordsim.simulate.vector.steps import Steps
-
-PLANES: dict[str, type[Plane]] = {
-    "point-to-point": PointToPoint,
-    "coordinator": Coordinator,
-    "hierarchical": Hierarchical,
-    "cached": Cached,
-}
-SHUFFLED: dict[str, type[Plane]] = {
-    "point-to-point": ShuffledPointToPoint,
-    "coordinator": ShuffledCoordinator,
-    "cached": ShuffledCached,
-}
-"""Where every rank has a ready order of its own."""
 
 
 class NegotiatedRun:
@@ -39,10 +23,7 @@ class NegotiatedRun:
         self.problem = problem
         self.steps = Steps(problem, progress)
         self.patterns = Patterns(problem.ranks)
-        kind = (SHUFFLED if problem.shuffled else PLANES)[problem.plane.name]
-        if kind is Hierarchical and not problem.settings.merge:
-            kind = Unmerged
-        self.plane = kind(problem, self.steps, self.patterns)
+        self.plane = plane_of(problem)(problem, self.steps, self.patterns)
         self.pattern = self.patterns.uniform
         self._detours = problem.scenario.noise.detours  # then no cycle is like another
         self.wake_ns = 0

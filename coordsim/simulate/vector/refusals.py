@@ -40,9 +40,9 @@ def _order(scenario: Scenario) -> Refusal | None:
     if scenario.workload.order == "same" or scenario.ranks == 1:
         return None
     because = ""
-    if plane.name == "hierarchical":
+    if plane.kind.tree:
         because = "the vector engine has no tree of ranks that differ in order"
-    elif plane.name == "cached" and plane.cache_capacity < len(scenario.workload.tensors):
+    elif plane.kind.cache and plane.cache_capacity < len(scenario.workload.tensors):
         because = "the vector engine has orders by rank only with a cache that holds every tensor"
     return Refusal("workload.order", scenario.workload.order, f"{because}; the event engine can") if because else None
 

@@ -2,34 +2,53 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from coordsim.protocol.fusion import fuse
 from coordsim.protocol.messages import Response, respond_to
 from coordsim.record.trace import CycleRow, Kind, Trace, schedule_hash
-from coordsim.simulate.buckets import ddp_buckets
 from coordsim.simulate.problem import Problem, Progress
 from coordsim.simulate.vector.steps import Steps
 
 
 class UnnegotiatedRun:
-    """``ideal`` and ``ddp``: from the maxima over ranks alone, O(units) per step."""
+    """From the maxima over ranks alone, O(units) per step; a subclass says what goes when."""
+
+    blocking: ClassVar[bool]
+    """Whether the next decision waits for the collectives of the one before; else for its launch alone."""
 
     def __init__(self, problem: Problem, progress: Progress | None = None) -> None:
         self.problem = problem
         self.steps = Steps(problem, progress)
-        self._buckets = ddp_buckets(problem) if problem.plane.name == "ddp" else []
         self._finish_ns = 0
         self._finish_shadow_ns = 0
 
     def run(self) -> Trace:
         """The whole trace."""
-        step = self._ddp_step if self._buckets else self._ideal_step
         while not self.steps.over:
-            step([self.steps.start_ns + int(latest) for latest in self.steps.ready.latest])
+            self._step([self.steps.start_ns + int(latest) for latest in self.steps.ready.latest])
             self.steps.finish(self.steps.stream_free_ns)
-        return self.steps.writer.finish(not self._buckets)
+        return self.steps.writer.finish(self.blocking)
 
-    def _ideal_step(self, latest: list[int]) -> None:
-        """Whenever the stream is free, all units that are ready everywhere go at once."""
+    def _step(self, latest: list[int]) -> None:
+        """One step. ``latest``: when each unit is ready on the last rank, ns since the start of the run."""
+        raise NotImplementedError
+
+    def _go(self, schedule: tuple[Response, ...], now: int) -> None:
+        cycle = self.steps.writer.next_cycle
+        self.steps.writer.cycle(CycleRow(
+            self.steps.step, Kind.FAST, now, now, 0, now, now, self._finish_ns, self._finish_shadow_ns, 0,
+            responses=len(schedule), schedule_hash=schedule_hash([each.names for each in schedule]),
+        ))  # fmt: skip
+        self.steps.run(schedule, cycle, now, now, now, self.blocking)
+
+
+class IdealRun(UnnegotiatedRun):
+    """``ideal``: whenever the stream is free, all units that are ready everywhere go at once."""
+
+    blocking = True
+
+    def _step(self, latest: list[int]) -> None:
         problem = self.problem
         units, first = sorted(range(len(latest)), key=latest.__getitem__), 0
         while first < len(units):
@@ -40,24 +59,22 @@ class UnnegotiatedRun:
             names = (name for unit in sorted(units[first:last]) for name in problem.units[unit])
             singles = [respond_to(problem.requests[name]) for name in names]
             schedule = tuple(fuse(singles, problem.settings.fusion_threshold_bytes, problem.groups))
-            self._go(schedule, now, blocking=True)
+            self._go(schedule, now)
             self._finish_ns = self._finish_shadow_ns = self.steps.stream_free_ns
             first = last
 
-    def _ddp_step(self, latest: list[int]) -> None:
-        for bucket in self._buckets:
+
+class BucketRun(UnnegotiatedRun):
+    """``ddp``: one bucket after the other, each when its last tensor is ready everywhere."""
+
+    blocking = False
+
+    def _step(self, latest: list[int]) -> None:
+        for bucket in self.problem.buckets:
             now = max(*(latest[unit] for unit in bucket.units), self._finish_ns)
-            self._go((bucket.response,), now, blocking=False)
+            self._go((bucket.response,), now)
             cost = self.problem.data.cost(bucket.response.nbytes, len(bucket.response.names))
             self._finish_ns, self._finish_shadow_ns = now + cost.launch_ns, now
-
-    def _go(self, schedule: tuple[Response, ...], now: int, blocking: bool) -> None:
-        cycle = self.steps.writer.next_cycle
-        self.steps.writer.cycle(CycleRow(
-            self.steps.step, Kind.FAST, now, now, 0, now, now, self._finish_ns, self._finish_shadow_ns, 0,
-            responses=len(schedule), schedule_hash=schedule_hash([each.names for each in schedule]),
-        ))  # fmt: skip
-        self.steps.run(schedule, cycle, now, now, now, blocking)
 
 
 class LonelyRun:
