@@ -13,12 +13,14 @@ import numpy.typing as npt
 
 from coordsim.dtypes import ELEMENT_BYTES
 from coordsim.errors import InputError
-from coordsim.formats.horovod import grouping as g
+from coordsim.formats.horovod import tables as g
 from coordsim.formats.horovod.columns import MOST_RANKS, ColumnReader, Columns
 from coordsim.formats.horovod.events import EventKind
-from coordsim.formats.horovod.grouping import Rows, Table
+from coordsim.formats.horovod.grouping import group
+from coordsim.formats.horovod.open_steps import close_step
 from coordsim.formats.horovod.reader import EXPECTED
 from coordsim.formats.horovod.scan import Int32, Int64
+from coordsim.formats.horovod.tables import Rows, Table
 
 _TYPES = (
     "bool", "uint8", "int8", "uint16", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64",
@@ -98,7 +100,7 @@ class AtEnd:
 
 @dataclass(frozen=True)
 class Grouped:
-    """What one timeline says. Tables' columns are those of :mod:`coordsim.formats.horovod.grouping`; times in us."""
+    """What one timeline says. Tables' columns are those of :mod:`coordsim.formats.horovod.tables`; times in us."""
 
     path: Path
     view: int
@@ -280,7 +282,7 @@ class _Grouping:
         events = g.Events(batch.kind, batch.ts_us, slots, batch.what, batch.numel)
         at, why = 0, g.NEW_SET
         while why == g.NEW_SET:
-            at, why = g.group(at, events, self._tables())
+            at, why = group(at, events, self._tables())
             if why == g.NEW_SET:
                 self._keep_set()
         if why != g.DONE:
@@ -341,7 +343,7 @@ class _Grouping:
     def result(self) -> Grouped:
         self._learn()
         self._make_room(Columns(*(np.zeros(0, np.int64),) * 5))  # type: ignore[arg-type]
-        if g.close(self._scalars, self._steps, self._ring) == g.NEW_SET:
+        if close_step(self._tables()) == g.NEW_SET:
             self._keep_set()
         reader, scalars = self._reader, self._scalars
         names = reader.words.names
@@ -425,7 +427,7 @@ def _executing(members: Int64, names: Sequence[str], words: Sequence[str], table
 
 
 def class_of(name: str) -> int:
-    """What the activity called ``name`` is: one of the constants of :mod:`coordsim.formats.horovod.grouping`."""
+    """What the activity called ``name`` is: one of the constants of :mod:`coordsim.formats.horovod.tables`."""
     return next((kind for pattern, kind in _KINDS if pattern.fullmatch(name)), g.OTHER)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from coordsim.formats.horovod import grouping as g
+from coordsim.formats.horovod import tables as g
 from coordsim.formats.horovod.grouped import BARRIER, ERROR, Executing, Grouped, Waiting, class_of
 
 JOIN_TENSOR = "join.noname"

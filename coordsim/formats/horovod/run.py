@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from coordsim.errors import InputError
-from coordsim.formats.horovod import grouping as g
 from coordsim.formats.horovod import reasons, summary
+from coordsim.formats.horovod import tables as g
 from coordsim.formats.horovod.grouped import DTYPE_BYTES, Grouped, read_views
 from coordsim.formats.horovod.scan import Int32
 from coordsim.formats.imported import Gradient, Imported, workload_csv

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from coordsim.formats.horovod import grouping as g
+from coordsim.formats.horovod import tables as g
 from coordsim.formats.horovod.grouped import BARRIER, KIND_NAMES, Grouped, class_of
 from coordsim.formats.horovod.reasons import not_asked
 from coordsim.formats.horovod.scan import Int64

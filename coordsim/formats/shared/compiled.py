@@ -11,8 +11,11 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def compiled(function: _F) -> _F:
-    """Compile with numba and keep the machine code on disk, so that only a machine's first run waits."""
-    jitted: _F = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    """Compile with numba and keep the machine code on disk, so that only a machine's first run waits.
+
+    It may make arrays, also where an :func:`inlined` function calls it (``_nrt`` would be the caller's).
+    """
+    jitted: _F = numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=True)(function)
     return jitted
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from coordsim.errors import InputError
-from coordsim.formats.horovod import grouping as g
+from coordsim.formats.horovod import tables as g
 from coordsim.formats.horovod.grouped import class_of, read_views
 from coordsim.formats.horovod.run import import_timeline, import_timelines
 from coordsim.record.breakdown import breakdown
