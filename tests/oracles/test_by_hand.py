@@ -161,7 +161,7 @@ def worth_events(name: str, ranks: int, spread: int, other: bool = True) -> bool
 def test_flat_round(name: str, ranks: int) -> None:
     """Lengths, lists, work, two broadcasts; lists of one size and of many."""
     net = NETS[name]
-    vector, work = ex.network_vector(net.loggp), 123_456
+    vector, work = ex.Network.of(net.loggp), 123_456
     for spread in SPREADS:
         for nbytes in (np.full(ranks, 1000), np.random.default_rng(ranks).integers(17, 3000, ranks)):
             w, answer = starts_of(ranks, spread), 2500
@@ -193,7 +193,7 @@ def test_flat_round_of_a_power_of_two(ranks: int) -> None:
 @pytest.mark.parametrize("radix", [2, 3, 16, 40])
 def test_tree(radix: int, name: str, ranks: int) -> None:
     net = NETS[name]
-    vector, nbytes, answer, per_child = ex.network_vector(net.loggp), 700, 2500, 560
+    vector, nbytes, answer, per_child = ex.Network.of(net.loggp), 700, 2500, 560
     inner = np.clip(ranks - 1 - radix * np.arange(ranks), 0, radix)
     for spread in SPREADS:
         w = starts_of(ranks, spread)
@@ -227,7 +227,7 @@ def test_recursive_doubling(name: str, ranks: int) -> None:
         for nbytes in (8, 3456):
             w = starts_of(ranks, spread)
             free = w.copy()
-            ex.reduce_recursive_doubling(free, nbytes, ex.network_vector(net.loggp))
+            ex.reduce_recursive_doubling(free, nbytes, ex.Network.of(net.loggp))
             by_hand = doubling_by_hand(net, w, nbytes, ask)
             assert free[ask].tolist() == by_hand
             if ranks <= 100 or (ranks <= 1024 and worth_events(name, ranks, spread, nbytes == 8)):

@@ -126,7 +126,7 @@ def test_4096_ranks(ask: Ask, what: str) -> None:
     else:
         starts = np.zeros(ranks, dtype=np.int64)
         expected = starts.copy()
-        ex.reduce_recursive_doubling(expected, 48, ex.network_vector(net))
+        ex.reduce_recursive_doubling(expected, 48, ex.Network.of(net))
         parts = doubling(ranks, 48)
     assert ask(as_goal(net, starts, parts), net) == expected.tolist()
 

@@ -124,7 +124,7 @@ def test_kernel_equals_program(case: str, network: int) -> None:
             nbytes = dice.integers(4, 1000, ranks)
             expected = interpreted(net, wakes, lambda r, n=ranks, b=nbytes: program(r, n, b, net))
             found = wakes.copy()
-            kernel(found, nbytes, ex.network_vector(net))
+            kernel(found, nbytes, ex.Network.of(net))
             np.testing.assert_array_equal(found, expected, f"{case}, {ranks} ranks, spread {spread}")
 
 
@@ -200,7 +200,7 @@ def test_recursive_doubling_of_a_power_of_two() -> None:
     """All wake together and N = 2^k: log2 N rounds of 2o + L + x; only then."""
     net = replace(NETWORKS[0], ranks_per_node=1)
     free = np.zeros(64, dtype=np.int64)
-    ex.reduce_recursive_doubling(free, 8, ex.network_vector(net))
+    ex.reduce_recursive_doubling(free, 8, ex.Network.of(net))
     assert set(free.tolist()) == {6 * (2 * 500 + 1500 + 1)}
 
 
@@ -232,7 +232,7 @@ def test_ring_round(ranks: int) -> None:
 def test_ring_waits_for_the_last_rank_wherever_it_is() -> None:
     """A rank late by d: its own place in the first lap decides how much of that lap waits."""
     ranks, late, hop = 10, 10**6, 2 * 500 + 1500 + 1
-    net = ex.network_vector(replace(NETWORKS[0], ranks_per_node=1))
+    net = ex.Network.of(replace(NETWORKS[0], ranks_per_node=1))
     for rank in range(ranks):
         free = np.zeros(ranks, dtype=np.int64)
         free[rank] = late

@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from coordsim.errors import InputError
 from coordsim.formats.horovod.events import EventKind, TimelineEvent
 from coordsim.formats.horovod.reader import EXPECTED, TimelineReader
-from coordsim.formats.horovod.scan import LARGEST_NUMEL, MARGIN, PIDS, Bytes, Int32, Int64, Words, scan
+from coordsim.formats.horovod.scan import LARGEST_NUMEL, MARGIN, PIDS, Bytes, Columns, Tensors, Words, scan
 from coordsim.formats.shared.json_text import JsonText
 
 ROWS = 1 << 15
@@ -30,20 +30,6 @@ _INTRODUCES = re.compile(
 )
 """A tensor's first events, as Horovod writes them, with the beginning of the next one."""
 _WITH_WORD = (EventKind.NEGOTIATE, EventKind.OPERATION, EventKind.ACTIVITY)
-
-
-class Columns(NamedTuple):
-    """Some events, in file order; each column has shape [event]."""
-
-    kind: Bytes
-    """Value of :class:`EventKind`."""
-    ts_us: Int64
-    slot: Int32
-    """The tensor, an index of ``tensors``; of a CYCLE -1, or -1 less the number of timelines that ended before it."""
-    what: Int32
-    """NEGOTIATE, OPERATION, ACTIVITY, OPERATION_END: number of the operation, activity or type; TICK: the rank."""
-    numel: Int64
-    """OPERATION_END of a success: values of the output; else -1."""
 
 
 class ColumnReader(TimelineReader):
@@ -108,13 +94,13 @@ class ColumnReader(TimelineReader):
     def _scan(self, text: JsonText) -> None:
         if self._rows == ROWS - 1:
             return
-        words = self.words
         assert self._bytes is not None
         first = self._rows
+        columns = Columns(self._kind[:-1], self._ts, self._slot_column, self._what, self._numel)
+        tensors = Tensors(self._slot_of_pid, np.frombuffer(self._state, np.int8))
         text.at, self._rows, passed = scan(
-            self._bytes, text.at, self._kind[:-1], self._ts, self._slot_column, self._what, self._numel, self._rows,
-            self._slot_of_pid, np.frombuffer(self._state, np.int8), words.arena, words.table, words.entries,
-        )  # fmt: skip
+            self._bytes, text.at, columns, self._rows, tensors, self.words.vocabulary
+        )
         self.events += passed
         if self.section:
             marks = self._slot_column[first : self._rows]

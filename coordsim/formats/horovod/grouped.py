@@ -14,12 +14,12 @@ import numpy.typing as npt
 from coordsim.dtypes import ELEMENT_BYTES
 from coordsim.errors import InputError
 from coordsim.formats.horovod import tables as g
-from coordsim.formats.horovod.columns import MOST_RANKS, ColumnReader, Columns
+from coordsim.formats.horovod.columns import MOST_RANKS, ColumnReader
 from coordsim.formats.horovod.events import EventKind
 from coordsim.formats.horovod.grouping import group
 from coordsim.formats.horovod.open_steps import close_step
 from coordsim.formats.horovod.reader import EXPECTED
-from coordsim.formats.horovod.scan import Int32, Int64
+from coordsim.formats.horovod.scan import Columns, Int32, Int64
 from coordsim.formats.horovod.tables import Rows, Table
 
 _TYPES = (
@@ -279,7 +279,7 @@ class _Grouping:
         slots = batch.slot
         if len(self._reader.views) > 1:
             slots = np.where(slots < 0, -1, np.array(self._reader.place_of_slot, np.int32)[np.maximum(slots, 0)])
-        events = g.Events(batch.kind, batch.ts_us, slots, batch.what, batch.numel)
+        events = batch._replace(slot=slots)
         at, why = 0, g.NEW_SET
         while why == g.NEW_SET:
             at, why = group(at, events, self._tables())

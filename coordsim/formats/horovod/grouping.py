@@ -6,8 +6,10 @@ says what it changes; :func:`group` passes events on to them until one has somet
 
 from __future__ import annotations
 
+from coordsim.compiling import borrowing, inlined
 from coordsim.formats.horovod.events import EventKind
 from coordsim.formats.horovod.open_steps import close_step, count_rank, end_tensor, find_set, mix, open_step
+from coordsim.formats.horovod.scan import Columns
 from coordsim.formats.horovod.tables import (
     ABANDONED,
     ACTIVITY,
@@ -75,10 +77,8 @@ from coordsim.formats.horovod.tables import (
     UNTOLD,
     VALUE_BYTES,
     WORD_KIND,
-    Events,
     Tables,
 )
-from coordsim.formats.shared.compiled import inlined
 
 _CYCLE, _NEGOTIATE, _TICK, _AGREED = (
     EventKind.CYCLE.value, EventKind.NEGOTIATE.value, EventKind.TICK.value, EventKind.AGREED.value
@@ -89,7 +89,7 @@ _OPERATION, _ACTIVITY, _ACTIVITY_END = (
 _OPERATION_END, _STRAY_END = EventKind.OPERATION_END.value, EventKind.STRAY_END.value
 
 
-def group(begin: int, events: Events, tables: Tables) -> tuple[int, int]:
+def group(begin: int, events: Columns, tables: Tables) -> tuple[int, int]:
     """Events from ``begin`` on; returns the event at which it stopped, and why.
 
     After NEW_SET the members of the step before are those with MEMBER of it; go on with the same event.
@@ -98,11 +98,10 @@ def group(begin: int, events: Events, tables: Tables) -> tuple[int, int]:
     return at, why
 
 
-@inlined
-def _group(begin: int, events: Events, tables: Tables) -> tuple[int, int]:
-    """As :func:`group`. Without numba's reference counts (``inlined``): counting at every use of a table took eight
-    times as long."""
-    kinds, ts, slots, whats = events.kinds, events.ts, events.slots, events.whats
+@borrowing
+def _group(begin: int, events: Columns, tables: Tables) -> tuple[int, int]:
+    """As :func:`group`."""
+    kinds, ts, slots, whats = events.kind, events.ts_us, events.slot, events.what
     scalars = tables.scalars
     for index in range(begin, kinds.size):
         kind, when, tensor, what = kinds[index], ts[index], slots[index], whats[index]
@@ -123,7 +122,7 @@ def _group(begin: int, events: Events, tables: Tables) -> tuple[int, int]:
         elif kind == _ACTIVITY_END:
             status = _on_activity_end(tables, tensor, when)
         elif kind == _OPERATION_END:
-            status = _on_operation_end(tables, tensor, when, what, events.numels[index])
+            status = _on_operation_end(tables, tensor, when, what, events.numel[index])
         elif kind == _STRAY_END:
             _on_stray_end(tables, tensor, when)
         if status != DONE:

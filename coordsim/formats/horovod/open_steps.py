@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from coordsim.compiling import compiled, inlined
 from coordsim.formats.horovod.tables import (
     BEGAN,
     COUNT,
@@ -24,7 +25,6 @@ from coordsim.formats.horovod.tables import (
     STEPS,
     Tables,
 )
-from coordsim.formats.shared.compiled import compiled, inlined
 
 
 @inlined

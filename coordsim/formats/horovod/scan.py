@@ -6,13 +6,13 @@ where it stops. Words are known by the exact bytes between their quotes and taug
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from coordsim.compiling import borrowing, compiled, inlined
 from coordsim.formats.horovod.events import NEGOTIATE, EventKind
-from coordsim.formats.shared.compiled import compiled
 
 Bytes = npt.NDArray[np.uint8]
 Int8 = npt.NDArray[np.int8]
@@ -53,6 +53,40 @@ _DUR: Final = _literal(', "dur": 0}')
 _ARGS: Final = _literal(', "args": {"dtype": "')
 _SHAPE: Final = _literal('", "shape": "[')
 _ARGS_END: Final = _literal(']"}}')
+_I, _B, _X, _E, _COMMA, _BRACE = (ord(letter) for letter in "iBXE,}")
+_DEEPEST: Final = 15
+"""Activities nested deeper are the strict reader's to judge."""
+
+
+class Columns(NamedTuple):
+    """Some events, in file order; each column has shape [event]."""
+
+    kind: Bytes
+    """Value of :class:`EventKind`."""
+    ts_us: Int64
+    slot: Int32
+    """The tensor, an index of ``tensors``; of a CYCLE -1, or -1 less the number of timelines that ended before it."""
+    what: Int32
+    """NEGOTIATE, OPERATION, ACTIVITY, OPERATION_END: number of the operation, activity or type; TICK: the rank."""
+    numel: Int64
+    """OPERATION_END of a success: values of the output; else -1."""
+
+
+class Tensors(NamedTuple):
+    """What is known of tensors; the scan goes on from it and writes it back."""
+
+    slot_of_pid: Int32
+    """Shape [pid]: the tensor that a pid stands for; -1: none."""
+    state: Int8
+    """Shape [tensor]: -1 while it is negotiated, else how many operations and activities are open in one another."""
+
+
+class Vocabulary(NamedTuple):
+    """:class:`Words`, as the scan looks them up."""
+
+    arena: Bytes
+    table: Int32
+    entries: Int64
 
 
 class Words:
@@ -76,6 +110,11 @@ class Words:
         if found == len(self.names):
             self.names.append(word)
         return found
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What was taught, for the scan; not copied."""
+        return Vocabulary(self.arena, self.table, self.entries)
 
     def teach(self, word: str) -> None:
         """Let the scan know ``word``, where it is written as plain ASCII and there is room."""
@@ -124,8 +163,9 @@ def _whole(text: Bytes, at: int) -> tuple[int, int]:
 
 
 @compiled
-def _word(text: Bytes, at: int, arena: Bytes, table: Int32, entries: Int64) -> tuple[int, int]:
+def _word(text: Bytes, at: int, words: Vocabulary) -> tuple[int, int]:
     """Entry of the word at ``at`` and the place of its closing quote; -1: not known."""
+    arena, table, entries = words
     begin = at
     while at - begin < _WORD and text[at] != 34 and text[at] != 92:
         at += 1
@@ -183,107 +223,166 @@ def _numel(text: Bytes, at: int) -> tuple[int, int]:
     return -1, at
 
 
-@compiled
+class _Event(NamedTuple):
+    """One event, as far as it was understood."""
+
+    end: int
+    """The place behind its last brace; -1: it is not of the form that is scanned."""
+    kind: int = 0
+    """Value of :class:`EventKind`; 0: nothing that anybody counts."""
+    when: int = 0
+    slot: int = -1
+    what: int = -1
+    numel: int = -1
+    state: int = 0
+    """What is open of the tensor behind the event: -1 a negotiation, else so many nested operations and activities."""
+
+
+_NOT_UNDERSTOOD = _Event(-1)
+
+
+@inlined
+def _mark(text: Bytes, at: int) -> _Event:
+    """A cycle's mark; ``at``: its phase."""
+    if not _is(text, at, _MARK):
+        return _NOT_UNDERSTOOD
+    when, end = _whole(text, at + _MARK.size)
+    if when < 0 or not _is(text, end, _MARK_END):
+        return _NOT_UNDERSTOOD
+    return _Event(end + _MARK_END.size, _CYCLE, when, -1, -1, -1, 0)
+
+
+@inlined
+def _time_and_tensor(text: Bytes, at: int, tensors: Tensors) -> tuple[int, int, int]:
+    """Time, tensor and the place behind them; the tensor is -1 where they are not as Horovod writes them."""
+    if not _is(text, at, _TS):
+        return 0, -1, at
+    when, end = _whole(text, at + _TS.size)
+    if when < 0 or not _is(text, end, _PID):
+        return 0, -1, end
+    pid, end = _whole(text, end + _PID.size)
+    if pid < 0 or pid >= tensors.slot_of_pid.size:
+        return 0, -1, end
+    return when, int(np.int64(tensors.slot_of_pid[pid])), end
+
+
+@inlined
+def _begin(text: Bytes, at: int, tensors: Tensors, words: Vocabulary) -> _Event:
+    """B: a negotiation, an operation, or an activity inside one; ``at``: behind the phase."""
+    if not _is(text, at, _NAME):
+        return _NOT_UNDERSTOOD
+    entry, end = _word(text, at + _NAME.size, words)
+    if entry < 0:
+        return _NOT_UNDERSTOOD
+    when, slot, end = _time_and_tensor(text, end, tensors)
+    if slot < 0:
+        return _NOT_UNDERSTOOD
+    before = int(np.int64(tensors.state[slot]))
+    if before == -1 or before > _DEEPEST or text[end] != _BRACE:
+        return _NOT_UNDERSTOOD
+    whole, negotiated = int(words.entries[entry, 2]), int(words.entries[entry, 3])
+    if before > 0:
+        return _Event(end + 1, _ACTIVITY, when, slot, whole, -1, before + 1)
+    if negotiated >= 0:
+        return _Event(end + 1, _NEGOTIATE, when, slot, negotiated, -1, -1)
+    return _Event(end + 1, _OPERATION, when, slot, whole, -1, 1)
+
+
+@inlined
+def _tick(text: Bytes, at: int, tensors: Tensors) -> _Event:
+    """X: rank 0 has counted a request; outside a negotiation it says nothing. ``at``: behind the phase."""
+    if not _is(text, at, _NAME):
+        return _NOT_UNDERSTOOD
+    rank, end = _rank(text, at + _NAME.size)
+    if rank < 0:
+        return _NOT_UNDERSTOOD
+    when, slot, end = _time_and_tensor(text, end, tensors)
+    if slot < 0 or not _is(text, end, _DUR):
+        return _NOT_UNDERSTOOD
+    before = int(np.int64(tensors.state[slot]))
+    if before == -1:
+        return _Event(end + _DUR.size, _TICK, when, slot, rank, -1, before)
+    return _Event(end + _DUR.size, 0, when, slot, -1, -1, before)
+
+
+@inlined
+def _end(text: Bytes, at: int, tensors: Tensors, words: Vocabulary) -> _Event:
+    """E: of what was begun last; an operation's may have its output's type and shape. ``at``: behind the phase."""
+    when, slot, end = _time_and_tensor(text, at, tensors)
+    if slot < 0:
+        return _NOT_UNDERSTOOD
+    what, numel = -1, -1
+    if text[end] == _BRACE:
+        end += 1
+    else:
+        what, numel, end = _output(text, end, words)
+        if numel < 0:
+            return _NOT_UNDERSTOOD
+    before = int(np.int64(tensors.state[slot]))
+    if before == 1:
+        return _Event(end, _OPERATION_END, when, slot, what, numel, 0)
+    if before == 0:
+        return _Event(end, _STRAY_END, when, slot, -1, -1, 0)
+    if before == -1:
+        return _Event(end, _AGREED, when, slot, -1, -1, 0)
+    return _Event(end, _ACTIVITY_END, when, slot, -1, -1, before - 1)
+
+
+@inlined
+def _output(text: Bytes, at: int, words: Vocabulary) -> tuple[int, int, int]:
+    """An output's type, its number of values and the place behind both; -1 values where they are not understood."""
+    if not _is(text, at, _ARGS):
+        return -1, -1, at
+    entry, end = _word(text, at + _ARGS.size, words)
+    if entry < 0 or not _is(text, end, _SHAPE):
+        return -1, -1, end
+    numel, end = _numel(text, end + _SHAPE.size)
+    if numel < 0 or not _is(text, end, _ARGS_END):
+        return -1, -1, end
+    return int(words.entries[entry, 2]), numel, end + _ARGS_END.size
+
+
+@inlined
+def _behind_comma(text: Bytes, at: int, limit: int) -> int:
+    """The place of what comes behind the comma at ``at`` and white space."""
+    at += 1
+    while at < limit and (text[at] == 32 or text[at] == 10 or text[at] == 13 or text[at] == 9):
+        at += 1
+    return at
+
+
+@borrowing
 def scan(
-    text: Bytes, at: int, kinds: Bytes, ts: Int64, slots: Int32, whats: Int32, numels: Int64, count: int,
-    slot_of_pid: Int32, state: Int8, arena: Bytes, table: Int32, entries: Int64,
-) -> tuple[int, int, int]:  # fmt: skip
+    text: Bytes, at: int, columns: Columns, count: int, tensors: Tensors, words: Vocabulary
+) -> tuple[int, int, int]:
     """Events from ``at`` on, each with the comma behind it, into the columns from row ``count`` on.
 
     Returns the place of the first event that was not understood, the rows now filled, and the events passed.
     """
-    limit, room, passed = text.size - MARGIN, kinds.size, 0
+    limit, room, passed = text.size - MARGIN, columns.kind.size, 0
     while at < limit and count < room:
         if not _is(text, at, _PHASE):
             break
-        phase = text[at + 8]
-        kind, slot, what, numel, new_state = 0, -1, -1, -1, 0
-        if phase == 105:  # i
-            if not _is(text, at + 8, _MARK):
-                break
-            when, end = _whole(text, at + 8 + _MARK.size)
-            if when < 0 or not _is(text, end, _MARK_END):
-                break
-            kind = _CYCLE
-            end += _MARK_END.size
+        place = at + _PHASE.size
+        phase = text[place]
+        if phase == _I:
+            event = _mark(text, place)
+        elif phase == _B:
+            event = _begin(text, place + 1, tensors, words)
+        elif phase == _X:
+            event = _tick(text, place + 1, tensors)
+        elif phase == _E:
+            event = _end(text, place + 1, tensors, words)
         else:
-            end = at + 9
-            entry, rank = -1, -1
-            if phase == 66 or phase == 88:  # B, X
-                if not _is(text, end, _NAME):
-                    break
-                end += _NAME.size
-                if phase == 66:
-                    entry, end = _word(text, end, arena, table, entries)
-                else:
-                    rank, end = _rank(text, end)
-                if entry < 0 and rank < 0:
-                    break
-            elif phase != 69:  # E
-                break
-            if not _is(text, end, _TS):
-                break
-            when, end = _whole(text, end + _TS.size)
-            if when < 0 or not _is(text, end, _PID):
-                break
-            pid, end = _whole(text, end + _PID.size)
-            if pid < 0 or pid >= slot_of_pid.size:
-                break
-            slot = slot_of_pid[pid]
-            if slot < 0:
-                break
-            before = state[slot]
-            if phase == 66:
-                if before == -1 or before > 15 or text[end] != 125:
-                    break
-                end += 1
-                if before == 0:
-                    negotiates = entries[entry, 3] >= 0
-                    kind, new_state = (_NEGOTIATE, -1) if negotiates else (_OPERATION, 1)
-                    what = entries[entry, 3] if negotiates else entries[entry, 2]
-                else:
-                    kind, new_state, what = _ACTIVITY, before + 1, entries[entry, 2]
-            elif phase == 88:
-                if not _is(text, end, _DUR):
-                    break
-                end += _DUR.size
-                new_state = before
-                if before == -1:
-                    kind, what = _TICK, rank
-            else:
-                if text[end] == 125:
-                    end += 1
-                else:
-                    if not _is(text, end, _ARGS):
-                        break
-                    entry, end = _word(text, end + _ARGS.size, arena, table, entries)
-                    if entry < 0 or not _is(text, end, _SHAPE):
-                        break
-                    numel, end = _numel(text, end + _SHAPE.size)
-                    if numel < 0 or not _is(text, end, _ARGS_END):
-                        break
-                    end += _ARGS_END.size
-                    what = entries[entry, 2]
-                if before == 0:
-                    kind = _STRAY_END
-                elif before == -1:
-                    kind = _AGREED
-                elif before == 1:
-                    kind = _OPERATION_END
-                else:
-                    kind, new_state = _ACTIVITY_END, before - 1
-                if kind != _OPERATION_END:
-                    what, numel = -1, -1
-        if text[end] != 44:
             break
-        end += 1
-        while end < limit and (text[end] == 32 or text[end] == 10 or text[end] == 13 or text[end] == 9):
-            end += 1
-        if slot >= 0:
-            state[slot] = new_state
-        if kind:
-            kinds[count], ts[count], slots[count], whats[count], numels[count] = kind, when, slot, what, numel
-            count += 1
-        at = end
+        if event.end < 0 or text[event.end] != _COMMA:  # without a comma it may be the last one, or cut off
+            break
+        at = _behind_comma(text, event.end, limit)
         passed += 1
+        if event.slot >= 0:
+            tensors.state[event.slot] = event.state
+        if event.kind:
+            columns.kind[count], columns.ts_us[count], columns.slot[count] = event.kind, event.when, event.slot
+            columns.what[count], columns.numel[count] = event.what, event.numel
+            count += 1
     return at, count, passed

@@ -10,8 +10,7 @@ One row each:
 - *step*: opened by a tensor that is negotiated again, or, with nothing outstanding, when all tensors of an earlier step
   have been seen and another one is negotiated.
 
-The numbers below are compiled into :mod:`.open_steps` and :mod:`.grouping`, and numba's cache on disk looks at a
-compiled function's own file alone: after a change here, touch those two.
+The numbers below are compiled into :mod:`.open_steps` and :mod:`.grouping` (:mod:`coordsim.compiling`: caches).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from coordsim.formats.horovod.scan import Bytes, Int32, Int64
+from coordsim.formats.horovod.scan import Int32, Int64
 
 Table = npt.NDArray[np.int64]
 Rings = npt.NDArray[np.int32]
@@ -91,16 +90,6 @@ NOBODY: Final = (1 << 31) - 1
 """In the place of a rank, and more than any count of requests."""
 DONE, NEW_SET, BACKWARDS = range(3)
 """Why the grouping returned."""
-
-
-class Events(NamedTuple):
-    """The columns of a batch; shape [event] each."""
-
-    kinds: Bytes
-    ts: Int64
-    slots: Int32
-    whats: Int32
-    numels: Int64
 
 
 class Tables(NamedTuple):

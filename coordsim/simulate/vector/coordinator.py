@@ -77,7 +77,7 @@ class PointToPoint(Coordinator):
 
     def ask(self, free: Int64, asked: Asked, schedule: tuple[Response, ...], working: bool) -> None:
         host, net = self.problem.host, self.net
-        service = np.full(free.size, net[1], dtype=np.int64)
+        service = np.full(free.size, net.overhead_ns, dtype=np.int64)
         if working:
             service += host.per_message_ns + host.per_request_ns * asked.requests
             free[0] += host.per_request_ns * int(asked.requests[0])

@@ -13,7 +13,7 @@ from coordsim.protocol.messages import Response, respond_to
 from coordsim.protocol.negotiator import agree
 from coordsim.record.trace import Kind
 from coordsim.simulate.problem import Problem
-from coordsim.simulate.vector.kernels.exchanges import network_vector
+from coordsim.simulate.vector.kernels.exchanges import Network
 from coordsim.simulate.vector.kernels.readiness import count_ready, next_ready
 from coordsim.simulate.vector.kernels.requests import between
 from coordsim.simulate.vector.pattern import Outcome, Pattern, Patterns
@@ -53,7 +53,7 @@ class Plane:
     def __init__(self, problem: Problem, steps: Steps, patterns: Patterns) -> None:
         self.problem = problem
         self.steps = steps
-        self.net = network_vector(problem.network)
+        self.net = Network.of(problem.network)
         self.patterns = patterns
         self.detour_ns: Int64 | None = None
         """Shape [rank]: what the operating system takes from each control CPU in the current cycle; None: nothing."""

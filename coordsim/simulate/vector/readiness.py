@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coordsim.simulate.problem import Problem
-from coordsim.simulate.vector.kernels.readiness import Ready, fill_ready
+from coordsim.simulate.vector.kernels.readiness import Compute, Draws, Ready, fill_ready
 
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
@@ -73,12 +73,11 @@ class ReadySteps:
         low, high = self._noise.tensor_keys(step) if self._noisy else (self._no_keys, self._no_keys)
         latest = np.empty(self._exist_rows.shape[0], dtype=np.int64)
 
+        draws = Draws(low, high, factor, self._packed, self._symmetric, self._noisy)
+
         def fill(durations: npt.NDArray[np.uint64], rows: Ready) -> Ready:
             for _ in range(2):
-                fill_ready(
-                    low, high, factor, forward, durations, self._completes, self._packed, self._symmetric,
-                    self._noisy, rows, latest,
-                )  # fmt: skip
+                fill_ready(draws, Compute(forward, durations, self._completes), rows, latest)
                 if rows.dtype == np.int64 or latest[-1] < 1 << 32:
                     break
                 rows = np.empty(rows.shape, dtype=np.int64)

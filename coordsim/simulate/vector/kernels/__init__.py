@@ -2,15 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from coordsim.compiling import borrowing, compiled, inlined
 
-import numba
-
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-
-def compiled(function: _F) -> _F:
-    """Compile with numba and keep the machine code on disk, so that only a machine's first run waits."""
-    jitted: _F = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    return jitted
+__all__ = ["borrowing", "compiled", "inlined"]

@@ -2,10 +2,12 @@
 
 Every function takes the time at which each rank's CPU is free and updates it in place to the time at which it is
 free after the exchange. Integer (max, +) only, so the results equal the event engine's to the nanosecond.
-``net`` is the vector made by :func:`network_vector`.
+``net``: the links, as :class:`Network`.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +20,24 @@ Int64 = npt.NDArray[np.int64]
 _NS = 1_000_000_000
 
 
-def network_vector(network: LogGP) -> Int64:
-    """latency, overhead, bandwidth, local latency, local bandwidth, root NIC, ranks per node."""
-    return np.array(
-        [
+class Network(NamedTuple):
+    """Links as the kernels take them; :class:`coordsim.cost.network.LogGP` says what each number is."""
+
+    latency_ns: int
+    overhead_ns: int
+    bandwidth_Bps: int
+    local_latency_ns: int
+    local_bandwidth_Bps: int
+    root_nic_Bps: int
+    ranks_per_node: int
+
+    @classmethod
+    def of(cls, network: LogGP) -> Network:
+        """The numbers of ``network``."""
+        return cls(
             network.latency_ns, network.overhead_ns, network.bandwidth_Bps, network.local_latency_ns,
             network.local_bandwidth_Bps, network.root_nic_Bps, network.ranks_per_node,
-        ], dtype=np.int64,
-    )  # fmt: skip
+        )  # fmt: skip
 
 
 @compiled
@@ -34,13 +46,13 @@ def _xfer(nbytes: int, bandwidth: int) -> int:
 
 
 @compiled
-def _link(net: Int64, source: int, target: int, nbytes: int) -> tuple[int, int]:
+def _link(net: Network, source: int, target: int, nbytes: int) -> tuple[int, int]:
     """(CPU busy at the sender, flight from the start of the send to arrival)."""
-    if source // net[6] == target // net[6]:
-        wire, latency = _xfer(nbytes, net[4]), net[3]
+    if source // net.ranks_per_node == target // net.ranks_per_node:
+        wire, latency = _xfer(nbytes, net.local_bandwidth_Bps), net.local_latency_ns
     else:
-        wire, latency = _xfer(nbytes, net[2]), net[0]
-    return max(net[1], wire), net[1] + latency + wire
+        wire, latency = _xfer(nbytes, net.bandwidth_Bps), net.latency_ns
+    return max(net.overhead_ns, wire), net.overhead_ns + latency + wire
 
 
 @compiled
@@ -86,7 +98,7 @@ def served(free: int, arrivals: Int64, service: Int64) -> int:
 
 
 @compiled
-def gather_linear(free: Int64, nbytes: Int64, eager_limit: int, net: Int64) -> None:
+def gather_linear(free: Int64, nbytes: Int64, eager_limit: int, net: Network) -> None:
     """Everybody to rank 0; above the eager limit by rendezvous, one after the other."""
     ranks = free.size
     arrivals = np.empty(ranks - 1, np.int64)
@@ -98,35 +110,41 @@ def gather_linear(free: Int64, nbytes: Int64, eager_limit: int, net: Int64) -> N
         if 0 < eager_limit < size:
             size = RENDEZVOUS_BYTES
             asking += 1
-        local = r < net[6]
+        local = r < net.ranks_per_node
         if size != last_bytes or local != last_local:
             busy, flight = _link(net, r, 0, size)
-            nic = max(net[1], _xfer(size, net[5]))
+            nic = max(net.overhead_ns, _xfer(size, net.root_nic_Bps))
             last_bytes, last_local = size, local
         arrivals[r - 1] = free[r] + flight
         service[r - 1] = nic
         free[r] += busy
     free[0] = served(free[0], arrivals, service)
-    if asking == 0:
-        return
+    if asking > 0:
+        _take_in_by_rendezvous(free, nbytes, eager_limit, asking, net)
+
+
+@compiled
+def _take_in_by_rendezvous(free: Int64, nbytes: Int64, eager_limit: int, asking: int, net: Network) -> None:
+    """Rank 0 answers the ``asking`` ranks above the eager limit in rank order, then takes in their lists."""
+    ranks = free.size
     arrivals = np.empty(asking, np.int64)
     service = np.empty(asking, np.int64)
     root, at = free[0], 0
     for r in range(1, ranks):
         if nbytes[r] > eager_limit:
             busy, flight = _link(net, 0, r, RENDEZVOUS_BYTES)
-            free[r] = max(free[r], root + flight) + net[1]
+            free[r] = max(free[r], root + flight) + net.overhead_ns
             root += busy
             busy, flight = _link(net, r, 0, nbytes[r])
             arrivals[at] = free[r] + flight
-            service[at] = max(net[1], _xfer(nbytes[r], net[5]))
+            service[at] = max(net.overhead_ns, _xfer(nbytes[r], net.root_nic_Bps))
             free[r] += busy
             at += 1
     free[0] = served(root, arrivals, service)
 
 
 @compiled
-def gather_binomial(free: Int64, nbytes: Int64, net: Int64) -> None:
+def gather_binomial(free: Int64, nbytes: Int64, net: Network) -> None:
     """Up a binomial tree, sizes adding up on the way."""
     ranks = free.size
     held = nbytes.copy()
@@ -137,14 +155,14 @@ def gather_binomial(free: Int64, nbytes: Int64, net: Int64) -> None:
             arrival = free[r] + flight
             free[r] += busy
             held[r - mask] += held[r]
-            free[r - mask] = max(free[r - mask], arrival) + net[1]
+            free[r - mask] = max(free[r - mask], arrival) + net.overhead_ns
         mask *= 2
 
 
 @compiled
-def gather_node_leaders(free: Int64, nbytes: Int64, net: Int64) -> None:
+def gather_node_leaders(free: Int64, nbytes: Int64, net: Network) -> None:
     """Each node's first rank collects its node, then sends one message to rank 0."""
-    ranks, per_node = free.size, net[6]
+    ranks, per_node = free.size, net.ranks_per_node
     nodes = (ranks + per_node - 1) // per_node
     arrivals = np.empty(max(nodes - 1, 1), np.int64)
     service = np.empty(max(nodes - 1, 1), np.int64)
@@ -158,43 +176,43 @@ def gather_node_leaders(free: Int64, nbytes: Int64, net: Int64) -> None:
             mates[r - leader - 1] = free[r] + flight
             free[r] += busy
             held += nbytes[r]
-        free[leader] = served(free[leader], mates, np.full(mates.size, net[1], np.int64))
+        free[leader] = served(free[leader], mates, np.full(mates.size, net.overhead_ns, np.int64))
         if node:
             busy, flight = _link(net, leader, 0, held)
             arrivals[node - 1] = free[leader] + flight
-            service[node - 1] = max(net[1], _xfer(held, net[5]))
+            service[node - 1] = max(net.overhead_ns, _xfer(held, net.root_nic_Bps))
             free[leader] += busy
     free[0] = served(free[0], arrivals[: nodes - 1], service[: nodes - 1])
 
 
 @compiled
-def broadcast_binomial(free: Int64, nbytes: int, net: Int64) -> None:
+def broadcast_binomial(free: Int64, nbytes: int, net: Network) -> None:
     """Down a binomial tree, the largest subtree first."""
     ranks = free.size
-    remote, local = _link(net, 0, net[6], nbytes), _link(net, 0, 0, nbytes)
+    remote, local = _link(net, 0, net.ranks_per_node, nbytes), _link(net, 0, 0, nbytes)
     mask = 1
     while mask < ranks:
         mask *= 2
     mask //= 2
     while mask:
         for r in range(0, ranks - mask, 2 * mask):
-            busy, flight = local if r // net[6] == (r + mask) // net[6] else remote
-            free[r + mask] = max(free[r + mask], free[r] + flight) + net[1]
+            busy, flight = local if r // net.ranks_per_node == (r + mask) // net.ranks_per_node else remote
+            free[r + mask] = max(free[r + mask], free[r] + flight) + net.overhead_ns
             free[r] += busy
         mask //= 2
 
 
 @compiled
-def reduce_recursive_doubling(free: Int64, nbytes: int, net: Int64) -> None:
+def reduce_recursive_doubling(free: Int64, nbytes: int, net: Network) -> None:
     """All-reduce; ranks beyond the largest power of two fold in and out."""
-    ranks, overhead = free.size, net[1]
-    remote, local = _link(net, 0, net[6], nbytes), _link(net, 0, 0, nbytes)
+    ranks, overhead = free.size, net.overhead_ns
+    remote, local = _link(net, 0, net.ranks_per_node, nbytes), _link(net, 0, 0, nbytes)
     core = 1
     while core * 2 <= ranks:
         core *= 2
     extra = ranks - core
     for r in range(extra):
-        busy, flight = local if r // net[6] == (r + core) // net[6] else remote
+        busy, flight = local if r // net.ranks_per_node == (r + core) // net.ranks_per_node else remote
         free[r] = max(free[r], free[r + core] + flight) + overhead
         free[r + core] += busy
     after = np.empty(core, np.int64)
@@ -202,7 +220,7 @@ def reduce_recursive_doubling(free: Int64, nbytes: int, net: Int64) -> None:
     while mask < core:
         for base in range(0, core, 2 * mask):
             for r in range(base, base + mask):
-                near = r // net[6] == (r + mask) // net[6]
+                near = r // net.ranks_per_node == (r + mask) // net.ranks_per_node
                 busy = local[0] if near else remote[0]
                 flight = local[1] if near else remote[1]
                 one, two = free[r], free[r + mask]
@@ -211,23 +229,23 @@ def reduce_recursive_doubling(free: Int64, nbytes: int, net: Int64) -> None:
         free[:core] = after
         mask *= 2
     for r in range(extra):
-        busy, flight = local if r // net[6] == (r + core) // net[6] else remote
+        busy, flight = local if r // net.ranks_per_node == (r + core) // net.ranks_per_node else remote
         free[r + core] = max(free[r + core], free[r] + flight) + overhead
         free[r] += busy
 
 
 @compiled
-def reduce_ring(free: Int64, nbytes: int, net: Int64) -> None:
+def reduce_ring(free: Int64, nbytes: int, net: Network) -> None:
     """All-reduce: down from the last rank to rank 0, and round once more."""
-    ranks, overhead = free.size, net[1]
-    remote, local = _link(net, 0, net[6], nbytes), _link(net, 0, 0, nbytes)
+    ranks, overhead = free.size, net.overhead_ns
+    remote, local = _link(net, 0, net.ranks_per_node, nbytes), _link(net, 0, 0, nbytes)
     for r in range(ranks - 2, -1, -1):
-        busy, flight = local if r // net[6] == (r + 1) // net[6] else remote
+        busy, flight = local if r // net.ranks_per_node == (r + 1) // net.ranks_per_node else remote
         free[r] = max(free[r], free[r + 1] + flight) + overhead
         free[r + 1] += busy
     above = 0
     for r in range(ranks - 1, 0, -1):
-        busy, flight = local if r // net[6] == above // net[6] else remote
+        busy, flight = local if r // net.ranks_per_node == above // net.ranks_per_node else remote
         free[r] = max(free[r], free[above] + flight) + overhead
         free[above] += busy
         above = r
@@ -240,7 +258,7 @@ def reduce_in_network(free: Int64, cost: int) -> None:
 
 
 @compiled
-def star_gather(free: Int64, nbytes: Int64, service: Int64, net: Int64) -> None:
+def star_gather(free: Int64, nbytes: Int64, service: Int64, net: Network) -> None:
     """Everybody to rank 0, which serves each message as it arrives; ``service`` [rank] includes o."""
     ranks = free.size
     arrivals = np.empty(ranks - 1, np.int64)
@@ -252,19 +270,33 @@ def star_gather(free: Int64, nbytes: Int64, service: Int64, net: Int64) -> None:
 
 
 @compiled
-def star_broadcast(free: Int64, nbytes: int, net: Int64) -> None:
+def star_broadcast(free: Int64, nbytes: int, net: Network) -> None:
     """Rank 0 to every worker, one after the other."""
-    remote, local = _link(net, 0, net[6], nbytes), _link(net, 0, 0, nbytes)
+    remote, local = _link(net, 0, net.ranks_per_node, nbytes), _link(net, 0, 0, nbytes)
     for r in range(1, free.size):
-        busy, flight = local if r < net[6] else remote
-        free[r] = max(free[r], free[0] + flight) + net[1]
+        busy, flight = local if r < net.ranks_per_node else remote
+        free[r] = max(free[r], free[0] + flight) + net.overhead_ns
         free[0] += busy
 
 
 @compiled
-def tree_up(free: Int64, nbytes: Int64, work: Int64, radix: int, net: Int64) -> None:
+def _sort(values: Int64, count: int) -> None:
+    """Sort the first ``count`` values, few of them by insertion: a call to sort costs more than a few children."""
+    if count > 32:
+        values[:count].sort()
+        return
+    for i in range(1, count):
+        value, at = values[i], i
+        while at > 0 and values[at - 1] > value:
+            values[at] = values[at - 1]
+            at -= 1
+        values[at] = value
+
+
+@compiled
+def tree_up(free: Int64, nbytes: Int64, work: Int64, radix: int, net: Network) -> None:
     """Up a heap-ordered tree: take in the children, ``work`` [rank], send one message of ``nbytes`` [rank]."""
-    ranks, overhead, per_node = free.size, net[1], net[6]
+    ranks, overhead, per_node = free.size, net.overhead_ns, net.ranks_per_node
     batch = np.empty(radix, np.int64)
     known = np.full(256, -1, np.int64)  # link costs of the few sizes in use
     costs = np.empty((256, 4), np.int64)
@@ -287,24 +319,16 @@ def tree_up(free: Int64, nbytes: Int64, work: Int64, radix: int, net: Int64) -> 
         clock = max(free[node], earliest) + count * overhead
         if latest - earliest > overhead:  # else the server is never idle once it has begun
             clock = free[node]
-            if count > 32:
-                batch[:count].sort()
-            else:  # insertion: a call to sort costs more than a few children
-                for i in range(1, count):
-                    value, at = batch[i], i
-                    while at > 0 and batch[at - 1] > value:
-                        batch[at] = batch[at - 1]
-                        at -= 1
-                    batch[at] = value
+            _sort(batch, count)
             for i in range(count):
                 clock = max(clock, batch[i]) + overhead
         free[node] = clock + work[node]
 
 
 @compiled
-def tree_down(free: Int64, nbytes: int, radix: int, net: Int64) -> None:
+def tree_down(free: Int64, nbytes: int, radix: int, net: Network) -> None:
     """Down the same tree, children ascending."""
-    ranks, overhead, per_node = free.size, net[1], net[6]
+    ranks, overhead, per_node = free.size, net.overhead_ns, net.ranks_per_node
     remote, local = _link(net, 0, per_node, nbytes), _link(net, 0, 0, nbytes)
     for node in range((ranks - 2) // radix + 1):
         near_from = node // per_node * per_node
