@@ -29,7 +29,7 @@ from coordsim.record.trace import Kind, schedule_hash
 from real_backend.control.transport import NOTHING_SENT, Sent
 from real_backend.engine.observer import CycleTold, Observer, Performed
 from real_backend.life.clocks import Offset
-from real_backend.stream import Parameter, RankStream, StepTold
+from real_backend.stream import Parameter, RankStream, StepTold, Writer
 
 WORST_TRIES = 10
 """Slow steps written at most, as a multiple of those wanted: a run that gets slower all the time has no end of them."""
@@ -134,10 +134,8 @@ class Recorder(Observer):
         self._left_out = 0
         self._ready: deque[tuple[Parameter, int]] = deque()
         self._over = False
-        self._stream = RankStream(
-            folder, rank, ranks, job=job, settings=settings or {}, limits=asdict(self.limits),
-            detailed=self._detailed, max_bytes=self.limits.max_bytes, clock_ns=clock_ns,
-        )  # fmt: skip
+        writer = Writer(rank, ranks, job, settings or {}, asdict(self.limits), self._detailed)
+        self._stream = RankStream(folder, writer, max_bytes=self.limits.max_bytes, clock_ns=clock_ns)
         self.path = self._stream.path
 
     # What the engine tells.

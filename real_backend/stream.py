@@ -42,15 +42,27 @@ class StepTold:
     """("optimizers" or "models", name) of those that were first seen in this step; a place counts within its list."""
 
 
+@dataclass(frozen=True)
+class Writer:
+    """Whose stream it is; the head says so."""
+
+    rank: int
+    ranks: int
+    job: str
+    """A name that all ranks of the job share and no other job has."""
+    settings: Mapping[str, Any]
+    limits: Mapping[str, Any]
+    """Of the recorder: what it keeps, and how much."""
+    detailed: bool
+    """Whether this rank writes every step's details, or counts alone."""
+
+
 class RankStream:
     """Blocks are gathered by :meth:`add` and written by :meth:`flush`, one call of the system each."""
 
-    def __init__(
-        self, folder: Path, rank: int, ranks: int, *, job: str, settings: Mapping[str, Any], limits: Mapping[str, Any],
-        detailed: bool, max_bytes: int, clock_ns: Callable[[], int],
-    ) -> None:  # fmt: skip
+    def __init__(self, folder: Path, writer: Writer, *, max_bytes: int, clock_ns: Callable[[], int]) -> None:
         """Creates ``folder``/rank-NNNNN.rank, over an earlier run's. Raises OSError."""
-        self.path = folder / f"rank-{rank:05d}{SUFFIX}"
+        self.path = folder / f"rank-{writer.rank:05d}{SUFFIX}"
         self.refused = 0
         """Writes that the limit or a fault of the file system kept out."""
         self._max_bytes = max_bytes
@@ -62,9 +74,10 @@ class RankStream:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
         self._file = os.open(self.path, flags, 0o644)
         head = {
-            "schema": SCHEMA, "job": job, "rank": rank, "ranks": ranks, "host": platform.node(), "pid": os.getpid(),
-            "started_unix_ns": time.time_ns(), "started_ns": clock_ns(), "settings": dict(settings),
-            "limits": dict(limits), "detailed": detailed, **_surroundings(),
+            "schema": SCHEMA, "job": writer.job, "rank": writer.rank, "ranks": writer.ranks,
+            "host": platform.node(), "pid": os.getpid(),
+            "started_unix_ns": time.time_ns(), "started_ns": clock_ns(), "settings": dict(writer.settings),
+            "limits": dict(writer.limits), "detailed": writer.detailed, **_surroundings(),
             "kinds": {"optimizers": [], "models": []},
         }  # fmt: skip
         self._write(MAGIC + block(Block.HEAD, json.dumps(head).encode()))

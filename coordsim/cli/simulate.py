@@ -9,9 +9,22 @@ import typer
 
 from coordsim.cli import console, interrupt
 from coordsim.cli.kernels import title
+from coordsim.cli.options import (
+    Batch,
+    Cluster,
+    ControlPlane,
+    GlobalBatch,
+    Groups,
+    Overrides,
+    Ranks,
+    Rate,
+    ScenarioFile,
+    Seed,
+    Steps,
+    Workload,
+)
 from coordsim.cli.progress import Bar
 from coordsim.cli.request import Request
-from coordsim.protocol.planes import CACHED, PLANES
 
 if TYPE_CHECKING:
     from coordsim.scenario.model import Scenario
@@ -22,56 +35,22 @@ WORTH_CHANGING = 0.005
 
 
 def simulate(
-    scenario: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="SCENARIO.toml", help="A scenario; flags change it. None: STEMDL on Summit.", show_default=False
-        ),
-    ] = None,
-    cluster: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Catalog name or .toml file.", show_default=False)
-    ] = None,
-    workload: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Catalog name, .toml file, or .csv of tensors.", show_default=False),
-    ] = None,
-    ranks: Annotated[
-        int | None, typer.Option(metavar="N", help="GPUs; else the cluster's own number.", show_default=False)
-    ] = None,
-    control_plane: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help=f"{', '.join(name for name in PLANES if name != CACHED.name)} or {CACHED.name} (default).",
-            show_default=False,
-        ),
-    ] = None,
-    groups: Annotated[
-        str | None,
-        typer.Option(metavar="none|layer|K", help="Groups of tensors; none is the default.", show_default=False),
-    ] = None,
-    steps: Annotated[int | None, typer.Option(metavar="N", help="Steps that count (20).", show_default=False)] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of the noise (0).", show_default=False)] = None,
-    batch: Annotated[
-        int | None, typer.Option(metavar="B", help="Samples a GPU and step; compute follows.", show_default=False)
-    ] = None,
-    global_batch: Annotated[
-        int | None,
-        typer.Option(metavar="G", help="Samples of all GPUs a step, shared equally (strong scaling).",
-                     show_default=False),
-    ] = None,
-    rate: Annotated[
-        float | None,
-        typer.Option(metavar="R", help="Samples a second of one of your GPUs at this batch.", show_default=False),
-    ] = None,
+    scenario: ScenarioFile = None,
+    cluster: Cluster = None,
+    workload: Workload = None,
+    ranks: Ranks = None,
+    control_plane: ControlPlane = None,
+    groups: Groups = None,
+    steps: Steps = None,
+    seed: Seed = None,
+    batch: Batch = None,
+    global_batch: GlobalBatch = None,
+    rate: Rate = None,
     engine: Annotated[str, typer.Option(metavar="auto|event|vector", help="Both give the same trace.")] = "auto",
     explain: Annotated[
         bool, typer.Option("--explain", help="Simulate again without each cause: what would it save?")
     ] = False,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any key of a scenario; repeatable.", show_default=False),
-    ] = None,
+    overrides: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     out: Annotated[
         Path | None, typer.Option(metavar="RUN_DIR", help="Also keep the trace.", show_default=False)

@@ -55,7 +55,6 @@ def timeline_facts(
         fusion_threshold_bytes=fusion_threshold_bytes,
         disable_group_fusion=disable_group_fusion,
     )
-    compared = len(decisions.compared)
     sets = {names: index for index, names in enumerate(dict.fromkeys(step.tensors for step in decisions.steps))}
     place = {name: index for index, name in enumerate(dict.fromkeys(name for names in sets for name in names))}
     return {
@@ -63,33 +62,14 @@ def timeline_facts(
         "file": str(path),
         "missed": decisions.missed,
         "settings": {each.name: asdict(getattr(decisions.settings, each.name)) for each in fields(decisions.settings)},
-        "recording": {
-            "events": decisions.events,
-            "start_epoch_us": decisions.start_epoch_us,
-            "lost": decisions.lost,
-            "steps": len(decisions.steps),
-            "cycles": sum(decisions.kinds["recorded"].values()),
-            "assumed_cached": decisions.assumed_cached,
-            "without_ticks": decisions.without_ticks,
-            "stalled": decisions.stalled,
-            "stray_ends": decisions.stray_ends,
-        },
+        "recording": _recording(decisions),
         "cycle_period_us": {
             "recorded": _spread(decisions.periods_us),
             "rule": _spread(decisions.rule_periods_us),
             "idle": _spread(decisions.idle_periods_us),
         },
         "cycles": decisions.kinds,
-        "agreement": {
-            "steps": compared,
-            "same_count": decisions.same_count,
-            "same_count_share": decisions.same_count / compared,
-            "active_cycles": decisions.active_cycles,
-            "same_kind": decisions.same_kind,
-            "comparable_cycles": decisions.comparable_cycles,
-            "same_composition": decisions.same_composition,
-            "same_order": decisions.same_order,
-        },
+        "agreement": _agreement(decisions),
         "tolerance": {"same_count_share": SAME_COUNT, "same_kind_share": SAME_KIND, "same_composition_share": 1.0,
                       "same_order_share": 1.0},
         "tensors": list(place),
@@ -100,6 +80,34 @@ def timeline_facts(
         "notes": _notes(decisions),
         "assumptions": list(ASSUMED),
     }  # fmt: skip
+
+
+def _recording(decisions: Decisions) -> dict[str, Any]:
+    return {
+        "events": decisions.events,
+        "start_epoch_us": decisions.start_epoch_us,
+        "lost": decisions.lost,
+        "steps": len(decisions.steps),
+        "cycles": sum(decisions.kinds["recorded"].values()),
+        "assumed_cached": decisions.assumed_cached,
+        "without_ticks": decisions.without_ticks,
+        "stalled": decisions.stalled,
+        "stray_ends": decisions.stray_ends,
+    }
+
+
+def _agreement(decisions: Decisions) -> dict[str, Any]:
+    compared = len(decisions.compared)
+    return {
+        "steps": compared,
+        "same_count": decisions.same_count,
+        "same_count_share": decisions.same_count / compared,
+        "active_cycles": decisions.active_cycles,
+        "same_kind": decisions.same_kind,
+        "comparable_cycles": decisions.comparable_cycles,
+        "same_composition": decisions.same_composition,
+        "same_order": decisions.same_order,
+    }
 
 
 def _spread(values: Sequence[int]) -> dict[str, int | None]:

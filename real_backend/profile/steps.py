@@ -14,7 +14,7 @@ from coordsim.protocol.messages import Op
 from coordsim.record.ranks.format import NULL, RESPONSE, STEP, Block, block
 from coordsim.record.ranks.reader import SpanKind
 from real_backend.life.clocks import Offset
-from real_backend.stream import Parameter, RankStream, StepTold
+from real_backend.stream import Parameter, RankStream, StepTold, Writer
 
 MAX_BYTES = 256 << 20
 
@@ -64,10 +64,8 @@ class StepRecorder:
         self.unranked = False
         """Whether the process is in no process group."""
         self.steps_ended = 0
-        self._stream = RankStream(
-            folder, rank, ranks, job=job, settings=settings, limits={"steps": steps}, detailed=True,
-            max_bytes=MAX_BYTES, clock_ns=clock_ns,
-        )  # fmt: skip
+        writer = Writer(rank, ranks, job, settings, {"steps": steps}, detailed=True)
+        self._stream = RankStream(folder, writer, max_bytes=MAX_BYTES, clock_ns=clock_ns)
         if clock is not None:
             self._stream.clock(clock_ns(), clock)
             self._stream.flush()

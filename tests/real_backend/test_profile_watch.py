@@ -21,7 +21,7 @@ from real_backend.profile.lives import LIVES
 from real_backend.profile.presence import Presence, Seen, Stage, seen
 from real_backend.profile.unhooked import reason
 from real_backend.profile.watch import STALL_S, Ending, Watch, at_places, first_failure, ranks_words
-from real_backend.stream import RankStream
+from real_backend.stream import RankStream, Writer
 
 # Who failed first.
 
@@ -90,9 +90,7 @@ def test_who_stops_a_hanging_command_is_told_where_its_ranks_were() -> None:
 
 
 def record(folder: Path, rank: int) -> Path:
-    stream = RankStream(
-        folder, rank, 2, job="j", settings={}, limits={}, detailed=True, max_bytes=1 << 20, clock_ns=lambda: 7
-    )
+    stream = RankStream(folder, Writer(rank, 2, "j", {}, {}, True), max_bytes=1 << 20, clock_ns=lambda: 7)
     stream.flush()
     return stream.path
 

@@ -17,8 +17,9 @@ from threading import Thread
 from typing import IO, Any
 
 from coordsim.errors import InputError
+from coordsim.formats.kineto.event_parts import MOST_KEPT
 from coordsim.formats.kineto.raw import Process, RawTrace, Span
-from coordsim.formats.kineto.reader import MOST_KEPT, launch_flows, read_trace
+from coordsim.formats.kineto.reader import launch_flows, read_trace
 from coordsim.formats.kineto.steps import SOURCES, RankRecord, record_of
 from coordsim.formats.shared.sources import names_in_job
 
