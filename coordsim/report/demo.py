@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-from coordsim.protocol.planes import PLANES
+from coordsim.protocol.planes import CACHED, COORDINATOR, IDEAL, PLANES
 from coordsim.report import tables, text
 from coordsim.report.figures import Curve, Panel, efficiency_figure
 from coordsim.report.tables import Page
@@ -152,11 +152,11 @@ def _range(demo: Demo, workload: str) -> str:
     largest = {case.label: case for case in demo.of(workload, demo.sizes[-1])}
     share = {name: text.percent(case.scaling_efficiency) for name, case in largest.items()}
     sentence = (
-        f"At {demo.sizes[-1]:,} GPUs {_title(workload)} scales to {share['coordinator']} with the coordinator "
-        f"and to {share['cached']} with the cached bit vector; free negotiation would give {share['ideal']}"
+        f"At {demo.sizes[-1]:,} GPUs {_title(workload)} scales to {share[COORDINATOR.name]} with the coordinator "
+        f"and to {share[CACHED.name]} with the cached bit vector; free negotiation would give {share[IDEAL.name]}"
     )
     worst = min(largest.values(), key=lambda case: case.scaling_efficiency)
-    if worst.label not in ("coordinator", "cached"):
+    if worst.label not in (COORDINATOR.name, CACHED.name):
         sentence += f", {worst.label} gives {share[worst.label]}"
     return sentence + "."
 
@@ -166,7 +166,7 @@ def _saving(demo: Demo) -> str:
     saved, further = [], []
     for workload in demo.workloads:
         cases = {case.label: case for case in demo.of(workload, demo.sizes[-1])}
-        old, new, grouped = cases["coordinator"], cases["cached"], cases["cached + layers"]
+        old, new, grouped = cases[COORDINATOR.name], cases[CACHED.name], cases[f"{CACHED.name} + layers"]
         hours = old.node_hours_per_1000_steps - new.node_hours_per_1000_steps
         share = text.percent(1 - new.step_time_s / old.step_time_s)
         saved.append(f"{_title(workload)} {share} of its step ({text.number(hours)} node-hours for 1,000 steps)")

@@ -9,14 +9,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from coordsim.protocol.planes import PLANES
+from coordsim.protocol.planes import CACHED, IDEAL, PLANES
 from coordsim.record.files import whole_file
 
 INK, FAINT = "#222222", "#d9d9d9"
 _PALETTE = ("#555555", "#0072B2", "#D55E00", "#E69F00", "#CC79A7", "#009E73", "#F0E442", "#000000")
-COLOURS = {**dict(zip(PLANES, _PALETTE, strict=False)), "cached + layers": "#56B4E9"}
+COLOURS = {**dict(zip(PLANES, _PALETTE, strict=False)), f"{CACHED.name} + layers": "#56B4E9"}
 """Okabe and Ito's palette: told apart by colour-blind readers."""
-_DASHES = {"ideal": (0, (4, 2)), "cached + layers": (0, (1, 1))}
+_DASHES = {IDEAL.name: (0, (4, 2)), f"{CACHED.name} + layers": (0, (1, 1))}
 """What lies on top of another curve lets it through."""
 _METADATA: dict[str, dict[str, str | None]] = {
     "png": {"Software": None},
