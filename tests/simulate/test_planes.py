@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -48,6 +49,17 @@ def test_an_unknown_plane_negotiates_as_little_as_ddp() -> None:
     for name in ("cache", DDP.name):
         with pytest.raises(KeyError, match=name):
             planes.make_negotiator(name, 0, Settings(2, 64))
+
+
+def test_the_page_of_control_planes_says_what_the_objects_say() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "planes.md").read_text(encoding="utf-8").splitlines()
+    for kind in PLANES.values():
+        traits = (kind.negotiates, kind.asks_every_cycle, kind.cache, kind.tree, kind.buckets is not None, kind.free)
+        said = ["yes" if trait else "no" for trait in traits]
+        exchanges = ", ".join(f"{what} {number}" for what, number in kind.exchanges.items()) or "0"
+        assert f"| `{kind.name}` | {kind.behaviour} | {kind.stands_for} | {kind.source} |" in page
+        assert f"| `{kind.name}` | {' | '.join(said)} | {kind.waiting or 'as set'} | {exchanges} |" in page
+    assert all(f"`{name}`" in "\n".join(page) for name in NOT_YET)
 
 
 @pytest.fixture
