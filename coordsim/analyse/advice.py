@@ -27,7 +27,7 @@ from coordsim.analyse.replay import (
 from coordsim.analyse.stragglers.onset import BEGUN
 from coordsim.record.breakdown import CONTROL_PARTS, breakdown
 from coordsim.record.findings import LargestPart, LateUnit, Recommendation, Stragglers
-from coordsim.record.ranks.facts import NOT_NEGOTIATED, control_plane, gathers
+from coordsim.record.ranks.facts import gathers, negotiated
 from coordsim.record.ranks.merge import Merged
 from coordsim.record.ranks.own import OWN_PARTS
 
@@ -143,7 +143,7 @@ def _candidates(merged: Merged, replay: Replay, stragglers: Stragglers) -> Itera
     for part in ("input_stall", "between_steps"):
         if any(getattr(turn.before, part) for step in replay.steps for turn in step.ranks):
             yield _Candidate(part, _CHANGES[part], without(part))
-    if control_plane(merged.records[0]) != NOT_NEGOTIATED:
+    if negotiated(merged.records[0]):
         yield _Candidate(CONTROL, _CHANGES[CONTROL], without_control)
 
 

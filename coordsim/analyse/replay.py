@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coordsim.protocol.messages import Op
-from coordsim.record.ranks.facts import NOT_NEGOTIATED, clock_offset, control_plane, submissions
+from coordsim.record.ranks.facts import clock_offset, negotiated, submissions
 from coordsim.record.ranks.format import NULL
 from coordsim.record.ranks.merge import Merged
 from coordsim.record.ranks.own import OwnStep, Work
@@ -198,7 +198,7 @@ class _Rank:
                 self.reductions.setdefault(each.step, {})[each.cycle, each.place] = each
         self._record = record
         self._stamps = submissions(record)
-        self._negotiated = control_plane(record) != NOT_NEGOTIATED
+        self._negotiated = negotiated(record)
 
     def ready(self, number: int, response: ResponseRecord) -> int | None:
         """When the last gradient of ``response`` was there."""

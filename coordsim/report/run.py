@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from coordsim.protocol.planes import PLANES
 from coordsim.report import ranks as rank_table
 from coordsim.report import tables, text
 from coordsim.report.tables import Page
@@ -16,8 +17,6 @@ _KINDS, _OUTLIERS = 3, 3
 """Kinds of steps and outlying steps told at most."""
 _KIND_CELLS = 12
 """Of a kind's name, in the head of its column."""
-NOBODY = "ddp"
-"""The control plane of a run in which nobody negotiates."""
 _WAITS = ("straggler_wait", "fusion_copy", "exposed_collective")
 """Not shown of a run in which no collective was seen."""
 _CONTROL_PARTS = ("cycle_wait", "control_exchange", "control_work")
@@ -94,7 +93,7 @@ def _parts(facts: dict[str, Any], page: Page) -> list[str]:
     kinds = [each for each in (facts.get("kinds") or [])[:_KINDS] if len(facts["kinds"]) > 1]
     rows = [[whose, "time", "share", *(each["kind"][:_KIND_CELLS] or "other" for each in kinds), ""]]
     for name, value in facts["breakdown_s"].items():
-        if facts["source"] == "real run" and facts["control_plane"] == NOBODY and name in _CONTROL_PARTS:
+        if _nobody_negotiates(facts) and name in _CONTROL_PARTS:
             continue
         if not value and name in _WAITS and not facts["messages"]["per_step"]:
             continue
@@ -112,6 +111,12 @@ def _parts(facts: dict[str, Any], page: Page) -> list[str]:
     return [page.dim(lines[0]), *lines[1:]]
 
 
+def _nobody_negotiates(facts: dict[str, Any]) -> bool:
+    """Whether a real run had no negotiation, so that its three parts of control are 0 by definition."""
+    kind = PLANES.get(facts["control_plane"])
+    return facts["source"] == "real run" and kind is not None and not kind.negotiates
+
+
 def _words(part: str) -> str:
     return part.replace("_", " ")
 
@@ -126,7 +131,7 @@ def _happened(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if facts["waited_for"]:
         rows.append(("waited for", _waited_for(facts)))
     rows.append(("messages", _messages(facts)))
-    if facts["source"] != "real run" or facts["control_plane"] != NOBODY:
+    if not _nobody_negotiates(facts):
         rows.append(("control", _control(facts)))
         if facts["control"]["cache_hits_per_step"] is not None:
             rows.append(("cache", _cache(facts)))

@@ -27,7 +27,7 @@ from coordsim.protocol.negotiator import (
 from coordsim.protocol.planes import NEGOTIATED
 from coordsim.protocol.wire import list_bytes
 from coordsim.record.ranks import RankRecord
-from coordsim.record.ranks.facts import NOT_NEGOTIATED, control_plane
+from coordsim.record.ranks.facts import control_plane, negotiated
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def settings_of(records: Sequence[RankRecord]) -> tuple[str, Settings]:
     head, where = records[0].head, str(records[0].path.parent)
     facts, ranks = head.get("settings") or {}, int(head["ranks"])
     plane = control_plane(records[0])
-    if plane == NOT_NEGOTIATED:
+    if not negotiated(records[0]):
         raise InputError.one(where, "control_plane", plane, "nobody negotiates in it, so there are no control messages")
     if ranks < 2:
         raise InputError.one(where, "ranks", ranks, "one rank alone sends no message")

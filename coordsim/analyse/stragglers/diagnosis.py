@@ -18,7 +18,7 @@ from coordsim.analyse.stragglers.onset import locate_between_gathers, locate_by_
 from coordsim.analyse.stragglers.readiness import Readiness, readiness
 from coordsim.record.findings import LateUnit, Onset, Stragglers
 from coordsim.record.ranks import RankRecord
-from coordsim.record.ranks.facts import NOT_NEGOTIATED, control_plane, gathers
+from coordsim.record.ranks.facts import gathers, negotiated
 from coordsim.record.ranks.hosts import machines, torch_threads
 from coordsim.record.ranks.own import ends_known, own_steps
 from coordsim.record.trace import Int64
@@ -52,11 +52,11 @@ def stragglers(records: Sequence[RankRecord], within: range | None = None) -> St
     step_ns = _step_ns(ready)
     numbers = ready.steps.tolist()
     tied = all(gathers(record) for record in records)
-    timed = control_plane(records[0]) != NOT_NEGOTIATED or ends_known(records, numbers)
+    timed = negotiated(records[0]) or ends_known(records, numbers)
     threads = [torch_threads(record) for record in records]
     chain = build_chain([own_steps(record, timed) for record in records], numbers, threads)
     judged = _Judged(ready, chain, _cores_are_shared(records, chain), step_ns)
-    collectives_known = control_plane(records[0]) != NOT_NEGOTIATED or any(record.responses for record in records)
+    collectives_known = negotiated(records[0]) or any(record.responses for record in records)
     if not collectives_known:
         measure, late, unsure = None, list[_Unit](), None
     else:

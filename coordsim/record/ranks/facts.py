@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 
+from coordsim.protocol.planes import PLANES
 from coordsim.record.ranks.reader import RankRecord
 from coordsim.record.run_facts import ClockFacts, LastTensor, RunFacts, RunKind, WaitedFor
 
@@ -12,8 +13,6 @@ _WHY_UNSEEN = (
     "no collective of DDP's or FSDP's was seen: what the script reduces by itself, with its waits for other ranks, is "
     "in the part in which it does that"
 )
-NOT_NEGOTIATED = "ddp"
-"""The control plane of a record without cycles."""
 LAST_TENSORS = 3
 """Tensors named for each rank that came last."""
 
@@ -45,11 +44,11 @@ def facts_of(
     of a step that nobody measured; ``shown_rank``: whose durations the parts are."""
     head = records[0].head
     present = [record.rank for record in records]
-    negotiated = control_plane(records[0]) != NOT_NEGOTIATED
-    why = _why_missing(records, negotiated)
+    cycles = negotiated(records[0])
+    why = _why_missing(records, cycles)
     return RunFacts(
         kind=RunKind.RECORDED, ranks=records[0].ranks, control_plane=control_plane(records[0]), first_step=steps.start,
-        control="measured" if negotiated else "nobody negotiates, so the three parts of control are 0",
+        control="measured" if cycles else "nobody negotiates, so the three parts of control are 0",
         job=head.get("job"), settings=head.get("settings"),
         hosts={record.rank: record.head.get("host") for record in records},
         ranks_with_details=tuple(record.rank for record in records if record.head.get("detailed")),
@@ -65,12 +64,12 @@ def facts_of(
     )  # fmt: skip
 
 
-def _why_missing(records: Sequence[RankRecord], negotiated: bool) -> dict[str, str]:
+def _why_missing(records: Sequence[RankRecord], cycles: bool) -> dict[str, str]:
     """Part of a step -> why nobody measured it, if nobody did."""
-    why = _WHY if negotiated else _WHY_NOT_NEGOTIATED
+    why = _WHY if cycles else _WHY_NOT_NEGOTIATED
     if any(step.spans for record in records for step in record.steps):
         why = why | _WHY_SPANS
-    if not negotiated and not any(record.responses for record in records):
+    if not cycles and not any(record.responses for record in records):
         why = why | dict.fromkeys(("straggler_wait", "fusion_copy", "exposed_collective"), _WHY_UNSEEN)
     return why
 
@@ -78,6 +77,12 @@ def _why_missing(records: Sequence[RankRecord], negotiated: bool) -> dict[str, s
 def control_plane(record: RankRecord) -> str:
     """Who decides in the job: ``ddp`` is nobody."""
     return str((record.head.get("settings") or {}).get("control_plane", "cached"))
+
+
+def negotiated(record: RankRecord) -> bool:
+    """Whether ranks agreed on what to reduce; a control plane of a name that is not known is taken to have."""
+    kind = PLANES.get(control_plane(record))
+    return kind is None or kind.negotiates
 
 
 def clock_offset(record: RankRecord) -> int:
@@ -109,7 +114,7 @@ def submissions(record: RankRecord) -> dict[int, dict[str, int]]:
 def gathers(record: RankRecord) -> bool:
     """Whether parameters are gathered inside forward and backward without negotiation, as FSDP does: ranks wait for
     each other there, before any gradient is ready."""
-    return control_plane(record) == NOT_NEGOTIATED and any(each.op == _ALLGATHER for each in record.responses)
+    return not negotiated(record) and any(each.op == _ALLGATHER for each in record.responses)
 
 
 def _waited_for(records: Sequence[RankRecord], steps: range) -> tuple[WaitedFor, ...] | None:

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from coordsim.errors import InputError
-from coordsim.record.ranks.facts import NOT_NEGOTIATED, clock_offset, control_plane, facts_of
+from coordsim.record.ranks.facts import clock_offset, facts_of, negotiated
 from coordsim.record.ranks.format import NULL
 from coordsim.record.ranks.own import OwnStep, ends_known, last_ready, own_steps
 from coordsim.record.ranks.reader import CycleRecord, RankRecord, ResponseRecord, SpanKind, StepRecord, read_folder
@@ -101,7 +101,7 @@ class _Merge:
         self._detailed = [record for record in records if record.head.get("detailed")]
         self._offsets = {record.rank: clock_offset(record) for record in records}
         self._by_step = [{step.step: step for step in record.steps} for record in records]
-        self._negotiated = control_plane(records[0]) != NOT_NEGOTIATED
+        self._negotiated = negotiated(records[0])
         self._missing = self._unmarked()
         self._timed = self._negotiated or ends_known(records, steps)
         self._own = [own_steps(record, self._timed) for record in records]
