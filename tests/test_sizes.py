@@ -18,7 +18,6 @@ ALLOWED = {
     "coordsim/scenario/loading.py load_scenario": "its keywords are the options of the command line",
     "real_backend/optimizer/distributed.py DistributedOptimizer": "its keywords are those of Horovod's",
     "coordsim/analyse/predict/intervals.py predict": "being rebuilt",
-    "coordsim/report/export/simulated.py timeline": "being rebuilt",
     "coordsim/scenario/resolving.py resolve": "being rebuilt",
     "coordsim/scenario/workloads.py _assemble": "being rebuilt",
     "coordsim/simulate/closed_loop/kernel.py closed_loop": "being rebuilt",

@@ -116,9 +116,8 @@ def _perfetto(run: _Job, path: Path, limit: int) -> Exported:
 
 def _horovod(run: _Job, path: Path, limit: int) -> Exported:
     if not run.records:
-        done = simulated.timeline(
-            run.path, run.facts, run.trace, run.wanted, path, limit, run.asked, run.warn, run.watch
-        )
+        bounds = simulated.Bounds(run.wanted, run.asked, limit)
+        done = simulated.timeline(run.path, run.facts, run.trace, bounds, path, run.warn, run.watch)
         return Exported(path, *done)
     written = horovod.write_horovod(path, run.records, run.base_ns, run.wanted, limit)
     if not written.steps:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -47,14 +47,25 @@ class Watch(Protocol):
         ...
 
 
+class Bounds(NamedTuple):
+    """How much of a run is written."""
+
+    wanted: range
+    """Steps."""
+    asked: bool
+    """Whether these steps were asked for, so that none is left out because it takes long."""
+    limit: int
+    """Events at most."""
+
+
 def timeline(
-    run: Path, facts: RunFacts, trace: Trace, wanted: range, path: Path, limit: int, asked: bool,
-    warn: Callable[[str], None], watch: Watch,
-) -> tuple[str, list[str]]:  # fmt: skip
+    run: Path, facts: RunFacts, trace: Trace, bounds: Bounds, path: Path, warn: Callable[[str], None], watch: Watch
+) -> tuple[str, list[str]]:
     """Write rank 0's timeline of the run's steps up to the last wanted one. Returns what, and what is not in it.
 
-    ``asked``: these steps were asked for, so none is left out because it takes long; ``warn`` is told how long.
+    ``warn`` is told how long it will take, when it takes long.
     """
+    wanted, asked, limit = bounds
     scenario = _scenario(run, facts)
     if wanted.start:
         raise InputError.one("--steps", "", wanted.start, "a simulated timeline begins with the run: use 0:B")
