@@ -119,14 +119,9 @@ def gather_linear(free: Int64, nbytes: Int64, eager_limit: int, net: Network) ->
         service[r - 1] = nic
         free[r] += busy
     free[0] = served(free[0], arrivals, service)
-    if asking > 0:
-        _take_in_by_rendezvous(free, nbytes, eager_limit, asking, net)
-
-
-@compiled
-def _take_in_by_rendezvous(free: Int64, nbytes: Int64, eager_limit: int, asking: int, net: Network) -> None:
-    """Rank 0 answers the ``asking`` ranks above the eager limit in rank order, then takes in their lists."""
-    ranks = free.size
+    if asking == 0:
+        return
+    # By rendezvous: rank 0 answers in rank order, then takes in lists as they come.
     arrivals = np.empty(asking, np.int64)
     service = np.empty(asking, np.int64)
     root, at = free[0], 0
