@@ -7,8 +7,9 @@ from collections import Counter
 import numpy as np
 import numpy.typing as npt
 
+from coordsim.analyse.medians import median_interval
 from coordsim.analyse.stragglers.chain import SHARING
-from coordsim.analyse.stragglers.judge import APART, LEAST_NS, WORTH, median_interval
+from coordsim.analyse.stragglers.judge import APART, LEAST_NS, WORTH
 from coordsim.record.findings import RankRow, RankTable
 from coordsim.record.ranks.hosts import machines
 from coordsim.record.ranks.merge import Merged

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import quantile_test
 
+from coordsim.analyse.medians import median_interval
 from coordsim.analyse.stragglers import stragglers
 from coordsim.analyse.stragglers.judge import (
     CHANCE,
     behind_median,
     find_change,
     find_latest,
-    median_interval,
     smallest_detectable_ns,
 )
 from coordsim.record.findings import Stragglers
@@ -259,6 +260,16 @@ def test_the_step_time_is_that_of_the_run() -> None:
 def test_the_interval_holds_the_median_and_is_within_the_values(values: list[float]) -> None:
     median, low, high = median_interval(np.array(values))
     assert min(values) <= low <= median <= high <= max(values)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 6, 7, 8, 25, 60, 101, 1000])
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.999])
+def test_the_interval_is_scipys(size: int, confidence: float) -> None:
+    values = np.random.default_rng(size).normal(0, 1, size)
+    theirs = quantile_test(values, q=0.0, p=0.5).confidence_interval(confidence)
+    low = values.min() if np.isnan(theirs.low) else theirs.low
+    high = values.max() if np.isnan(theirs.high) else theirs.high
+    assert median_interval(values, confidence) == (np.median(values), low, high)
 
 
 def test_the_interval_covers_as_often_as_it_says() -> None:

@@ -1,7 +1,7 @@
 """What one commit answers to a fixed list of questions: traces, digests, resolved scenarios, messages, verbs.
 
 Run by :mod:`tests.bench.compare_commits` with a commit's tree first on ``PYTHONPATH``, in an empty folder:
-``python observations.py INPUTS OUT.json``. Nothing here is compared; OUT.json maps each question to its answer.
+``python observations.py INPUTS OUT.json PART...``. Nothing here is compared; OUT.json maps each question to its answer.
 """
 
 from __future__ import annotations
@@ -90,8 +90,14 @@ def traces() -> Iterator[tuple[str, str]]:
                     yield f"trace {kind} {seed} {engine}", str(error)
                     continue
                 parts = {name: part.tolist() for name, part in breakdown(trace).items()}
+                yield f"digest {kind} {seed} {engine}", trace.digest()
+                tables = hashlib.sha256()
+                for table in (trace.cycles, trace.responses, trace.steps):
+                    for name, column in table.items():
+                        tables.update(name.encode() + column.tobytes())
                 hashes = trace.cycles["schedule_hash"].tolist()
-                yield f"trace {kind} {seed} {engine}", json.dumps([trace.digest(), parts, hashes])
+                facts = [tables.hexdigest(), trace.blocking, sorted(trace.missing), parts, hashes]
+                yield f"trace {kind} {seed} {engine}", json.dumps(facts)
 
 
 def commands(inputs: Path) -> Iterator[tuple[str, ...]]:
@@ -166,13 +172,13 @@ def _content(path: Path) -> str:
         return hashlib.sha256(content).hexdigest()
 
 
-def main(inputs: Path, out: Path) -> None:
+def main(inputs: Path, out: Path, parts: list[str]) -> None:
+    made = {"resolved": resolved_scenarios, "wrong": wrong_scenarios, "traces": traces, "verbs": lambda: verbs(inputs)}
     answers: dict[str, str] = {}
-    for part in (resolved_scenarios(), wrong_scenarios(), traces(), verbs(inputs)):
-        for question, answer in part:
-            answers[question] = answer
+    for part in parts:
+        answers |= dict(made[part]())
     out.write_text(json.dumps(answers, indent=1))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

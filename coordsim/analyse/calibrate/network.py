@@ -14,6 +14,7 @@ import numpy as np
 from coordsim.analyse.calibrate.regression import Fitted, Float, Point, fit, interval
 from coordsim.analyse.calibrate.result import Choice, Estimate, TooLittle
 from coordsim.analyse.calibrate.words import ranks_of, sizes_of
+from coordsim.analyse.medians import median_interval
 from coordsim.record.measurement import Measurement, Series
 from coordsim.scenario.model import Cluster
 
@@ -76,7 +77,7 @@ def exchanges(measurement: Measurement, found: Fitted) -> tuple[list[Estimate], 
         small = min(ands, key=lambda each: (each.nbytes, each.ranks))
         draws = np.array(small.samples_ns)
         estimates.append(Estimate(
-            "", "AND of one word", float(np.median(draws)), *_median_interval(draws), "ns",
+            "", "AND of one word", float(np.median(draws)), *median_interval(draws)[1:], "ns",
             f"{sizes_of([small])}, {ranks_of([small])}", float(np.median(errors[best])), float(errors[best].max()),
             f"error: of the prediction by {best}",
         ))  # fmt: skip
@@ -117,14 +118,6 @@ def _and_errors(ands: Sequence[Series], found: Fitted, hops: Callable[[int], int
         hops(each.ranks) * (latency + 2 * overhead + gap * each.nbytes) / np.median(each.samples_ns) - 1
         for each in ands
     ])  # fmt: skip
-
-
-def _median_interval(samples: Float) -> tuple[float, float]:
-    """Order statistics around the median that hold it in 95 % of the cases."""
-    ordered, half = np.sort(samples), 0.98 * np.sqrt(samples.size)
-    middle = (samples.size - 1) / 2
-    last = min(int(np.ceil(middle + half)), samples.size - 1)
-    return float(ordered[max(int(middle - half), 0)]), float(ordered[last])
 
 
 def latency_of_exchanges(measurement: Measurement, base: Cluster) -> list[Estimate]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from coordsim.analyse.medians import median_interval
 from coordsim.analyse.stragglers import judge, words
 from coordsim.analyse.stragglers.chain import Chain, build_chain, exceeds_sharing, lacks_cores
 from coordsim.analyse.stragglers.judge import Late
@@ -243,7 +244,7 @@ def _describe(
     worst = max(places, key=lambda place: float(np.median(behind[place])))
     middle, low, high = late.median_ns, late.low_ns, late.high_ns
     if unit.host is None and left:  # The interval of the search compared with all others, of which some are late, too.
-        middle, low, high = judge.median_interval(behind[worst])
+        middle, low, high = median_interval(behind[worst])
         low, high = low - int(measure.margin_R[worst]), high + int(measure.margin_R[worst])
     return LateUnit(
         what="rank" if unit.host is None else "host", host=ready.hosts[places[0]],

@@ -15,14 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import bdtr, bdtrc
+from scipy.special import bdtrc
 
+from coordsim.analyse.medians import median_interval
 from coordsim.record.trace import Int64
 
 CHANCE = 0.02
 """False-alarm probability of a run when all units behave identically."""
-CONFIDENCE = 0.95
-"""Level of the interval of a median."""
 WORTH = 0.01
 """Lateness below this share of a step is not reported."""
 LEAST_NS = 500_000
@@ -126,17 +125,6 @@ def behind_median(arrive_SU: Int64) -> Numbers:
     above = ordered[:, middle + 1 : middle + 2]
     lower, upper = np.where(arrive_SU <= at, above, at), np.where(arrive_SU >= at, below, at)
     return np.asarray(arrive_SU - (lower + upper) / 2, dtype=np.float64)
-
-
-def median_interval(values: Numbers) -> tuple[float, float, float]:
-    """Return the median and the ends of its interval at :data:`CONFIDENCE`.
-
-    With too few values for that level the ends are the smallest and the largest value.
-    """
-    ordered = np.sort(values)
-    below = bdtr(np.arange(ordered.size), ordered.size, 0.5)
-    cut = int(np.searchsorted(below, (1 - CONFIDENCE) / 2, side="right"))
-    return float(np.median(ordered)), float(ordered[max(cut - 1, 0)]), float(ordered[min(-cut, -1)])
 
 
 def find_change(values: Numbers) -> tuple[int, float]:
