@@ -3,8 +3,8 @@
 A worktree of each commit is made in a temporary folder, and :mod:`tests.bench.observations` of *this* checkout is run
 on both with this interpreter: resolved scenarios and hashes of all catalog entries, messages of wrong scenarios,
 traces of scenarios made in code by both engines, and the verbs of the command line with ``--json`` and with the files
-that they write. NEW is the working tree where it is not given; each may also be the folder of a checkout, whose kernels are compiled
-already. Prints what differs; exits with 1 when anything does. ``--only traces`` asks a part of the questions.
+that they write. NEW is the working tree where it is not given; each may also be the folder of a checkout, whose kernels
+are compiled already. Prints what differs; exits with 1 when anything does. ``--only traces`` asks a part.
 
 Only what has to vary is left out of the comparison (:data:`VARIES`): how long a simulation took, and the version.
 ``--records FOLDER``: a folder of ranks' records (COORDSIM_RECORD) for the verbs that read one; else they are left out.
