@@ -187,6 +187,12 @@ def _parse_gradient_bytes(value: Any) -> int:
     return value if whole else units.parse_bytes(value)
 
 
+def _parse_counts(value: Any) -> tuple[int, ...]:
+    if isinstance(value, list) and value and all(type(one) is int and 1 <= one < 2**31 for one in value):
+        return tuple(value)
+    raise Refusal("is not a list of whole numbers of at least 1")
+
+
 def _parse_shape(value: Any) -> tuple[int, ...]:
     """``"64x3x7x7"`` or ``[64, 3, 7, 7]``; a scalar is ``"1"``."""
     parts: list[Any] = value.strip().split("x") if isinstance(value, str) else value
@@ -246,6 +252,10 @@ GradientBytes = Annotated[
     int,
     Form('bytes, or a size such as "64MiB"', _parse_gradient_bytes, (_WHOLE, {"type": "string"})),
     at_least(1, "1"),
+]
+Counts = Annotated[
+    tuple[int, ...],
+    Form("a list of numbers, each at least 1", _parse_counts, ({"type": "array", "items": _WHOLE, "minItems": 1},)),
 ]
 Shape = Annotated[
     tuple[int, ...],

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypedDict, Unpack
 
 from coordsim.errors import InputError, Problem
 from coordsim.scenario import catalog, defaults
@@ -31,64 +32,75 @@ _SELF_CONTAINED = {
 """Keys that make a table a description of its own, rather than changes to a named one."""
 
 
+class Changes(TypedDict, total=False):
+    """What the named arguments of :func:`load_scenario` set; None leaves it as it is."""
+
+    workload: str | None
+    """Name of a catalog entry, or of a ``.toml`` file like one, or of a ``.csv`` file of tensors."""
+    cluster: str | None
+    """Name of a catalog entry, or of a ``.toml`` file like one."""
+    ranks: int | None
+    control_plane: str | None
+    groups: str | int | Sequence[Sequence[str]] | None
+    """``"none"``, ``"layer"``, a count, or lists of tensor names."""
+    steps: int | None
+    seed: int | None
+    batch: int | None
+    """Samples per rank and step."""
+    global_batch: int | None
+    """Samples of all ranks and a step."""
+    rate: float | None
+    """Samples a second of one GPU at that batch."""
+
+
+_CHANGED = {
+    "workload": ("workload", "base"), "cluster": ("cluster", "base"), "ranks": ("ranks",),
+    "control_plane": ("control_plane", "name"), "groups": ("control_plane", "groups"), "steps": ("steps",),
+    "seed": ("seed",), "batch": ("workload", "batch"), "global_batch": ("workload", "global_batch"),
+    "rate": ("workload", "rate"),
+}  # fmt: skip
+"""The key that each of them sets."""
+
+
 def load_scenario(
-    path: Path | str | None = None,
-    *,
-    workload: str | None = None,
-    cluster: str | None = None,
-    ranks: int | None = None,
-    control_plane: str | None = None,
-    groups: str | int | Sequence[Sequence[str]] | None = None,
-    steps: int | None = None,
-    seed: int | None = None,
-    batch: int | None = None,
-    global_batch: int | None = None,
-    rate: float | None = None,
-    overrides: Sequence[str] = (),
+    path: Path | str | None = None, *, overrides: Sequence[str] = (), **changes: Unpack[Changes]
 ) -> Scenario:
     """The scenario in the TOML file ``path``, changed by the named arguments and ``overrides``.
 
-    ``workload`` and ``cluster`` are names of catalog entries or of ``.toml`` files like them; a workload may
-    also be a ``.csv`` file of tensors. ``batch`` is samples per rank and step, ``global_batch`` those of all ranks,
-    ``rate`` the samples a second of one GPU at that batch. ``groups`` is ``"none"``, ``"layer"``, a count, or lists of
-    tensor names.
-    ``overrides`` are ``key=value`` texts with dotted keys, such as ``"cluster.host.per_request=0.3us"``. Raises
-    :class:`~coordsim.errors.InputError` with every mistake.
+    ``changes`` are ``workload``, ``cluster``, ``ranks``, ``control_plane``, ``groups``, ``steps``, ``seed``, ``batch``,
+    ``global_batch`` and ``rate`` (:class:`Changes`). ``overrides`` are ``key=value`` texts with dotted keys, such as
+    ``"cluster.host.per_request=0.3us"``. Raises :class:`~coordsim.errors.InputError` with every mistake.
     """
     from coordsim.scenario.resolving import resolve
 
     files, problems = _read_files(Path(path)) if path is not None else ([], [])
     incomplete = bool(problems)
-    named = {
-        "--workload": ("workload", "base", workload),
-        "--cluster": ("cluster", "base", cluster),
-        "--ranks": ("ranks", None, ranks),
-        "--control-plane": ("control_plane", "name", control_plane),
-        "--groups": ("control_plane", "groups", groups),
-        "--steps": ("steps", None, steps),
-        "--seed": ("seed", None, seed),
-        "--batch": ("workload", "batch", batch),
-        "--global-batch": ("workload", "global_batch", global_batch),
-        "--rate": ("workload", "rate", rate),
-    }
-    flags = [
-        Layer({key: value if inner is None else {inner: value}}, Origin(flag))
-        for flag, (key, inner, value) in named.items()
-        if value is not None
-    ]
-    changes, found = parse_overrides(overrides)
-    problems += found
-    above = [_normal(layer) for layer in (*flags, *changes)]
+    set_here, wrong = parse_overrides(overrides)
+    problems += wrong
+    layers = [_normal(layer) for layer in (*_layers_of(changes), *set_here)]
     fallback = files[-1].origin if files else Origin(str(path) if path is not None else "scenario")
-    layers = above
     for file in reversed(files):
         layers = [_without_replaced(_normal(file), layers), *layers]
-    overlay, unknown, found = _stack(layers, fallback)
+    overlay, unknown, wrong = _stack(layers, fallback)
     scenario, more = resolve(overlay, unknown)
-    problems += _unless_missing(found + more) if incomplete else found + more
+    problems += _unless_missing(wrong + more) if incomplete else wrong + more
     if problems or scenario is None:
         raise InputError(_first(problems))
     return scenario
+
+
+def _layers_of(changes: Changes) -> list[Layer]:
+    """One layer for each named argument, called as the command line's flag."""
+    layers = []
+    for name, key in _CHANGED.items():
+        value: Any = changes.get(name)
+        if value is not None:
+            tree = {key[0]: value if len(key) == 1 else {key[1]: value}}
+            layers.append(Layer(tree, Origin(f"--{name.replace('_', '-')}")))
+    for name in changes:
+        if name not in _CHANGED:
+            raise TypeError(f"load_scenario() got an unexpected keyword argument {name!r}")
+    return layers
 
 
 def _stack(layers: Sequence[Layer], fallback: Origin) -> tuple[Overlay, frozenset[str], list[Problem]]:

@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from coordsim.errors import Problem
-from coordsim.scenario.declared import REQUIRED, Declared, declared_keys, keys_inside
+from coordsim.scenario.declared import REQUIRED, Declared, declared_keys, keys_inside, written
 from coordsim.scenario.keys import Bound, Form, NotEmpty, Refusal
 from coordsim.scenario.layers import Key, Overlay
 
@@ -106,8 +106,10 @@ def _model_of(name: str, keys: tuple[Declared, ...]) -> type[BaseModel]:
         kind = _validated(key.written.kind)
         default = ... if key.default is REQUIRED else key.default
         if key.table is not None:
-            kind = _model_of(key.table.__name__, (*declared_keys(key.table), *keys_inside(keys, key.path)))
-            default = ... if key.default is REQUIRED else kind()
+            inner = _model_of(key.table.__name__, (*declared_keys(key.table), *keys_inside(keys, key.path)))
+            kind = inner | None if key.default is None else inner
+            if key.default not in (REQUIRED, None):
+                default = inner()
         elif key.named is not None:
             entry, own = key.named
             kind = dict[str, _model(entry, frozenset({own}))]  # type: ignore[misc]
@@ -150,7 +152,7 @@ def _values(table: type[object], read: BaseModel) -> dict[str, Any]:
             place = getattr(place, part, REQUIRED)
         if place is REQUIRED:
             continue
-        if key.table is not None:
+        if key.table is not None and place is not None:
             place = key.table(**_values(key.table, place))
         elif key.named is not None:
             entry, own = key.named
@@ -187,10 +189,16 @@ def _problem(
 
 
 def _keys(model: type[BaseModel], location: Key) -> tuple[str, ...]:
-    """Keys of the table at ``location`` inside ``model``."""
+    """Keys of the table at ``location`` inside ``model``; none where that is no table of known keys."""
+    kind: Any = model
     for part in location:
-        inner = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return ()
-        model = inner
-    return tuple(model.model_fields)
+        if _is_table(kind):
+            field = kind.model_fields.get(str(part))
+            kind = None if field is None else written(field.annotation).plain
+        else:  # ``part`` is a name that the user chose
+            kind = get_args(kind)[1] if get_origin(kind) is dict else None
+    return tuple(kind.model_fields) if _is_table(kind) else ()
+
+
+def _is_table(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)

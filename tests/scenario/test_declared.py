@@ -11,7 +11,19 @@ from coordsim import units
 from coordsim.errors import InputError
 from coordsim.scenario import model
 from coordsim.scenario.declared import declared_keys, key_names, number_keys
-from coordsim.scenario.keys import Form, KeyName, Name, Named, Refusal, Time, Unsaid, at_least, at_most, quantity
+from coordsim.scenario.keys import (
+    Counts,
+    Form,
+    KeyName,
+    Name,
+    Named,
+    Refusal,
+    Time,
+    Unsaid,
+    at_least,
+    at_most,
+    quantity,
+)
 from coordsim.scenario.layers import Layer, Origin, Overlay
 from coordsim.scenario.recipes import ClusterEntry, TensorRow, WorkloadRecipe
 from coordsim.scenario.reference import TABLES, key_table
@@ -38,6 +50,11 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Extra:
+    sizes: Counts
+
+
+@dataclass(frozen=True)
 class Entry:
     key: str
     label: Name
@@ -51,6 +68,7 @@ class Whole:
     loss_ppm: Annotated[int, KeyName("part.loss"), at_least(3, "3")] = 3
     pair: Annotated[Pair, Form("", _parse_pair)] = Pair(0)
     entries: Annotated[tuple[Entry, ...], Named("key")] = ()
+    extra: Extra | None = None
 
 
 def read(values: dict[str, object]) -> Whole:
@@ -63,7 +81,7 @@ def read(values: dict[str, object]) -> Whole:
 
 
 def test_a_key_is_its_field_without_the_unit():
-    assert key_names(Whole) == ("size", "name", "part", "pair", "strict_pair", "entries")
+    assert key_names(Whole) == ("size", "name", "part", "pair", "strict_pair", "entries", "extra")
     assert [key.path for key in declared_keys(Whole)][3] == "part.loss"
     assert number_keys(model.Noise, "noise.")[0] == "noise.rank.sigma"
 
@@ -71,9 +89,9 @@ def test_a_key_is_its_field_without_the_unit():
 def test_values_become_the_fields_they_are_declared_for():
     whole = read({
         "size": "2kB", "part": {"delay": "7ns", "loss": 5}, "pair": "both", "strict_pair": True,
-        "entries": {"a.b": {"label": "first"}},
+        "entries": {"a.b": {"label": "first"}}, "extra": {"sizes": [2, 4]},
     })  # fmt: skip
-    assert whole == Whole(2000, "nobody", Part(7), 5, Pair(2, True), (Entry("a.b", "first"),))
+    assert whole == Whole(2000, "nobody", Part(7), 5, Pair(2, True), (Entry("a.b", "first"),), Extra((2, 4)))
     assert read({"size": "1B"}) == Whole(1, "nobody")
 
 
@@ -87,15 +105,19 @@ def test_values_become_the_fields_they_are_declared_for():
         ({"part": {"los": 2}}, "whole.part.los: is not a known key; allowed: delay, loss (did you mean 'loss'?)"),
         ({"pair": "one"}, "whole.pair: 'one' is not known; allowed: both"),
         ({"entries": {"a": {"label": ""}}}, "whole.entries.a.label: '' is empty"),
-        ({"entries": {"a": {"label": "x", "key": "y"}}}, "whole.entries.a.key: is not a known key"),
+        ({"entries": {"a": {"label": "x", "key": "y"}}}, "whole.entries.a.key: is not a known key; allowed: label"),
+        ({"extra": {"size": 3}}, "whole.extra.sizes: is missing\nfile: whole.extra.size: is not a known key; allowed: "
+                                 "sizes (did you mean 'sizes'?)"),
         ({"name": 3}, "whole.name: 3 is not text"),
+        ({"extra": {}}, "whole.extra.sizes: is missing"),
+        ({"extra": 3}, "whole.extra: 3 is not a table"),
+        ({"extra": {"sizes": [0]}}, "whole.extra.sizes: [0] is not a list of whole numbers of at least 1"),
     ],
 )
 def test_a_mistake_is_said_with_the_declared_words(change, message):
     with pytest.raises(InputError) as caught:
         read({"size": "1B", **change})
-    (problem,) = caught.value.problems
-    assert str(problem).startswith(f"file: {message}")
+    assert str(caught.value).startswith(f"file: {message}")
 
 
 @pytest.mark.parametrize("table", [*TABLES.values(), ClusterEntry, WorkloadRecipe, TensorRow], ids=lambda t: t.__name__)
