@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -95,7 +95,7 @@ def _answer(request: Request, scenario: Scenario, explain: bool, as_json: bool, 
         facts = summary(simulation, explained)
     replaced = out is not None and out.exists()
     if out is not None:
-        _keep(out, simulation, facts)
+        _keep(out, simulation)
     if as_json:
         console.data_json(facts)
     else:
@@ -124,18 +124,17 @@ def _catalogued(scenario: Scenario) -> str:
     return scenario.cluster.name if scenario.cluster.name in known else known[-1]
 
 
-def _keep(out: Path, simulation: Simulation, facts: dict[str, Any]) -> None:
+def _keep(out: Path, simulation: Simulation) -> None:
     """Write the run directory; nothing in it depends on when or how fast it was made."""
     from coordsim import __version__
     from coordsim.record.run_facts import Provenance, RunFacts, RunKind, SimulatedFrom
     from coordsim.record.store import write_run
-    from coordsim.scenario.resolved import scenario_hash
+    from coordsim.scenario.resolved import resolved, scenario_hash
 
     scenario = simulation.scenario
-    kept = {key: value for key, value in facts.items() if key not in ("scenario", "engine_wall_s")}
     known = RunFacts(
         kind=RunKind.SIMULATED, ranks=scenario.ranks, control_plane=scenario.control_plane.name,
-        simulated=SimulatedFrom(facts["scenario"], scenario_hash(scenario), simulation.engine, kept),
+        simulated=SimulatedFrom(resolved(scenario), scenario_hash(scenario), simulation.engine),
         provenance=Provenance(__version__),
     )  # fmt: skip
     with interrupt.unwinding():

@@ -31,7 +31,7 @@ _OF_RECORDED = (
 _OF_IMPORTED = ("ranks", "first_step", "missing", "unknown", "ended_early", "imported")
 _OF_PROFILERS = ("ranks_absent", "ranks_with_details", "waited_for")
 """Of imported runs only those have them whose source names its ranks."""
-_OF_SIMULATED = ("scenario", "scenario_sha256", "engine", "summary")
+_OF_SIMULATED = ("scenario", "scenario_sha256", "engine")
 _OF_COMMANDS = ("exit_code", "command", "steps_wanted", "running")
 _OF_ENDS = ("failure", "endings", "fate", "stopped", "world_sizes")
 _OF_PROVENANCE = ("version", "versions", "system", "git", "records_sha256")

@@ -57,8 +57,6 @@ class SimulatedFrom:
     scenario: Plain
     scenario_sha256: str | None = None
     engine: str | None = None
-    summary: Plain | None = None
-    """What ``coordsim simulate --json`` said, kept for people who open the manifest."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from tests.record.hand_made import two_cycles
 
 FACTS = RunFacts(
     kind=RunKind.SIMULATED, ranks=4, provenance=Provenance("0"),
-    simulated=SimulatedFrom({"ranks": 4}, summary={"step_time_s": 0.25}),
+    simulated=SimulatedFrom({"ranks": 4}),
 )  # fmt: skip
 OTHER = replace(FACTS, provenance=Provenance("1"))
 
@@ -43,11 +43,18 @@ def test_round_trip(tmp_path: Path, blocking: bool) -> None:
     assert trace.blocking is blocking
     assert (facts, findings) == (FACTS, None)
     assert json.loads((tmp_path / "run" / "manifest.json").read_text()) == {
-        "version": "0", "scenario": {"ranks": 4}, "summary": {"step_time_s": 0.25}, "schema": SCHEMA,
+        "version": "0", "scenario": {"ranks": 4}, "schema": SCHEMA,
         "blocking": blocking, "trace_sha256": written.digest(),
     }  # fmt: skip
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"manifest.json", "trace.npz"}
     assert (tmp_path / "run").stat().st_mode & 0o777 == 0o755
+
+
+def test_what_earlier_versions_kept_beside_it_is_no_hindrance(run_dir: Path) -> None:
+    """They wrote the summary of a simulation into the manifest, which nobody read."""
+    manifest = json.loads((run_dir / "manifest.json").read_text())
+    (run_dir / "manifest.json").write_text(json.dumps({**manifest, "summary": {"step_time_s": 0.25}}))
+    assert read_run(run_dir).facts == FACTS
 
 
 def test_same_bytes_twice(tmp_path: Path) -> None:
