@@ -64,9 +64,9 @@ def block(name: str) -> str:
 
 
 def fenced(language: str) -> str:
-    """The README's one fenced example in ``language``."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = re.findall(rf"^```{language}\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)
+    """The one fenced example in ``language`` on the page of the Python names."""
+    page = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
+    found = re.findall(rf"^```{language}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     assert len(found) == 1, language
     return str(found[0])
 
@@ -124,16 +124,16 @@ def test_every_relative_link_resolves(page):
     assert not [target for target in targets if not (page.parent / target).exists()]
 
 
-def test_the_readmes_scenario_loads(tmp_path):
+def test_the_python_pages_scenario_loads(tmp_path):
     text = fenced("toml")
     (tmp_path / "job.toml").write_text(text, encoding="utf-8")
     assert load_scenario(tmp_path / "job.toml").ranks == tomllib.loads(text)["ranks"]
 
 
-def test_the_readmes_example_runs(tmp_path, monkeypatch, capsys):
+def test_the_python_pages_example_runs(tmp_path, monkeypatch, capsys):
     (tmp_path / "job.toml").write_text(fenced("toml"), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    exec(compile(fenced("python"), "README.md", "exec"), {})
+    exec(compile(fenced("python"), "python.md", "exec"), {})
     shown = capsys.readouterr().out
     assert "step_time_ns" in shown
     assert "exposed_collective" in shown

@@ -107,9 +107,9 @@ def test_five_lines(tmp_path: Path) -> None:
     assert "'straggler_wait': " in printed
 
 
-def test_the_readme_says_the_same(tmp_path: Path) -> None:
+def test_the_python_page_says_the_same(tmp_path: Path) -> None:
     """Its Python and its scenario run as they stand, but for the number of ranks."""
-    blocks = dict(re.findall(r"```(python|toml)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL))
+    blocks = dict(re.findall(r"```(python|toml)\n(.*?)```", (ROOT / "docs/reference/python.md").read_text(), re.DOTALL))
     job, replaced = re.subn(r"(?m)^ranks = .*$", "ranks = 12\nsteps = 2", blocks["toml"])
     assert replaced == 1
     (tmp_path / "job.toml").write_text(job)

@@ -69,14 +69,19 @@ CYCLE_COLUMNS = (
     "leave_last_ns", "leave_last_shadow_ns", "finish_enter_last_ns", "finish_enter_last_shadow_ns",
     "wake_hash", "requests", "request_bytes", "hits_common", "responses", "schedule_hash",
 )  # fmt: skip
+"""Columns of :attr:`Trace.cycles`: number of the first cycle, how many cycles the row stands for and how far they are
+apart, then the fields of :class:`CycleRow`."""
 RESPONSE_COLUMNS = (
     "cycle", "index", "units", "bytes", "launch_ns", "launch_shadow_ns", "begin_ns", "copy_in_ns",
     "collective_ns", "copy_out_ns", "end_ns",
 )  # fmt: skip
+"""Columns of :attr:`Trace.responses`: cycle and place in it, units and bytes, then times since the start of the run
+(launch, begin, end) and durations (copy in, collective, copy out)."""
 STEP_COLUMNS = (
     "step", "start_ns", "forward_median_ns", "ready_median_ns", "ready_last_ns", "ready_last_rank",
     "end_collective_ns", "end_ns",
 )  # fmt: skip
+"""Columns of :attr:`Trace.steps`."""
 
 
 class Columns(Mapping[str, Int64]):

@@ -1,0 +1,1 @@
+"""The documentation: what it links to exists, and what it shows works."""
