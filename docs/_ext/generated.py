@@ -1,6 +1,7 @@
 """What the site takes from elsewhere while it is built: the commands, the public Python names, the list of changes.
 
-A page asks for it by a line ``<!-- generated: WHAT -->``: ``commands``, ``changes`` or ``names of MODULE``. The text that takes its place is Markdown, so that its headings stand in the page's table of contents.
+A page asks for it by a line ``<!-- generated: WHAT -->``: ``commands``, ``changes`` or ``names of MODULE``. The
+text that takes its place is Markdown, so that its headings stand in the page's table of contents.
 """
 
 from __future__ import annotations

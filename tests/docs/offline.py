@@ -1,6 +1,7 @@
 """Whether a built site loads anything from elsewhere.
 
-``python -m tests.docs.offline SITE`` prints what is loaded and then exits with 1. Links that a reader may follow are no loads: what counts are scripts, styles, images, frames and fonts.
+``python -m tests.docs.offline SITE`` prints what is loaded and then exits with 1. Links that a reader may follow
+are no loads: what counts are scripts, styles, images, frames and fonts.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
-LOADS = {tag: "src" for tag in ("script", "img", "iframe", "source", "video", "audio", "embed")}
+LOADS = dict.fromkeys(("script", "img", "iframe", "source", "video", "audio", "embed"), "src")
 LOADS |= {"object": "data", "link": "href"}
 """The attribute by which an element names what a browser loads."""
 LEADS = frozenset({"canonical", "search", "next", "prev", "author", "license", "index", "help", "home"})
