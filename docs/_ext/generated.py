@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from sphinx.ext.autodoc.mock import mock
 
 ROOT = Path(__file__).parents[2]
 MARKER = re.compile(r"^<!-- generated: (commands|changes|names of [\w.]+) -->$", re.MULTILINE)
@@ -51,10 +52,15 @@ def _row(parameter: Any) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def names(module: str) -> str:
-    """An autodoc directive for each public name of ``module``, in the order of its ``__all__``."""
+def names(module: str, absent: list[str]) -> str:
+    """An autodoc directive for each public name of ``module``, in the order of its ``__all__``.
+
+    ``absent``: packages that are not installed and whose names autodoc makes up (``autodoc_mock_imports``).
+    """
     home = import_module(module)
-    blocks = (_directive(module, name, getattr(home, name)) for name in home.__all__ if not name.startswith("__"))
+    with mock(absent):
+        public = [name for name in home.__all__ if not name.startswith("__")]
+        blocks = [_directive(module, name, getattr(home, name)) for name in public]
     return "```{eval-rst}\n" + "\n".join(blocks) + "```"
 
 
@@ -71,16 +77,16 @@ def changes() -> str:
     return (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").partition("\n")[2].replace("](docs/", "](")
 
 
-def generated(what: str) -> str:
+def generated(what: str, absent: list[str]) -> str:
     """The text that a marker asks for."""
     if what.startswith("names of "):
-        return names(what.removeprefix("names of "))
+        return names(what.removeprefix("names of "), absent)
     return commands() if what == "commands" else changes()
 
 
 def fill(app: Any, docname: str, source: list[str]) -> None:
     """Put generated text in the place of each marker of a page."""
-    source[0] = MARKER.sub(lambda marker: generated(marker[1]), source[0])
+    source[0] = MARKER.sub(lambda marker: generated(marker[1], app.config.autodoc_mock_imports), source[0])
 
 
 def shorten(app: Any, what: str, name: str, value: object, *rest: object) -> tuple[str, str | None] | None:
