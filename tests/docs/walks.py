@@ -33,7 +33,7 @@ DOCS = ROOT / "docs"
 BLOCK = re.compile(r"((?:^<!-- [^\n]* -->\n)*)^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MARK = re.compile(r"^<!-- (.*) -->$", re.MULTILINE)
 BAR = re.compile("[▏▎▍▌▋▊▉█]+")
-QUANTITY = re.compile(r"(?<!rank )(?<!rank \d)-?\d[\d,.]*(?:\s?(?:ns|us|ms|s|%|MB|kB|KiB|MiB|GiB|GB))?(?![\w-])")
+QUANTITY = re.compile(r"(?<!rank )(?<!rank \d)-?\d[\d,.]*(?:\s?(?:ns|us|ms|s|%|MB|kB|KiB|MiB|GiB|GB))?(?![\w-])\*?")
 
 
 @dataclass(frozen=True)
