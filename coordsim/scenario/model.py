@@ -15,7 +15,6 @@ from math import prod
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
 from coordsim.protocol.planes import NOT_YET, PLANES, PlaneKind, PlaneName
-
 from coordsim.scenario.keys import (
     DTYPE_BYTES,
     PPM,
