@@ -165,7 +165,7 @@ def replay_of(merged: Merged) -> Replay | None:
     """
     ranks = [
         _Rank(record, own) for record, own in zip(merged.records, merged.own, strict=True)
-        if record.head.get("detailed")
+        if record.detailed
     ]  # fmt: skip
     numbers = merged.steps[1:]
     if not ranks or not numbers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ def step_kinds(merged: Merged) -> tuple[StepKind, ...]:
     )  # fmt: skip
     if shown is None or not len(rows):
         return ()
-    names = [_name(shown[merged.steps[row]].record.step_kind, merged.records[0].head) for row in rows]
+    names = [_name(shown[merged.steps[row]].record.step_kind, merged.records[0].optimizers) for row in rows]
     passes = [shown[merged.steps[row]].passes for row in rows]
     times, parts = step_times(merged.trace), breakdown(merged.trace)
     found = []
@@ -48,10 +49,9 @@ def step_kinds(merged: Merged) -> tuple[StepKind, ...]:
     return tuple(sorted(found, key=lambda each: -each.mean_s * each.steps))
 
 
-def _name(kind: str, head: dict[str, Any]) -> str:
+def _name(kind: str, optimizers: Sequence[str]) -> str:
     """Of a kind in words: optimizers by name where the record has names."""
     label, _, places = kind.partition(" ")
-    optimizers = (head.get("kinds") or {}).get("optimizers") or []
     numbers = places.split("+")
     if label != "optimizer" or not all(number.isdecimal() and int(number) < len(optimizers) for number in numbers):
         return kind

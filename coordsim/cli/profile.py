@@ -17,7 +17,10 @@ from coordsim.cli.training import Done, run, without_terminal
 from coordsim.errors import EnvironmentProblem, InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from coordsim.record.ranks import RankRecord
+    from coordsim.record.run import Streams
     from coordsim.record.run_facts import CommandEnd, RunFacts
     from coordsim.record.store import Stored
 
@@ -124,20 +127,21 @@ class _Job:
         """Merge what ranks wrote into the run directory. Where the job that ran last recorded no step, what an earlier
         one has left in the run directory stays."""
         from coordsim.cli.provenance import provenance
-        from coordsim.record.ranks import read_folder
+        from coordsim.record.run import Streams
         from coordsim.record.run_facts import Command
         from coordsim.record.store import read_run, write_run
 
         for path in _of_other_jobs(self.folder):
             path.unlink()
-        records = read_folder(self.folder)
+        streams = Streams(self.folder)
+        records = streams.records
         command = Command(exit_code, tuple(self.command), self.steps, running, end)
         if self._stored is not None and not any(record.steps for record in records):
             kept = read_run(self.out)
             again = kept._replace(facts=replace(kept.facts, command=command))
             write_run(self.out, *again, self.out / "ranks")
             return again
-        made = _merged(records)
+        made = _merged(streams)
         facts = replace(
             made.facts, command=command, provenance=provenance(self.folder), skipped_steps=_skipped(records)
         )
@@ -199,22 +203,22 @@ class _Job:
         raise typer.Exit(done.code or FINDING)
 
 
-def _merged(records: list[RankRecord]) -> Stored:
+def _merged(streams: Streams) -> Stored:
     """The run that ranks recorded, and what there is to find out about it; an empty one where no rank ended a step."""
     from coordsim.analyse.findings import find_out
-    from coordsim.record.ranks import merge_records
     from coordsim.record.ranks.facts import facts_of
     from coordsim.record.store import Stored
     from coordsim.record.trace import TraceWriter
 
+    records = streams.records
     if not any(record.steps for record in records):
         without_steps = [record.rank for record in records]
         return Stored(TraceWriter().finish(), facts_of(records, range(0), without_steps, ()), None)
-    merged = merge_records(records)
+    merged = streams.merged
     return Stored(merged.trace, merged.facts, find_out(merged))
 
 
-def _skipped(records: list[RankRecord]) -> tuple[int, int]:
+def _skipped(records: Sequence[RankRecord]) -> tuple[int, int]:
     """Steps that GradScaler skipped, and all steps, of the rank that has most."""
     kinds = [[step.step_kind for step in record.steps] for record in records]
     of_rank = max(kinds, key=len, default=[])
@@ -241,10 +245,10 @@ def _end_of(done: Done, line: str | None) -> CommandEnd:
 
 def _of_other_jobs(folder: Path) -> list[Path]:
     """Records of ranks that a job before the last one had more of; every other one was written over."""
-    from coordsim.record.ranks import read_rank
+    from coordsim.record.ranks.reader import headless, read_rank
 
-    records = [read_rank(path) for path in folder.glob("*.rank")]
-    last = max(records, key=lambda each: int(each.head.get("started_unix_ns", 0))).head
+    records = [read_rank(path) for path in folder.glob("*.rank") if not headless(path)]
+    last = max(records, key=lambda each: each.started_unix_ns).head
     return [each.path for each in records if any(each.head.get(key) != last.get(key) for key in ("ranks", "job"))]
 
 

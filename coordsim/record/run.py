@@ -15,7 +15,7 @@ from pathlib import Path
 from coordsim.errors import InputError
 from coordsim.record.findings import Findings
 from coordsim.record.ranks.merge import Merged, merge_records
-from coordsim.record.ranks.reader import RankRecord, read_folder
+from coordsim.record.ranks.reader import SUFFIX, RankRecord, read_folder
 from coordsim.record.run_facts import RunFacts
 from coordsim.record.store import Stored, read_run
 from coordsim.record.trace import Trace
@@ -35,7 +35,15 @@ class Streams:
     @cached_property
     def merged(self) -> Merged:
         """As one trace, of the steps that were asked for. Raises InputError when no step can be merged."""
-        return merge_records(self.records, self.steps)
+        merged = merge_records(self.records, self.steps)
+        read = {record.path.name for record in self.records}
+        lost = sorted(path.name for path in self.folder.glob(f"*{SUFFIX}") if path.name not in read)
+        if not lost:
+            return merged
+        more = f" and {len(lost) - 3:,} more" if len(lost) > 3 else ""
+        why = "ends before its head, so that nothing says whose it is: it is left out"
+        unknown = {**merged.facts.unknown, ", ".join(lost[:3]) + more: why}
+        return replace(merged, facts=replace(merged.facts, unknown=unknown))
 
 
 @dataclass(frozen=True)

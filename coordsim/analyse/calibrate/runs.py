@@ -58,8 +58,8 @@ def _read(path: Path) -> tuple[str, list[Series], list[str], list[str], dict[str
         series = list(of_trace(run.trace, run.facts.first_step, _ranks(run), ""))
         return "RECORDED" if real else "SIMULATED", series, [], [], missing
     records, merged = run.records, run.streams.merged
-    names = sorted({str(record.head.get("host", "")) for record in records})
-    began = min(int(record.head.get("started_unix_ns", 0)) for record in records)
+    names = sorted({record.host for record in records})
+    began = min(record.started_unix_ns for record in records)
     date = [datetime.fromtimestamp(began / 1e9, UTC).date().isoformat()] if began else []
     series = list(of_trace(merged.trace, merged.first_step, records[0].ranks, ",".join(names)))
     absent = set(range(records[0].ranks)) - {record.rank for record in records}
@@ -122,7 +122,7 @@ def of_records(records: Sequence[RankRecord]) -> Iterator[Series]:
     common = sorted(set.intersection(*(set(each) for each in found)))
     for record, times in zip(records, found, strict=True):
         if common:
-            host, run = str(record.head.get("host", "")), str(record.path.parent)
+            host, run = record.host, str(record.path.parent)
             samples = tuple(times[step] for step in common)
             yield Series("step", record.ranks, samples, path=run, rank=record.rank, node=host)
 

@@ -70,7 +70,7 @@ def settings_of(records: Sequence[RankRecord]) -> tuple[str, Settings]:
     if transport != "tcp":
         message = f"control went over {transport}, whose messages are its own and not recorded; tcp's are known"
         raise InputError.one(where, "control", transport, message)
-    silent = sorted(set(range(ranks)) - {each.rank for each in records if each.head.get("detailed")})
+    silent = sorted(set(range(ranks)) - {each.rank for each in records if each.detailed})
     if silent:
         message = "messages follow from what all submit: it needs details of all (COORDSIM_RECORD_SAMPLED_RANKS)"
         raise InputError.one(where, "", silent, f"{len(silent):,} of {ranks:,} ranks have none; {message}")

@@ -62,7 +62,7 @@ def measured_workload(records: Sequence[RankRecord]) -> MeasuredWorkload:
     if any(gathers(record) for record in records):
         message = "parameters are gathered in forward and backward (FSDP): that is not modelled"
         raise InputError.one(where, "", None, message)
-    detailed = [record for record in records if record.head.get("detailed")]
+    detailed = [record for record in records if record.detailed]
     starts = [_starts(record) for record in detailed]
     common = sorted(set.intersection(*(set(each) for each in starts))) if starts else []
     if len(common) < FEWEST_STEPS:
@@ -84,7 +84,7 @@ def measured_workload(records: Sequence[RankRecord]) -> MeasuredWorkload:
         optimizer_ns=_median([_optimizer(steps[rank][step]) for rank in range(len(detailed)) for step in common]),
         backward=Interval(middle, *(middle * each / level.value for each in (level.low, level.high))), jitter=varies,
         control_plane=control_plane(records[0]),
-        ranks=records[0].ranks, steps=len(common), hosts=len({record.head.get("host") for record in records}),
+        ranks=records[0].ranks, steps=len(common), hosts=len({record.host for record in records}),
     )  # fmt: skip
 
 

@@ -73,7 +73,7 @@ def readiness(records: Sequence[RankRecord], within: range | None = None) -> Rea
     chained = (begun != NULL).all(axis=1)
     return Readiness(
         tuple(record.rank for record in records),
-        tuple(str(record.head.get("host", "")) for record in records),
+        tuple(record.host for record in records),
         np.array(chosen, dtype=np.int64),
         tabulate("first_submit_ns"), tabulate("last_submit_ns"), np.where(begun == NULL, 0, begun + offsets), chained,
         errors,

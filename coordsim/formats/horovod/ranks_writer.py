@@ -48,10 +48,10 @@ def write_horovod(
     path: Path, records: Sequence[RankRecord], base_ns: int, steps: Sequence[int], limit: int
 ) -> Written:
     """Write the detailed ``steps`` (numbers) that fit into ``limit`` events. Raises OSError."""
-    detailed = [record for record in records if record.head.get("detailed")]
+    detailed = [record for record in records if record.detailed]
     turns = _turns(detailed, base_ns)
     chosen, events = _fitting(turns, steps, limit)
-    library = "NCCL" if "nccl" in str(records[0].head.get("settings")).lower() else "GLOO"
+    library = "NCCL" if "nccl" in str(dict(records[0].settings)).lower() else "GLOO"
     cycles = any(record.cycles for record in detailed)
     with whole_file(path) as fresh, TimelineWriter(fresh, mark_cycles=cycles) as writer:
         told = _Teller(writer, library, cycles)

@@ -65,8 +65,8 @@ def _notes(trace: Trace, records: Sequence[RankRecord]) -> list[str]:
         notes.append(f"parts that nobody measured: {', '.join(sorted(trace.missing))}")
     if not records:
         notes.append("this run keeps no submissions and no names of tensors: of ranks it shows the last one of a step")
-    elif any(not record.head.get("detailed") for record in records):
-        rest = sum(not record.head.get("detailed") for record in records)
+    elif any(not record.detailed for record in records):
+        rest = sum(not record.detailed for record in records)
         notes.append(f"{rest:,} of {len(records):,} ranks recorded steps only: no submissions of theirs")
     return notes
 

@@ -51,17 +51,25 @@ def facts_of(
         control="measured" if cycles else "nobody negotiates, so the three parts of control are 0",
         job=head.get("job"), settings=head.get("settings"),
         hosts={record.rank: record.head.get("host") for record in records},
-        ranks_with_details=tuple(record.rank for record in records if record.head.get("detailed")),
+        ranks_with_details=tuple(record.rank for record in records if record.detailed),
         ranks_absent=tuple(sorted(set(range(records[0].ranks)) - set(present) - set(without_steps))),
         ranks_without_steps=tuple(without_steps),
         clocks={record.rank: ClockFacts(clock_offset(record), _clock_error(record)) for record in records},
-        missing={part: why[part] for part in sorted(missing)},
+        missing={part: why[part] for part in sorted(missing)}, unknown=_damaged(records),
         ended_early=tuple(record.rank for record in records if not record.closed),
         ended_with_error={
             record.rank: record.end["error"] for record in records if record.end and record.end.get("error")
         },
         last_tensors=_last_tensors(records, steps), waited_for=_waited_for(records, steps), shown_rank=shown_rank,
     )  # fmt: skip
+
+
+def _damaged(records: Sequence[RankRecord]) -> dict[str, str]:
+    """Record that is not read to its end -> where it is damaged."""
+    return {
+        f"rest of {record.path.name}": f"{record.damage}; {record.lost_bytes:,} bytes from there on are left out"
+        for record in records if record.damage is not None
+    }  # fmt: skip
 
 
 def _why_missing(records: Sequence[RankRecord], cycles: bool) -> dict[str, str]:
@@ -76,7 +84,7 @@ def _why_missing(records: Sequence[RankRecord], cycles: bool) -> dict[str, str]:
 
 def control_plane(record: RankRecord) -> str:
     """Who decides in the job: ``ddp`` is nobody."""
-    return str((record.head.get("settings") or {}).get("control_plane", "cached"))
+    return str(record.settings.get("control_plane", "cached"))
 
 
 def negotiated(record: RankRecord) -> bool:

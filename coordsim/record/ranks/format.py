@@ -54,8 +54,12 @@ MAGIC = b"coordsim rank record 1\n"
 NULL = -(1 << 63)
 """Of a time that was not measured."""
 LARGEST_BLOCK = 1 << 26
+LARGEST_HEAD = 1 << 20
+"""Bytes within which a stream's first block ends."""
 
 _BLOCK = struct.Struct("<IIB")
+HEAD_BYTES = _BLOCK.size
+"""Of a block, before its payload."""
 CYCLE = struct.Struct("<QqBqqqqIQIIqQI")
 """cycle, step, kind (:class:`coordsim.record.trace.Kind`), entered, left, work, finished (ns), requests and bytes that
 rank 0 took in, common hits, responses, schedule hash, cache digest (0: not taken), popped."""

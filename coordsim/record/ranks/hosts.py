@@ -12,7 +12,7 @@ def machines(records: Sequence[RankRecord]) -> list[Machine]:
     """Every host of ``records``, in order of its first rank."""
     by_host: dict[str, list[RankRecord]] = {}
     for record in records:
-        by_host.setdefault(str(record.head.get("host", "")), []).append(record)
+        by_host.setdefault(record.host, []).append(record)
     return [_machine(host, members) for host, members in by_host.items()]
 
 

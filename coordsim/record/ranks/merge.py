@@ -25,7 +25,7 @@ import numpy as np
 from coordsim.errors import InputError
 from coordsim.record.ranks.facts import clock_offset, facts_of, negotiated
 from coordsim.record.ranks.format import NULL
-from coordsim.record.ranks.own import OwnStep, ends_known, last_ready, own_steps
+from coordsim.record.ranks.own import OwnStep, ends_known, last_ready, own_steps, timed_at_all
 from coordsim.record.ranks.reader import CycleRecord, RankRecord, ResponseRecord, SpanKind, StepRecord, read_folder
 from coordsim.record.ranks.split import columns, stated
 from coordsim.record.run_facts import RunFacts
@@ -77,11 +77,11 @@ def _consecutive(records: Sequence[RankRecord], within: range | None) -> range:
     Where hooks told what a rank did, a step without their word is left out: the process ended before they could speak,
     so the end of that step is not known.
     """
-    common = set.intersection(*({step.step for step in record.steps} for record in records))
+    common = set.intersection(*({step.step for step in record.steps if timed_at_all(step)} for record in records))
     for record in records:
         spanned = {step.step for step in record.steps if step.spans}
         common &= spanned or common
-        if record.head.get("detailed"):
+        if record.detailed:
             common &= {step.step for step in record.steps if step.detailed}
     best, start = range(0), None
     for number in sorted(common):
@@ -98,7 +98,7 @@ class _Merge:
     def __init__(self, records: Sequence[RankRecord], steps: range) -> None:
         self._records = records
         self._steps = steps
-        self._detailed = [record for record in records if record.head.get("detailed")]
+        self._detailed = [record for record in records if record.detailed]
         self._offsets = {record.rank: clock_offset(record) for record in records}
         self._by_step = [{step.step: step for step in record.steps} for record in records]
         self._negotiated = negotiated(records[0])

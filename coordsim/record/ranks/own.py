@@ -135,12 +135,17 @@ def ends_known(records: Sequence[RankRecord], steps: Collection[int]) -> bool:
     """Whether every one of ``steps`` has collectives, and every rank with details saw the end of each of them."""
     seen: set[int] = set()
     for record in records:
-        for each in record.responses if record.head.get("detailed") else ():
+        for each in record.responses if record.detailed else ():
             if each.step in steps:
                 seen.add(each.step)
                 if each.end_ns == NULL:
                     return False
     return seen >= set(steps)
+
+
+def timed_at_all(step: StepRecord) -> bool:
+    """Whether anything is known of when a step ended."""
+    return (step.end_ns, step.end_collective_ns, step.last_submit_ns) != (NULL, NULL, NULL)
 
 
 def own_steps(record: RankRecord, timed: bool = True) -> dict[int, OwnStep]:
@@ -152,9 +157,9 @@ def own_steps(record: RankRecord, timed: bool = True) -> dict[int, OwnStep]:
     calls = _calls_by_step(record) if timed else {}
     ends: dict[int, int] = {}
     for step in record.steps:
-        known = [at for at in (step.end_ns, step.end_collective_ns, step.last_submit_ns) if at != NULL]
-        if not known:
+        if not timed_at_all(step):
             continue
+        known = [at for at in (step.end_ns, step.end_collective_ns, step.last_submit_ns) if at != NULL]
         end = known[0] if step.end_ns != NULL else max(known)
         begin = ends.get(step.step - 1, min(_first(step), end))
         ends[step.step] = end = max(end, begin)

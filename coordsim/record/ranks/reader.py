@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import struct
-from collections.abc import Generator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from coordsim.errors import InputError
-from coordsim.record.ranks.format import (
-    CLOCK,
-    CPU,
-    CPU_WITHOUT_WAIT,
-    CYCLE,
-    IDLE,
-    MAGIC,
-    NULL,
-    READY,
-    RESPONSE,
-    SCHEMA,
-    SCHEMAS,
-    SENT,
-    SPAN,
-    SPANS,
-    STEP,
-    Block,
-    blocks,
-)
+from coordsim.record.ranks.format import HEAD_BYTES, LARGEST_HEAD, MAGIC, Block, blocks
 
 SUFFIX = ".rank"
 
@@ -220,7 +200,9 @@ class RankRecord:
     end: dict[str, Any] | None = None
     """How the stream ended; None when the process did not come to that."""
     lost_bytes: int = 0
-    """Bytes of a torn block at the end."""
+    """Bytes of a torn block at the end, or from a damaged block on."""
+    damage: str | None = None
+    """Which block is damaged and why; what came after it is not read. None of a record that is whole or cut short."""
 
     @property
     def closed(self) -> bool:
@@ -244,7 +226,33 @@ class RankRecord:
 
     @property
     def ranks(self) -> int:
+        """Of the whole job."""
         return int(self.head["ranks"])
+
+    @property
+    def host(self) -> str:
+        """Empty where the record does not say."""
+        return str(self.head.get("host") or "")
+
+    @property
+    def detailed(self) -> bool:
+        """Whether cycles and responses were recorded, not steps alone."""
+        return bool(self.head.get("detailed"))
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The backend's; empty where the record does not say."""
+        return self.head.get("settings") or {}
+
+    @property
+    def started_unix_ns(self) -> int:
+        """By the host's clock; 0 where the record does not say."""
+        return int(self.head.get("started_unix_ns") or 0)
+
+    @property
+    def optimizers(self) -> Sequence[str]:
+        """Names of the script's optimizers, by index."""
+        return (self.head.get("kinds") or {}).get("optimizers") or ()
 
     def name(self, tensor: int) -> str:
         return str(self.tensors[tensor]["name"])
@@ -265,110 +273,58 @@ def folder_of(run: Path) -> Path | None:
 
 
 def read_folder(folder: Path) -> list[RankRecord]:
-    """All ranks' records in ``folder``, by rank. Raises InputError when there are none, or those of two runs."""
+    """All ranks' records in ``folder``, by rank, without those that end before their head (:func:`headless`).
+
+    Raises InputError when there are none, or those of two runs.
+    """
     paths = sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []
     if not paths:
         raise InputError.one(str(folder), "", str(folder), f"no folder with ranks' records (*{SUFFIX})")
-    found = sorted((read_rank(path) for path in paths), key=lambda each: each.rank)
-    first = found[0]
-    for other in found[1:]:
+    read = [read_rank(path) for path in paths if len(paths) == 1 or not headless(path)]
+    if not read:
+        message = f"{len(paths)} ranks' records, and each ends before its head: no rank came to write anything"
+        raise InputError.one(str(folder), "", None, message)
+    records = sorted(read, key=lambda record: record.rank)
+    first = records[0]
+    for other in records[1:]:
         for key in ("ranks", "job"):
             if other.head.get(key) != first.head.get(key):
-                message = f"record of another run: {first.path.name} has {first.head.get(key)!r}"
+                message = f"record of another run: {first.path.name} has {first.head.get(key)!r}"[:200]
                 raise InputError.one(str(other.path), key, other.head.get(key), message)
-    numbers = [each.rank for each in found]
+    numbers = [record.rank for record in records]
     if len(set(numbers)) < len(numbers):
-        raise InputError.one(str(folder), "rank", numbers, "a rank has two records")
-    return found
+        twice = sorted({number for number in numbers if numbers.count(number) > 1})
+        raise InputError.one(str(folder), "rank", twice, f"rank {twice[0]} has two records")
+    return records
+
+
+def headless(path: Path) -> bool:
+    """Whether a rank's record ends before its head is whole: the process or its disk did not get further."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(LARGEST_HEAD)
+    except OSError:
+        return False
+    if not start.startswith(MAGIC):
+        return MAGIC.startswith(start)
+    return next(blocks(memoryview(start)[len(MAGIC) :]), None) is None
 
 
 def read_rank(path: Path) -> RankRecord:
     """One rank's record, up to where it is whole. Raises InputError for a file that is none."""
+    from coordsim.record.ranks.decode import decode_blocks, decode_head
+
     try:
         data = path.read_bytes()
     except OSError as error:
         raise InputError.one(str(path), "", None, f"cannot be read: {error}") from error
     if not data.startswith(MAGIC):
         raise InputError.one(str(path), "", None, "no rank's record (it does not begin like one)")
-    stream = blocks(memoryview(data)[len(MAGIC) :])
+    body = memoryview(data)[len(MAGIC) :]
+    stream = blocks(body)
     first = next(stream, None)
     if first is None or first[0] is not Block.HEAD:
         raise InputError.one(str(path), "", None, "a rank's record without a head")
-    try:
-        head = json.loads(bytes(first[1]))
-        if not isinstance(head, dict):
-            raise ValueError("its head is no object")
-        record = RankRecord(path, head)
-        if head.get("schema") not in SCHEMAS:
-            raise InputError.one(str(path), "schema", head.get("schema"), _unknown(head.get("schema")), SCHEMAS)
-        record.lost_bytes = _fill(record, stream)
-    except (ValueError, KeyError, TypeError, struct.error) as error:
-        raise InputError.one(str(path), "", None, f"damaged: {error}") from error
+    record = RankRecord(path, decode_head(bytes(first[1]), str(path)))
+    decode_blocks(record, stream, len(body) - HEAD_BYTES - len(first[1]))
     return record
-
-
-def _fill(record: RankRecord, stream: Generator[tuple[Block, memoryview], None, int]) -> int:
-    spans: dict[int, tuple[tuple[Span, ...], str]] = {}
-    cpu: dict[int, CpuTimes] = {}
-    while True:
-        try:
-            kind, payload = next(stream)
-        except StopIteration as stop:
-            return int(stop.value or 0)
-        if kind is Block.TENSOR:
-            record.tensors.append(json.loads(bytes(payload[4:])))
-        elif kind is Block.CYCLE:
-            *values, popped = CYCLE.unpack_from(payload)
-            ids = struct.unpack_from(f"<{popped}I", payload, CYCLE.size)
-            stamps = struct.unpack_from(f"<{popped}q", payload, CYCLE.size + 4 * popped)
-            sent = _sent(payload, CYCLE.size + 12 * popped)
-            record.cycles.append(CycleRecord._make((*values, ids, stamps, sent)))
-        elif kind is Block.RESPONSE:
-            *values, count = RESPONSE.unpack_from(payload)
-            ids = struct.unpack_from(f"<{count}I", payload, RESPONSE.size)
-            record.responses.append(ResponseRecord._make((*values, ids)))
-        elif kind is Block.STEP:
-            step, *moments = STEP.unpack(payload)
-            of_step, step_kind = spans.pop(step, ((), ""))
-            record.steps.append(StepRecord._make((step, *moments, of_step, cpu.pop(step, None), step_kind)))
-        elif kind is Block.SPANS:
-            step, count = SPANS.unpack_from(payload)
-            end = SPANS.size + SPAN.size * count
-            if end > len(payload):
-                raise ValueError(f"step {step}: {count} spans do not fit into a block of {len(payload)} bytes")
-            parts = tuple(map(Span._make, SPAN.iter_unpack(payload[SPANS.size : end])))
-            spans[step] = (parts, bytes(payload[end:]).decode())
-        elif kind is Block.CPU:
-            if len(payload) == CPU_WITHOUT_WAIT.size:
-                step, main_ns, loop_ns, process_ns = CPU_WITHOUT_WAIT.unpack(payload)
-                core_wait_ns = NULL
-            else:
-                step, main_ns, loop_ns, process_ns, core_wait_ns = CPU.unpack(payload)
-            cpu[step] = CpuTimes(main_ns, loop_ns, process_ns, None if core_wait_ns == NULL else core_wait_ns)
-        elif kind is Block.NAME:
-            said = json.loads(bytes(payload))
-            record.head.setdefault("kinds", {}).setdefault(said["of"], []).append(str(said["name"]))
-        elif kind is Block.READY:
-            step, count = READY.unpack_from(payload)
-            ids = struct.unpack_from(f"<{count}I", payload, READY.size)
-            stamps = struct.unpack_from(f"<{count}q", payload, READY.size + 4 * count)
-            record.ready.append(ReadyRecord(step, ids, stamps))
-        elif kind is Block.IDLE:
-            record.idle.append(IdleRecord._make((*IDLE.unpack_from(payload), _sent(payload, IDLE.size))))
-        elif kind is Block.CLOCK:
-            record.clocks.append(ClockRecord(*CLOCK.unpack(payload)))
-        elif kind is Block.END:
-            record.end = (record.end or {}) | json.loads(bytes(payload))
-
-
-def _unknown(schema: object) -> str:
-    """Why a schema cannot be read: it is a later version, or none of ours."""
-    family, _, number = str(schema).rpartition("/")
-    if family == SCHEMA.rpartition("/")[0] and number.isdecimal():
-        return f"{schema} is written by a later coordsim; this one reads up to {SCHEMA}"
-    return "unknown schema"
-
-
-def _sent(payload: memoryview, at: int) -> Sent | None:
-    """What stands at the end of a block, if it does."""
-    return Sent._make(SENT.unpack_from(payload, at)) if len(payload) > at else None

@@ -34,7 +34,7 @@ def stated(records: Sequence[RankRecord], own: Sequence[Own], steps: range) -> i
     work = [median_low([of_rank[number].work.total for number in counted]) for of_rank in own]
     order = sorted(range(len(records)), key=lambda place: (work[place], records[place].rank))
     middle = order[(len(order) - 1) // 2]
-    detailed = [place for place in order if records[place].head.get("detailed")]
+    detailed = [place for place in order if records[place].detailed]
     if middle in detailed or not detailed:
         return middle
     return min(detailed, key=lambda place: (abs(work[place] - work[middle]), records[place].rank))

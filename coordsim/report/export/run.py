@@ -123,7 +123,7 @@ def _horovod(run: _Job, path: Path, limit: int) -> Exported:
     if not written.steps:
         raise InputError.one("--max-events", "", limit, "not even one step fits")
     told = [f"left out for size: {written.left_out:,} steps"] if written.left_out else []
-    silent = [record.rank for record in run.records if not record.head.get("detailed")]
+    silent = [record.rank for record in run.records if not record.detailed]
     if silent:
         told.append(f"{len(silent):,} of {len(run.records):,} ranks recorded steps only: no ticks of theirs")
     negotiates = any(record.cycles for record in run.records)
@@ -136,7 +136,7 @@ def _horovod(run: _Job, path: Path, limit: int) -> Exported:
 def _chakra(run: _Job, path: Path, limit: int) -> Exported:
     told = ["no control plane: Chakra has no negotiation; collectives are ordered as they were executed"]
     if run.records:
-        silent = [record.rank for record in run.records if not record.head.get("detailed")]
+        silent = [record.rank for record in run.records if not record.detailed]
         if silent or len(run.records) < (run.facts.ranks or 0):
             message = "chakra needs details of every rank (COORDSIM_RECORD_SAMPLED_RANKS)"
             raise InputError.one(str(run.path), "", silent, message)
