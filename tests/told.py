@@ -6,27 +6,35 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from coordsim.analyse.answer import Answer
+from coordsim.analyse.answer.opened import answer_of
 from coordsim.analyse.findings import find_out
-from coordsim.analyse.run_summary import run_summary
 from coordsim.record.ranks import RankRecord, merge_records
 from coordsim.record.run_facts import RunFacts
+from coordsim.record.store import Stored
 from coordsim.record.trace import Trace
+from coordsim.report.answer import answer_json
+
+
+def answered(records: Sequence[RankRecord], steps: range | None = None) -> Answer:
+    """The answer of ranks' records."""
+    merged = merge_records(records, steps)
+    return answer_of(Stored(merged.trace, merged.facts, find_out(merged, steps)))
 
 
 def told(records: Sequence[RankRecord], steps: range | None = None) -> dict[str, Any]:
     """Of ranks' records."""
-    merged = merge_records(records, steps)
-    return _plain(run_summary(merged.trace, merged.facts, find_out(merged, steps)))
+    return as_script_reads(answered(records, steps))
 
 
 def told_of(trace: Trace | None, facts: RunFacts | None) -> dict[str, Any]:
     """Of an imported run."""
     assert trace is not None
     assert facts is not None
-    return _plain(run_summary(trace, facts))
+    return as_script_reads(answer_of(Stored(trace, facts, None)))
 
 
-def _plain(found: dict[str, Any]) -> dict[str, Any]:
-    """As a script reads it."""
-    plain: dict[str, Any] = json.loads(json.dumps(found, allow_nan=False))
+def as_script_reads(answer: Answer) -> dict[str, Any]:
+    """The object of ``--json``."""
+    plain: dict[str, Any] = json.loads(json.dumps(answer_json(answer), allow_nan=False))
     return plain

@@ -98,7 +98,7 @@ class Runs:
         key = (work.forward_ns, work.backward_ns, work.optimizer_ns, work.sample_bytes, work.batch)
         if key not in self._baselines:
             self._baselines[key] = baseline_step_s(scenario)
-        step_s, messages = found.step_time_s, counters(found)["responses_per_step"]
+        step_s, messages = found.step_time_s, counters(found).responses_per_step or 0.0
         rate = scenario.ranks * work.batch / step_s
         return Outcome(
             step_s, self._baselines[key], control_share(found), messages, work.gradient_bytes / max(messages, 1),

@@ -2,34 +2,66 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
 import numpy as np
 
+from coordsim.protocol.planes import PLANES
 from coordsim.record.breakdown import CONTROL_PARTS
-from coordsim.record.trace import Kind
-from coordsim.simulate.engine import Simulation
+from coordsim.record.trace import Kind, Trace
+
+if TYPE_CHECKING:
+    from coordsim.simulate.engine import Simulation
 
 
-def counters(simulation: Simulation) -> dict[str, float]:
-    """Means over the steps that count."""
-    cycles, steps = simulation.trace.cycles, simulation.scenario.steps
-    counted = cycles["step"] > 0
-    repeat, kind = cycles["repeat"][counted], cycles["kind"][counted]
-    exchanges = sum(
-        int(repeat[kind == Kind[what.upper()]].sum()) * number
-        for what, number in simulation.scenario.control_plane.kind.exchanges.items()
-    )
+@dataclass(frozen=True)
+class Control:
+    """What the control plane did in a step: means over the steps that count; None where that is not known."""
+
+    cycles_per_step: float | None
+    slow_cycles_per_step: float | None
+    requests_per_step: float | None
+    coordinator_bytes_per_step: float | None
+    """Of lists that rank 0 took in."""
+    responses_per_step: float | None
+    exchanges_per_step: float | None = None
+    """Control collectives."""
+    cache_hits_per_step: float | None = None
+    """Tensors that were agreed by the cache; None where there is none."""
+
+
+def control_of(trace: Trace, first_row: int, steps: int, plane: str | None) -> Control:
+    """From a trace's cycles of the ``steps`` steps from row ``first_row`` on; all None where it has no cycles."""
+    cycles = trace.cycles
+    counted = cycles["step"] >= first_row
+    repeat = cycles["repeat"][counted]
+    slow = np.isin(cycles["kind"][counted], (Kind.SLOW, Kind.INVALIDATE))
+    if not cycles["cycle"].size:
+        return Control(None, None, None, None, None)
 
     def mean(column: str) -> float:
         return float((cycles[column][counted] * repeat).sum()) / steps
 
-    return {
-        "cycles_per_step": float(repeat.sum()) / steps,
-        "slow_cycles_per_step": float(repeat[np.isin(kind, (Kind.SLOW, Kind.INVALIDATE))].sum()) / steps,
-        "requests_per_step": mean("requests"),
-        "coordinator_bytes_per_step": mean("request_bytes"),
-        "exchanges_per_step": exchanges / steps,
-        "responses_per_step": mean("responses"),
-    }
+    return Control(
+        float(repeat.sum()) / steps, float(repeat[slow].sum()) / steps, mean("requests"), mean("request_bytes"),
+        mean("responses"), cache_hits_per_step=mean("hits_common") if plane in PLANES and PLANES[plane].cache else None,
+    )  # fmt: skip
+
+
+def counters(simulation: Simulation) -> Control:
+    """Of a simulation, with its exchanges; 0 where nobody negotiates."""
+    plane, steps = simulation.scenario.control_plane, simulation.scenario.steps
+    control = control_of(simulation.trace, 1, steps, plane.name)
+    cycles = simulation.trace.cycles
+    counted = cycles["step"] > 0
+    repeat, kind = cycles["repeat"][counted], cycles["kind"][counted]
+    exchanges = sum(
+        int(repeat[kind == Kind[what.upper()]].sum()) * number for what, number in plane.kind.exchanges.items()
+    ) / steps
+    if control.cycles_per_step is None:
+        return Control(0.0, 0.0, 0.0, 0.0, 0.0, exchanges)
+    return replace(control, exchanges_per_step=exchanges)
 
 
 def control_share(simulation: Simulation) -> float:

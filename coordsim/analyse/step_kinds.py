@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from coordsim.analyse.answer.model import Outlier, Outliers
 from coordsim.record.breakdown import breakdown, step_times
 from coordsim.record.findings import StepKind
 from coordsim.record.ranks.merge import Merged
@@ -60,25 +60,21 @@ def _name(kind: str, optimizers: Sequence[str]) -> str:
     return " + ".join(f"{name} {number}" if alike else name for name, number in zip(chosen, numbers, strict=True))
 
 
-def outlying(trace: Trace, first_step: int, counted: slice) -> list[dict[str, Any]]:
-    """Steps that took much longer than the median, the longest first: number, time, and the part that took the most of
-    what is beyond the median of that part; ``mean_without_s``: of the steps that are no outliers."""
+def outlying(trace: Trace, first_step: int, counted: slice) -> Outliers | None:
+    """Steps that took much longer than the median, the longest first; None where none did."""
     times = step_times(trace)[counted].astype(np.float64)
     if times.size < FEWEST:
-        return []
+        return None
     middle = float(np.median(times))
     spread = float(np.median(np.abs(times - middle)))
     far = np.flatnonzero(times > middle + max(FAR * spread, LONGER * middle))
     if not far.size or far.size > times.size // 4:
-        return []
+        return None
     parts = {name: column[counted].astype(np.float64) for name, column in breakdown(trace).items()}
-    rest = float(np.delete(times, far).mean()) / 1e9
-    found = []
+    named = []
     for row in sorted(far.tolist(), key=lambda row: -times[row])[:NAMED]:
         beyond = {name: float(column[row] - np.median(column)) for name, column in parts.items()}
         part = max(beyond, key=beyond.__getitem__)
-        found.append({
-            "step": first_step + (counted.start or 0) + row, "time_s": times[row] / 1e9, "part": part,
-            "beyond_s": beyond[part] / 1e9, "outliers": int(far.size), "mean_without_s": rest,
-        })  # fmt: skip
-    return found
+        number = first_step + (counted.start or 0) + row
+        named.append(Outlier(number, float(times[row]) / 1e9, part, beyond[part] / 1e9))
+    return Outliers(tuple(named), int(far.size), float(np.delete(times, far).mean()) / 1e9)

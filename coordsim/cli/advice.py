@@ -9,7 +9,7 @@ from coordsim.cli.request import Request
 from coordsim.errors import Refused
 
 if TYPE_CHECKING:
-    from coordsim.report.simulation import Change
+    from coordsim.analyse.answer import Candidate
     from coordsim.simulate.engine import Simulation
 
 _FUSION_STEP = 4
@@ -42,9 +42,9 @@ def candidates(request: Request, simulation: Simulation) -> Iterator[tuple[str, 
         yield f"--set {readable}", request.changed(override=readable)
 
 
-def changes(request: Request, simulation: Simulation, progress: Callable[[int, int], None]) -> list[Change]:
+def try_changes(request: Request, simulation: Simulation, progress: Callable[[int, int], None]) -> list[Candidate]:
     """Every candidate, simulated; the one that saves most first."""
-    from coordsim.report.simulation import Change
+    from coordsim.analyse.answer import Basis, Candidate, Quantity
     from coordsim.simulate.engine import simulate
 
     found, measured = [], simulation.step_time_s
@@ -54,9 +54,11 @@ def changes(request: Request, simulation: Simulation, progress: Callable[[int, i
             step_time_s = simulate(changed.load()).step_time_s
         except Refused:
             continue
-        found.append(Change(flags, changed.command("--explain"), step_time_s, 1 - step_time_s / measured))
+        step_time = Quantity(step_time_s, "s", Basis.SIMULATED)
+        saves = Quantity(1 - step_time_s / measured, "1", Basis.SIMULATED)
+        found.append(Candidate(flags, None, step_time, saves, changed.command("--explain")))
         progress(number, len(cases))
-    return sorted(found, key=lambda change: -change.saves)
+    return sorted(found, key=lambda change: -change.saves.value)
 
 
 def _readable(setting: str) -> str:

@@ -62,14 +62,12 @@ def demo(
 
 def _compare(sizes: tuple[int, ...], steps: int) -> Demo:
     """Simulate every case."""
-    from coordsim.analyse.allocation import allocation
-    from coordsim.analyse.control import control_share
-    from coordsim.analyse.scaling import scaling
-    from coordsim.report.demo import Case, Demo
+    from coordsim.analyse.answer.simulated import answer_simulation
+    from coordsim.report.demo import Case, Demo, case_of
     from coordsim.scenario.loading import load_scenario
     from coordsim.simulate.engine import simulate
 
-    cases = []
+    cases: list[Case] = []
     count = len(WORKLOADS) * len(sizes) * len(WAYS)
     with Bar(title("simulating")) as bar:
         for workload in WORKLOADS:
@@ -78,16 +76,10 @@ def _compare(sizes: tuple[int, ...], steps: int) -> Demo:
                     scenario = load_scenario(
                         workload=workload, cluster=CLUSTER, ranks=ranks, control_plane=plane, groups=groups, steps=steps
                     )  # fmt: skip
-                    found, cycles = simulate(scenario), scenario.control_plane.kind.negotiates
-                    scaled = scaling(found)
-                    node_hours = allocation(found)["node_hours_per_1000_steps"]
-                    cases.append(
-                        Case(
-                            workload, plane, groups, ranks, found.step_time_s, scaled.baseline_step_s,
-                            scaled.efficiency, control_share(found), node_hours,
-                            scenario.control_plane.cycle_time_ns / 1e9 if cycles else 0.0,
-                        )
-                    )  # fmt: skip
+                    answer = answer_simulation(simulate(scenario))
+                    plane_used = scenario.control_plane
+                    cycle_time_ns = plane_used.cycle_time_ns if plane_used.kind.negotiates else 0
+                    cases.append(case_of(answer, workload, groups, cycle_time_ns))
                     bar.update(len(cases), count)
     noise = scenario.noise
     by_step = noise.step.sigma_ppm or noise.common.sigma_ppm or noise.tensor.sigma_ppm

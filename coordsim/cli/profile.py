@@ -8,7 +8,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from shlex import join, quote
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,7 @@ from coordsim.errors import EnvironmentProblem, InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from coordsim.analyse.answer import Answer
     from coordsim.record.ranks import RankRecord
     from coordsim.record.run import Streams
     from coordsim.record.run_facts import CommandEnd, RunFacts
@@ -57,18 +58,20 @@ def profile(
         done = run([program, *(command or [])[1:]], job.folder, steps, as_json, then_stop, job.recorded)
         if done.hangup:
             without_terminal()
-        facts = job.ended(done)
+        answer = job.ended(done)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    _show(facts, out, as_json)
-    console.next_command(_next(facts, out))
+    _show(answer, out, as_json)
+    console.next_command(_next(answer, out))
     if done.code:
         raise typer.Exit(done.code)
 
 
-def _next(facts: dict[str, Any], out: Path) -> str:
+def _next(answer: Answer, out: Path) -> str:
     """At scale, where the run can be predicted from: ranks that gather parameters cannot be."""
-    if facts["waited_for"] or facts["exit_code"] or facts["steps"] < _PREDICTABLE:
+    command = answer.facts.command
+    failed = command is not None and command.exit_code
+    if answer.facts.waited_for or failed or answer.steps < _PREDICTABLE:
         return f"coordsim report {quote(str(out))} --json"
     return f"coordsim predict {quote(str(out))} --ranks 27600"
 
@@ -106,22 +109,23 @@ class _Job:
         after = "the command is stopped now" if self.then_stop else "stop: Ctrl-C, or --then-stop next time"
         console.note(f"recorded {steps} on {on}; see them now: coordsim report {quote(str(self.out))}; {after}")
 
-    def ended(self, done: Done) -> dict[str, Any]:
-        """Store what was recorded, say what went wrong, and give the summary. Leaves when nothing was recorded."""
+    def ended(self, done: Done) -> Answer:
+        """Store what was recorded, say what went wrong, and answer. Leaves when nothing was recorded."""
         line = done.line(self.command[0])
         if not any(self.folder.glob("*.rank")):
             self._nothing(done, line)
-        from coordsim.analyse.run_summary import run_summary
+        from coordsim.analyse.answer.opened import answer_of
 
         if line is not None:
             console.error(line)
-        trace, facts, findings = self._store(done.code, _end_of(done, line))
+        stored = self._store(done.code, _end_of(done, line))
+        trace, facts, _ = stored
         if not trace.steps["step"].size:
             console.error(f"no rank ended a step; what {len(facts.hosts)} ranks wrote is in {self.out}")
             console.next_command(_EXAMPLE)
             raise typer.Exit(done.code or FINDING)
         self._notes(done, facts, int(trace.steps["step"].size))
-        return run_summary(trace, facts, findings)
+        return answer_of(stored)
 
     def _store(self, exit_code: int | None, end: CommandEnd | None = None, running: bool = False) -> Stored:
         """Merge what ranks wrote into the run directory. Where the job that ran last recorded no step, what an earlier
@@ -252,10 +256,10 @@ def _of_other_jobs(folder: Path) -> list[Path]:
     return [each.path for each in records if any(each.head.get(key) != last.get(key) for key in ("ranks", "job"))]
 
 
-def _show(found: dict[str, Any], out: Path, as_json: bool) -> None:
-    if as_json:
-        console.data_json(found)
-    else:
-        from coordsim.report.run import run_report
+def _show(answer: Answer, out: Path, as_json: bool) -> None:
+    from coordsim.report.answer import answer_json, answer_screen
 
-        console.data(run_report(found, out.name, console.page()))
+    if as_json:
+        console.data_json(answer_json(answer))
+    else:
+        console.data(answer_screen(answer, out.name, console.page()))

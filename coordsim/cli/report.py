@@ -31,23 +31,20 @@ def report(
 ) -> None:
     """Where a run's steps went, and who was last."""
     chosen = step_range(steps)
-    from coordsim.analyse.findings import findings_of
-    from coordsim.analyse.run_summary import run_summary
+    from coordsim.analyse.answer.opened import answer_run
     from coordsim.record.run import open_run
+    from coordsim.report.answer import answer_json, answer_screen
 
     opened = open_run(run, chosen)
-    findings = findings_of(opened)
-    found = run_summary(opened.trace, opened.facts, findings)
+    answer = answer_run(opened)
     if out is not None:
         from coordsim.record.store import write_run
 
-        write_run(out, opened.trace, opened.facts, findings)
+        write_run(out, opened.trace, opened.facts, answer.findings)
     if as_json:
-        console.data_json(found)
+        console.data_json(answer_json(answer))
     else:
-        from coordsim.report.run import run_report
-
-        console.data(run_report(found, opened.name, console.page(), ranks))
+        console.data(answer_screen(answer, opened.name, console.page(), ranks))
     console.next_command(_next(opened, out))
 
 

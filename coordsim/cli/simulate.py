@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -27,11 +28,10 @@ from coordsim.cli.progress import Bar
 from coordsim.cli.request import Request
 
 if TYPE_CHECKING:
+    from coordsim.analyse.answer import Answer
     from coordsim.scenario.model import Scenario
     from coordsim.simulate.engine import EngineName, Simulation
 
-WORTH_CHANGING = 0.005
-"""Below this share of the step no change is recommended."""
 
 
 def simulate(
@@ -72,10 +72,11 @@ def simulate(
 
 
 def _answer(request: Request, scenario: Scenario, explain: bool, as_json: bool, out: Path | None) -> None:
+    from coordsim.analyse.answer.simulated import answer_simulation
     from coordsim.analyse.explain import explain as explain_it
-    from coordsim.analyse.summary import summary
-    from coordsim.cli.advice import changes
-    from coordsim.report.simulation import simulation_report
+    from coordsim.cli.advice import try_changes
+    from coordsim.report.answer import answer_json, answer_screen
+    from coordsim.report.answer.advice import WORTH_CHANGING
     from coordsim.simulate.engine import simulate as run
 
     if request.engine == "auto":
@@ -85,25 +86,25 @@ def _answer(request: Request, scenario: Scenario, explain: bool, as_json: bool, 
             console.note(f"note: event engine, slow beyond some 1,000 ranks: {refusal.because} ({refusal.key})")
     with Bar(title("simulating")) as bar:
         simulation = run(scenario, cast("EngineName", request.engine), progress=bar.update)
-        explained, advice = None, None
+        explained, tried = None, None
         if explain:
             bar.begin("removing each cause")
             explained = explain_it(simulation, bar.update)
         if explain and not as_json:
             bar.begin("trying changes")
-            advice = changes(request, simulation, bar.update)
-        facts = summary(simulation, explained)
+            tried = try_changes(request, simulation, bar.update)
+        answer = answer_simulation(simulation, explained, tried)
     replaced = out is not None and out.exists()
     if out is not None:
-        _keep(out, simulation)
+        _keep(out, simulation, answer)
     if as_json:
-        console.data_json(facts)
+        console.data_json(answer_json(answer))
     else:
-        console.data(simulation_report(simulation, facts, explained, advice, console.page()))
+        console.data(answer_screen(answer, scenario.workload.name, console.page()))
     if out is not None:
         console.note(f"kept in {out}" + (", in the place of an earlier run" if replaced else ""))
-    if advice and advice[0].saves >= WORTH_CHANGING:
-        console.next_command(advice[0].command)
+    if tried and tried[0].saves.value >= WORTH_CHANGING and tried[0].command is not None:
+        console.next_command(tried[0].command)
     elif explain:
         console.next_command(f"coordsim catalog show {_catalogued(scenario)}")
     else:
@@ -124,18 +125,12 @@ def _catalogued(scenario: Scenario) -> str:
     return scenario.cluster.name if scenario.cluster.name in known else known[-1]
 
 
-def _keep(out: Path, simulation: Simulation) -> None:
+def _keep(out: Path, simulation: Simulation, answer: Answer) -> None:
     """Write the run directory; nothing in it depends on when or how fast it was made."""
     from coordsim import __version__
-    from coordsim.record.run_facts import Provenance, RunFacts, RunKind, SimulatedFrom
+    from coordsim.record.run_facts import Provenance
     from coordsim.record.store import write_run
-    from coordsim.scenario.resolved import resolved, scenario_hash
 
-    scenario = simulation.scenario
-    known = RunFacts(
-        kind=RunKind.SIMULATED, ranks=scenario.ranks, control_plane=scenario.control_plane.name,
-        simulated=SimulatedFrom(resolved(scenario), scenario_hash(scenario), simulation.engine),
-        provenance=Provenance(__version__),
-    )  # fmt: skip
+    facts = replace(answer.facts, provenance=Provenance(__version__))
     with interrupt.unwinding():
-        write_run(out, simulation.trace, known)
+        write_run(out, simulation.trace, facts)

@@ -182,3 +182,10 @@ class RunFacts:
     """What the importer found: format, files and figures."""
     command: Command | None = None
     provenance: Provenance | None = None
+
+    @property
+    def clock_error_s(self) -> float | None:
+        """The largest error of a rank's clock; None when some rank's is not known, or there is one clock."""
+        errors = [clock.error_ns for clock in self.clocks.values()]
+        known = [error for error in errors if error is not None]
+        return max(known) / 1e9 if known and len(known) == len(errors) else None

@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
+from coordsim.analyse.answer import Answer
 from coordsim.protocol.planes import CACHED, COORDINATOR, IDEAL, PLANES
+from coordsim.record.breakdown import CONTROL_PARTS
 from coordsim.report import tables, text
 from coordsim.report.figures import Curve, Panel, efficiency_figure
 from coordsim.report.tables import Page
@@ -39,6 +41,19 @@ class Case:
     @property
     def label(self) -> str:
         return self.control_plane + (" + layers" if self.groups == "layer" else "")
+
+
+def case_of(answer: Answer, workload: str, groups: str, cycle_time_ns: int) -> Case:
+    """One simulation's answer as a row of the demo."""
+    assert answer.scaling is not None
+    assert answer.costs is not None
+    step_s, scaling = answer.step_time.mean.value, answer.scaling
+    return Case(
+        workload, str(answer.control_plane), groups, answer.ranks or 1, step_s, scaling.baseline_step_s,
+        scaling.efficiency,
+        sum(answer.part(part) or 0.0 for part in CONTROL_PARTS) / step_s, answer.costs.node_hours_per_1000_steps,
+        cycle_time_ns / 1e9,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ _MOST_ROWS = 12
 
 def import_report(facts: dict[str, Any], title: str, page: Page) -> str:
     """``facts``: the object of ``coordsim import --json``; ``title``: what the source is called."""
-    facts, title = text.printable_facts(facts), text.printable(title)  # a file's names may hold anything
+    facts, title = text.printable_all(facts), text.printable(title)  # a file's names may hold anything
     files = len(facts["files"])
     many = f", {text.plural(files, 'file')}" if files != 1 else ""
     lines = [page.bold(line) for line in page.wrap(f"{title}: {facts['format']}{many}", rest="  ")]

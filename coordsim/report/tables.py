@@ -11,6 +11,8 @@ _GLUED = re.compile(
     r"(?<=\d) (?=(?:%|ns|us|ms|s|B|[KMGT]iB|kWh|GPUs?|[kMGTPE]?FLOP(?:/s)?)(?:[^\w]|$))|(?<=--set) (?=\S)"
 )
 """Spaces at which no line may break: between a number and its unit."""
+LABEL = 14
+"""Cells of a row's label, beside which the screens of all verbs put their text."""
 _JOINT = "\x00"
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 

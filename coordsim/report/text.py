@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from enum import Enum
+from typing import Any, TypeVar
 
 from coordsim.units import format_bytes, format_time
+
+T = TypeVar("T")
 
 _SI = (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
 _STEERING = re.compile(r"(?!\x1b\[[012]m)[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -19,15 +24,27 @@ def printable(untrusted: str) -> str:
     return "".join(c if c.isprintable() else _spelt(c) for c in untrusted)
 
 
-def printable_facts(value: Any) -> Any:
-    """A copy of what a report is made of, with every text in it, keys of objects too, as :func:`printable` gives it."""
-    if isinstance(value, str):
+def printable_all(value: T) -> T:
+    """A copy of what a report is made of, with every text in it, keys too, as :func:`printable` gives it."""
+    return _printable_all(value)  # type: ignore[no-any-return]
+
+
+def _printable_all(value: Any) -> Any:
+    if isinstance(value, str) and not isinstance(value, Enum):
         return printable(value)
-    if isinstance(value, dict):
-        return {printable_facts(key): printable_facts(held) for key, held in value.items()}
-    if isinstance(value, list | tuple):
-        return [printable_facts(held) for held in value]
-    return value
+    if isinstance(value, Mapping):
+        return {_printable_all(key): _printable_all(held) for key, held in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{each.name: _printable_all(getattr(value, each.name)) for each in fields(value)})
+    if isinstance(value, tuple):
+        held = map(_printable_all, value)
+        return type(value)(*held) if hasattr(value, "_fields") else tuple(held)
+    return [_printable_all(held) for held in value] if isinstance(value, list) else value
+
+
+def words(name: str) -> str:
+    """A key as people read it: ``input_stall`` as ``input stall``."""
+    return name.replace("_", " ")
 
 
 def printable_page(page: str, *, colour: bool = False) -> str:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from coordsim.analyse.allocation import allocation
+from coordsim.analyse.answer.simulated import answer_simulation
+from coordsim.analyse.answer.statistics import quantile
 from coordsim.analyse.assumptions import assumptions
 from coordsim.analyse.explain import Counterfactual
 from coordsim.analyse.scaling import scaling
-from coordsim.analyse.summary import SCHEMA, quantile, step_statistics, summary
 from coordsim.record.breakdown import PARTS
+from coordsim.report.answer import answer_json
 from coordsim.scenario.loading import load_scenario
 from coordsim.scenario.model import Cluster, Groups, Noise, Spread
-from coordsim.simulate.engine import simulate
+from coordsim.simulate.engine import Simulation, simulate
 from tests.analyse.made import by_hand
 from tests.scenarios import CLUSTER, MACHINE, PLANE, random_scenario, scenario, workload
 
@@ -42,9 +45,17 @@ def test_quantiles_do_not_slip_on_floats(share: float) -> None:
 
 def test_step_statistics_by_hand() -> None:
     """Steps of 1,000, 3,000 and 2,000 ns; the cold one does not count."""
-    found = step_statistics(by_hand())
+    found = answer_json(answer_simulation(by_hand()))["step_time_s"]
     expected = {"mean": 2e-6, "median": 2e-6, "p05": 1e-6, "p95": 2e-6, "min": 1e-6, "max": 3e-6}
     assert found == pytest.approx(expected)
+
+
+def summary_of(simulation: Simulation, explained: list[Counterfactual] | None = None) -> dict[str, Any]:
+    return answer_json(answer_simulation(simulation, explained))
+
+
+def paid(simulation: Simulation) -> dict[str, Any]:
+    return vars(allocation(simulation))
 
 
 def on_machine(**changes: object) -> Cluster:
@@ -55,7 +66,7 @@ def test_allocation_by_hand() -> None:
     """8 ranks are 2 nodes of 6 GPUs at 300 W and 600 W of host; PUE 1.1; the mean step is 2 us. Without powers for
     waiting and idling GPUs, every GPU of both nodes draws its 300 W all the time."""
     job = workload(batch=5)
-    found = allocation(by_hand(ranks=8, workload=job))
+    found = paid(by_hand(ranks=8, workload=job))
     hours = 2 * 2e-6 / 3600
     kwh = hours * 1000 * (6 * 0.3 + 0.6) * 1.1
     assert found["node_hours_per_1000_steps"] == pytest.approx(hours * 1000)
@@ -81,7 +92,7 @@ def test_energy_by_phase_by_hand() -> None:
     idle_kw, rest_kw = 5 * 0.040, 2 * (0.6 + 0.05)
     compute = (7 * 0.300 + idle_kw + rest_kw) * 1.1 * computing / 3.6
     wait = (7 * 0.100 + idle_kw + rest_kw) * 1.1 * (2e-6 - computing) / 3.6
-    found = allocation(simulation)
+    found = paid(simulation)
     assert found["kwh_by_phase_per_1000_steps"] == pytest.approx({"compute": compute, "wait": wait, "idle": 0})
     assert found["kwh_per_1000_steps"] == pytest.approx(compute + wait)
     assert sum(found["kwh_by_component_per_1000_steps"].values()) == pytest.approx(compute + wait)
@@ -91,13 +102,13 @@ def test_energy_by_phase_by_hand() -> None:
 @pytest.mark.parametrize("missing", ["gpu_power_mW", "host_power_mW"])
 def test_energy_of_unknown_power_is_left_out(missing: str) -> None:
     cluster = on_machine(**{missing: None, "node_write_Bps": 10**9, "parallel_read_Bps": 10**12})
-    found = allocation(by_hand(cluster=cluster, workload=workload(dataset_bytes=10**12)))
+    found = paid(by_hand(cluster=cluster, workload=workload(dataset_bytes=10**12)))
     assert {name for name, value in found.items() if value is None} == {
         "kwh_per_1000_steps", "kwh_by_phase_per_1000_steps", "kwh_by_component_per_1000_steps", "mean_power_kw",
         "staging_fits", "staging_kwh",
     }  # fmt: skip
     assert found["staging_s"] == 1000
-    free = allocation(by_hand(cluster=on_machine(gpu_power_mW=0, host_power_mW=0)))
+    free = paid(by_hand(cluster=on_machine(gpu_power_mW=0, host_power_mW=0)))
     assert free["kwh_per_1000_steps"] == 0
 
 
@@ -107,14 +118,14 @@ def test_staging_by_hand() -> None:
         node_write_Bps=2 * 10**9, parallel_read_Bps=10**12, node_storage_bytes=6 * 10**12, gpu_idle_power_mW=40_000
     )
     job = workload(dataset_bytes=12 * 10**12)
-    found = allocation(by_hand(ranks=8, workload=job, cluster=cluster))
+    found = paid(by_hand(ranks=8, workload=job, cluster=cluster))
     assert (found["staging_s"], found["staged_bytes_per_node"], found["staging_fits"]) == (3000, 6 * 10**12, True)
     assert found["staging_node_hours"] == pytest.approx(2 * 3000 / 3600)
     assert found["staging_kwh"] == pytest.approx(2 * (6 * 0.04 + 0.6) * 1.1 * 3000 / 3600)
     total = found["node_hours_per_1000_steps"] + found["staging_node_hours"]
     assert found["node_hours_of_1000_steps_and_staging"] == pytest.approx(total)
     tight = replace(cluster, machine=replace(cluster.machine, node_storage_bytes=6 * 10**12 - 1))
-    found = allocation(by_hand(ranks=8, workload=job, cluster=tight))
+    found = paid(by_hand(ranks=8, workload=job, cluster=tight))
     assert (found["staging_s"], found["staged_bytes_per_node"], found["staging_fits"]) == (None, 6 * 10**12, False)
     assert found["staging_node_hours"] is found["staging_kwh"] is found["node_hours_of_1000_steps_and_staging"] is None
 
@@ -122,7 +133,7 @@ def test_staging_by_hand() -> None:
 def test_summits_largest_job_draws_about_what_was_published() -> None:
     """V18 (docs/published.md 1) says "7MW(h)" of this run, unit unclear, and 4.5-5.7 MW as the machine's weekly
     medians: a plausibility bound around assumed powers, no prediction."""
-    found = allocation(simulate(load_scenario(workload="stemdl", cluster="summit", ranks=27_600, steps=1)))
+    found = paid(simulate(load_scenario(workload="stemdl", cluster="summit", ranks=27_600, steps=1)))
     megawatts = found["mean_power_kw"] / 1000
     print(f"STEMDL at 27,600 GPUs: {megawatts:.2f} MW at the meter; V18: 7 MW(h), unit unclear")
     assert 4.5 < megawatts < 10
@@ -134,7 +145,7 @@ def test_summits_largest_job_draws_about_what_was_published() -> None:
 
 @pytest.mark.parametrize(("ranks", "nodes"), [(1, 1), (6, 1), (7, 2), (12, 2), (13, 3)])
 def test_whole_nodes_are_billed(ranks: int, nodes: int) -> None:
-    one, several = allocation(by_hand(ranks=6)), allocation(by_hand(ranks=ranks))
+    one, several = paid(by_hand(ranks=6)), paid(by_hand(ranks=ranks))
     for name in ("node_hours_per_1000_steps", "kwh_per_1000_steps"):
         assert several[name] == pytest.approx(nodes * one[name])
 
@@ -142,7 +153,7 @@ def test_whole_nodes_are_billed(ranks: int, nodes: int) -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_the_breakdown_sums_to_the_mean(seed: int) -> None:
     described = random_scenario(seed)
-    found = summary(simulate(described))
+    found = summary_of(simulate(described))
     assert tuple(found["breakdown_s"]) == PARTS
     assert sum(found["breakdown_s"].values()) == pytest.approx(found["step_time_s"]["mean"], rel=1e-12)
     ordered = [found["step_time_s"][name] for name in ("min", "p05", "median", "p95", "max")]
@@ -153,13 +164,13 @@ def test_summary_is_complete_and_json() -> None:
     described = scenario(8, 5, 42)
     simulation = simulate(described)
     saved = Counterfactual("jitter", "no noise", 0.5, 0.25, 12.5)
-    found = json.loads(json.dumps(summary(simulation, [saved]), allow_nan=False))
-    assert found["schema"] == SCHEMA
+    found = json.loads(json.dumps(summary_of(simulation, [saved]), allow_nan=False))
+    assert found["schema"] == "coordsim.simulation/1"
     assert (found["ranks"], found["steps"], found["seed"], found["engine"]) == (8, 5, 42, "vector")
     assert found["explain"] == {
         "jitter": {"step_time_s": 0.5, "saves": 0.25, "saves_kwh_per_1000_steps": 12.5}
     }
-    assert summary(simulation)["explain"] is None
+    assert summary_of(simulation)["explain"] is None
     assert found["first_step_s"] == simulation.first_step_ns / 1e9
     assert found["step_time_s"]["mean"] == pytest.approx(float(np.mean(simulation.step_ns)) / 1e9)
     assert found["scaling_efficiency"] == scaling(simulation).efficiency

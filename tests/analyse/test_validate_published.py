@@ -153,7 +153,7 @@ def test_a_warm_cache_asks_nobody_so_that_may_cost_anything(each):
         simulate(summit.scenario("resnet50", 96, "cached", "layer", each.end(costly), steps=3))
         for costly in (True, False)
     ]
-    assert [counters(one)["slow_cycles_per_step"] for one in made] == [0, 0]
+    assert [counters(one).slow_cycles_per_step for one in made] == [0, 0]
     # The cold step ends at another time, so cycles fall elsewhere: less than one of them in a step.
     assert abs(made[0].step_time_s - made[1].step_time_s) < made[0].scenario.control_plane.cycle_time_ns / 1e9
 

@@ -26,8 +26,8 @@ from coordsim.record.breakdown import CONTROL_PARTS, breakdown, step_times
 from coordsim.record.ranks import RankRecord, merge, read_folder, read_rank
 from coordsim.record.ranks.merge import merge_records
 from coordsim.record.store import write_run
+from coordsim.report.answer import answer_screen
 from coordsim.report.export import export_run
-from coordsim.report.run import run_report
 from coordsim.report.tables import Page
 from real_backend.life.clocks import Offset
 from real_backend.profile import marks
@@ -36,7 +36,7 @@ from real_backend.profile.session import Session
 from real_backend.profile.steps import StepRecorder
 from real_backend.stream import Parameter, StepTold
 from tests.formats.chakra.chakra_schema import attributes, read_et
-from tests.told import told
+from tests.told import answered, told
 
 MS = 1_000_000
 TENSORS = [Parameter(name, "float32", (4,), 16) for name in ("a", "b", "c")]
@@ -228,7 +228,7 @@ def test_on_a_gpu_ends_are_null_and_said_to_be(tmp_path: Path) -> None:
     assert summary["messages"]["bytes_median"] == 16
     assert summary["recommendation"]["change"] is None
     assert "does not say when" in summary["recommendation"]["why"]
-    assert "not measured apart" in run_report(summary, "run", Page())
+    assert "not measured apart" in answer_screen(answered(read_folder(tmp_path)), "run", Page())
 
 
 # Replays.

@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
+from coordsim.analyse.answer.opened import answer_run
 from coordsim.analyse.calibrate.runs import read_runs
-from coordsim.analyse.findings import find_out, findings_of
+from coordsim.analyse.findings import find_out
 from coordsim.analyse.predict import measured_workload
-from coordsim.analyse.run_summary import run_summary
 from coordsim.errors import InputError
 from coordsim.record.ranks import read_folder, read_rank
 from coordsim.record.ranks.format import MAGIC, Block, block
 from coordsim.record.run import open_run
 from coordsim.record.store import write_run
+from coordsim.report.answer import answer_json, answer_screen
 from coordsim.report.export import export_run
-from coordsim.report.run import run_report
 from coordsim.report.tables import Page
 from tests.record.ddp_job import Causes, Job
 from tests.record.negotiated_job import negotiated
@@ -123,9 +123,9 @@ def read_in_every_way(path: Path, target: Path) -> None:
 
 def reported(path: Path, target: Path) -> None:
     run = open_run(path)
-    found = run_summary(run.trace, run.facts, findings_of(run))
-    json.dumps(found, allow_nan=False)
-    run_report(found, run.name, Page(), ranks=True)
+    answer = answer_run(run)
+    json.dumps(answer_json(answer), allow_nan=False)
+    answer_screen(answer, run.name, Page(), ranks=True)
 
 
 def calibrated(path: Path, target: Path) -> None:
@@ -218,7 +218,7 @@ def test_a_damaged_block_ends_the_record_there_and_the_report_says_so(tmp_path: 
     assert read.damage.startswith(f"block {steps[9] + 1:,} (STEP) is damaged: ")
     run = open_run(folder)
     assert run.steps == range(9)
-    screen = run_report(run_summary(run.trace, run.facts), "run", Page())
+    screen = answer_screen(answer_run(run), "run", Page())
     assert "rest of rank-00001.rank: block" in " ".join(screen.split())
 
 
@@ -228,7 +228,7 @@ def test_a_record_without_a_head_is_left_out_and_the_report_says_so(data: bytes,
     (folder / "rank-00002.rank").write_bytes(data)
     run = open_run(folder)
     assert run.facts.ranks_absent == (2,)
-    screen = run_report(run_summary(run.trace, run.facts), "run", Page())
+    screen = answer_screen(answer_run(run), "run", Page())
     assert "rank-00002.rank: ends before its head" in " ".join(screen.split())
 
 

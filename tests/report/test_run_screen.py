@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from coordsim.record.ranks import RankRecord
-from coordsim.report.run import run_report
+from coordsim.report.answer import answer_screen
 from coordsim.report.tables import Page
 from tests.record.ddp_job import MS, Causes, Job
-from tests.told import told
+from tests.told import answered, told
 
 
 def shown(records: list[RankRecord], **more: Any) -> str:
-    screen = run_report(told(records), "run", Page(), **more)
+    screen = answer_screen(answered(records), "run", Page(), **more)
     assert max(map(len, screen.splitlines())) <= 80
     return screen
 

@@ -73,5 +73,5 @@ def test_a_page_keeps_its_own_colours_and_nothing_else_that_steers() -> None:
 
 def test_facts_are_copied_with_their_names_spelt_out() -> None:
     facts = {"a\x1b": ["b\x07", 1, None, {"c": ("d\n", 2.5)}]}
-    assert text.printable_facts(facts) == {"a\\x1b": ["b\\x07", 1, None, {"c": ["d\\n", 2.5]}]}
+    assert text.printable_all(facts) == {"a\\x1b": ["b\\x07", 1, None, {"c": ("d\\n", 2.5)}]}
     assert "a\x1b" in facts

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from coordsim.record.findings import RankRow, RankTable
 from coordsim.report import tables, text
 from coordsim.report.tables import Page
 
@@ -22,26 +22,21 @@ _KEY = {
 }
 
 
-def differs(table: Mapping[str, Any] | None) -> bool:
-    """Whether some rank stands out."""
-    return table is not None and any(row["outliers"] for row in table["ranks"])
-
-
-def rank_lines(table: Mapping[str, Any], page: Page, explained: bool) -> list[str]:
-    """``table``: :func:`coordsim.analyse.rank_table.rank_table`; ``explained``: with what the columns mean."""
-    rows: Sequence[Mapping[str, Any]] = table["ranks"]
-    shown = [name for name in table["columns"] if any(row[f"{name}_s"] for row in rows)]
-    unit, scale = _unit(max((row[f"{name}_s"] for row in rows for name in shown), default=0.0))
+def rank_lines(table: RankTable, page: Page, explained: bool) -> list[str]:
+    """``explained``: with what the columns mean."""
+    rows = table.ranks
+    shown = [name for name in table.columns if any(row.column(name) for row in rows)]
+    unit, scale = _unit(max((row.column(name) for row in rows for name in shown), default=0.0))
     chosen = _chosen(rows)
     cells = [["rank", *(_TITLES[name] for name in shown)]]
-    cells += [[f"{row['rank']:,}", *(_cell(row, name, scale) for name in shown)] for row in chosen]
+    cells += [[f"{row.rank:,}", *(_cell(row, name, scale) for name in shown)] for row in chosen]
     lines = tables.columns(cells, "r" * (len(shown) + 1), gap=1, indent=2)
-    steps = text.plural(table["steps"], "step")
-    kind = f" of kind {table['kind']}" if table["kind"] else ""
+    steps = text.plural(table.steps, "step")
+    kind = f" of kind {table.kind}" if table.kind else ""
     title = f"each rank's own {unit}, median of {steps}{kind}"
     if len(chosen) < len(rows):
         title += f"; {len(chosen)} of {len(rows):,} ranks: slowest, median, fastest by own work"
-    if differs(table):
+    if table.differs:
         title += "; * longer than on the others"
     keys = [_KEY[name] for name in shown if name in _KEY and explained]
     return [
@@ -50,9 +45,9 @@ def rank_lines(table: Mapping[str, Any], page: Page, explained: bool) -> list[st
     ]  # fmt: skip
 
 
-def _cell(row: Mapping[str, Any], name: str, scale: float) -> str:
-    value = row[f"{name}_s"] / scale
-    mark = "*" if name in row["outliers"] else " "
+def _cell(row: RankRow, name: str, scale: float) -> str:
+    value = row.column(name) / scale
+    mark = "*" if name in row.outliers else " "
     return f"{value:.0f}{mark}" if value >= 1000 else f"{value:.1f}{mark}"
 
 
@@ -60,9 +55,9 @@ def _unit(largest_s: float) -> tuple[str, float]:
     return ("s", 1.0) if largest_s >= 100 else ("ms", 1e-3)
 
 
-def _chosen(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _chosen(rows: Sequence[RankRow]) -> list[RankRow]:
     if len(rows) <= MOST_ROWS:
         return list(rows)
-    ordered = sorted(rows, key=lambda row: (-row["work_s"], row["rank"]))
+    ordered = sorted(rows, key=lambda row: (-row.work_s, row.rank))
     middle = (len(ordered) - 2) // 2
     return [*ordered[:4], *ordered[middle - 1 : middle + 2], *ordered[-3:]]
