@@ -9,7 +9,6 @@ from coordsim.analyse.stragglers import stragglers
 from coordsim.record.findings import Findings
 from coordsim.record.ranks.hosts import machines
 from coordsim.record.ranks.merge import Merged
-from coordsim.record.run import Run
 
 
 def find_out(merged: Merged, steps: range | None = None) -> Findings:
@@ -20,11 +19,3 @@ def find_out(merged: Merged, steps: range | None = None) -> Findings:
         stragglers=late, recommendation=advice(merged, late), rank_table=rank_table(merged),
         kinds=step_kinds(merged), machines=tuple(machines(merged.records)),
     )  # fmt: skip
-
-
-def findings_of(run: Run) -> Findings | None:
-    """What its ranks' records tell, or what the run directory keeps; None for a run that no rank recorded."""
-    merged = run.merged
-    if merged is None or run.streams is None:
-        return run.findings
-    return find_out(merged, run.streams.steps)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from coordsim import open_run
-from coordsim.analyse.findings import find_out, findings_of
+from coordsim.analyse.answer.opened import findings_of
+from coordsim.analyse.findings import find_out
 from coordsim.errors import InputError
 from coordsim.record.findings import Findings
 from coordsim.record.ranks import merge_records

@@ -14,7 +14,6 @@ import numpy as np
 from coordsim.analyse.answer.model import Answer, AnswerKind, Basis, Candidate, LastRank, Lateness, Messages, Quantity
 from coordsim.analyse.answer.statistics import messages_of, part_of, quantile, step_time
 from coordsim.analyse.control import Control, control_of
-from coordsim.analyse.findings import findings_of
 from coordsim.analyse.step_kinds import outlying
 from coordsim.errors import InputError
 from coordsim.record.breakdown import PARTS, RECORDED_PARTS, breakdown, step_times
@@ -33,6 +32,16 @@ Figures = TypeVar("Figures", Control, Messages)
 def answer_run(run: Run) -> Answer:
     """Raises InputError for a run without a step, and as the properties of :class:`Run` do."""
     return answer_of(Stored(run.trace, run.facts, findings_of(run)))
+
+
+def findings_of(run: Run) -> Findings | None:
+    """What the run directory keeps, or what there is to find out from ranks' records; None where no rank recorded."""
+    merged = run.merged
+    if merged is None or run.streams is None:
+        return run.findings
+    from coordsim.analyse.findings import find_out
+
+    return find_out(merged, run.streams.steps)
 
 
 def answer_of(stored: Stored) -> Answer:

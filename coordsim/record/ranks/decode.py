@@ -134,9 +134,10 @@ class _Decoder:
 
     def _tensor(self, payload: memoryview) -> None:
         facts = _json_object(payload[4:])
-        if not isinstance(facts.get("name"), str):
-            raise ValueError("a tensor without a name")
-        shape = facts.get("shape", [])
+        for key in ("name", "dtype", *(() if facts.get("kind") == "parameter" else ("op",))):
+            if not isinstance(facts.get(key), str):
+                raise ValueError(f"a tensor's {key} is no text")
+        shape = facts.get("shape")
         if not isinstance(shape, list) or not all(_whole(extent) and 0 <= extent < _MANY for extent in shape):
             raise ValueError("a tensor's shape is no list of whole numbers")
         self._record.tensors.append(facts)

@@ -36,7 +36,7 @@ def split_lines(answer: Answer, page: Page) -> list[str]:
     if answer.explained is not None:
         return _explained(answer, answer.explained, page)
     kinds = kinds_shown(answer)
-    shown = answer.facts.shown_rank if answer.ranks != 1 else None
+    shown = answer.facts.shown_rank if answer.ranks not in (1, None) else None
     whose = "where it goes" if shown is None else f"where it goes on rank {shown:,}"
     rows = [[whose, "time", "share", *(kind.kind[:_KIND_CELLS] or "other" for kind in kinds), ""]]
     rows += [_row(answer, name, value, kinds, page) for name, value in _shown_parts(answer)]
