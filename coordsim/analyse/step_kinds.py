@@ -4,14 +4,35 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from coordsim.analyse.answer.model import Outlier, Outliers
 from coordsim.record.breakdown import breakdown, step_times
 from coordsim.record.findings import StepKind
 from coordsim.record.ranks.merge import Merged
 from coordsim.record.trace import Trace
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """A step that took much longer than the others, and the part that most of that is in."""
+
+    step: int
+    time_s: float
+    part: str
+    beyond_s: float
+    """How much longer that part is than in the median step."""
+
+
+@dataclass(frozen=True)
+class Outliers:
+    """The longest of them first."""
+
+    named: tuple[Outlier, ...]
+    count: int
+    mean_without_s: float
+
 
 SKIPPED = "skipped"
 NAMED = 5

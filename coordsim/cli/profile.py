@@ -249,7 +249,7 @@ def _end_of(done: Done, line: str | None) -> CommandEnd:
 
 def _of_other_jobs(folder: Path) -> list[Path]:
     """Records of ranks that a job before the last one had more of; every other one was written over."""
-    from coordsim.record.ranks.reader import headless, read_rank
+    from coordsim.record.ranks.folder import headless, read_rank
 
     records = [read_rank(path) for path in folder.glob("*.rank") if not headless(path)]
     last = max(records, key=lambda each: each.started_unix_ns).head

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from coordsim.errors import InputError
 from coordsim.record.findings import Findings
+from coordsim.record.ranks.folder import read_folder
 from coordsim.record.ranks.merge import Merged, merge_records
-from coordsim.record.ranks.reader import SUFFIX, RankRecord, read_folder
+from coordsim.record.ranks.reader import SUFFIX, RankRecord
 from coordsim.record.run_facts import RunFacts
 from coordsim.record.store import Stored, read_run
 from coordsim.record.trace import Trace

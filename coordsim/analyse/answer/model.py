@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from coordsim.analyse.allocation import Allocation
     from coordsim.analyse.control import Control
     from coordsim.analyse.explain import Counterfactual
+    from coordsim.analyse.step_kinds import Outliers
 
 
 class AnswerKind(StrEnum):
@@ -103,26 +104,6 @@ class Lateness:
     wait_mean_s: float | None
     explained: str | None = None
     """Why nobody is late, where nothing else is to be said."""
-
-
-@dataclass(frozen=True)
-class Outlier:
-    """A step that took much longer than the others, and the part that most of that is in."""
-
-    step: int
-    time_s: float
-    part: str
-    beyond_s: float
-    """How much longer that part is than in the median step."""
-
-
-@dataclass(frozen=True)
-class Outliers:
-    """The longest of them first."""
-
-    named: tuple[Outlier, ...]
-    count: int
-    mean_without_s: float
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ The backend's recorder writes (:mod:`real_backend.recorder`); nothing here knows
 
 from __future__ import annotations
 
+from coordsim.record.ranks.folder import read_folder, read_rank
 from coordsim.record.ranks.merge import Merged, merge, merge_records
-from coordsim.record.ranks.reader import RankRecord, folder_of, read_folder, read_rank
+from coordsim.record.ranks.reader import RankRecord
 
-__all__ = ["Merged", "RankRecord", "folder_of", "merge", "merge_records", "read_folder", "read_rank"]
+__all__ = ["Merged", "RankRecord", "merge", "merge_records", "read_folder", "read_rank"]

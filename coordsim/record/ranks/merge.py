@@ -24,9 +24,10 @@ import numpy as np
 
 from coordsim.errors import InputError
 from coordsim.record.ranks.facts import clock_offset, facts_of, negotiated
+from coordsim.record.ranks.folder import read_folder
 from coordsim.record.ranks.format import NULL
 from coordsim.record.ranks.own import OwnStep, ends_known, last_ready, own_steps, timed_at_all
-from coordsim.record.ranks.reader import CycleRecord, RankRecord, ResponseRecord, SpanKind, StepRecord, read_folder
+from coordsim.record.ranks.reader import CycleRecord, RankRecord, ResponseRecord, SpanKind, StepRecord
 from coordsim.record.ranks.split import columns, stated
 from coordsim.record.run_facts import RunFacts
 from coordsim.record.trace import CycleRow, Trace, TraceWriter, wake_hash

@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from coordsim.analyse.answer.model import Answer, Outliers
+from coordsim.analyse.answer.model import Answer
+from coordsim.analyse.step_kinds import Outliers
 from coordsim.record.findings import Onset, StepKind, Stragglers
 from coordsim.record.run_facts import Machine
 from coordsim.report import text
