@@ -232,6 +232,18 @@ def test_a_record_without_a_head_is_left_out_and_the_report_says_so(data: bytes,
     assert "rank-00002.rank: ends before its head" in " ".join(screen.split())
 
 
+@pytest.mark.parametrize(("until_ns", "message"), [(1 << 60, "cycles; 20,000,000 at most can be replayed"), (5, None)])
+def test_idle_cycles_beyond_all_measure_take_no_memory(until_ns: int, message: str | None, tmp_path: Path) -> None:
+    records = negotiated(ranks=2, steps=8)
+    records[1].idle[3] = records[1].idle[3]._replace(cycles=1 << 50, entered_first_ns=0, entered_last_ns=until_ns)
+    folder = write_records(tmp_path / "run", records)
+    if message is None:
+        assert "idle cycles within 5 ns" in str(read_folder(folder)[1].damage)
+    else:
+        with pytest.raises(InputError, match=message):
+            export_run(folder, "goal", tmp_path / "t.goal", None, 1000)
+
+
 def test_where_no_record_has_a_head_there_is_nothing_to_report(tmp_path: Path) -> None:
     for rank in range(2):
         (tmp_path / f"rank-{rank:05d}.rank").write_bytes(MAGIC)

@@ -21,6 +21,9 @@ from coordsim.record.ranks.facts import clock_offset
 from coordsim.record.ranks.reader import CycleRecord, IdleRecord
 from coordsim.record.trace import Kind, schedule_hash
 
+MOST_CYCLES = 20_000_000
+"""Of one rank: five hours at a cycle time of 1 ms, and some gigabytes."""
+
 
 class Passage(NamedTuple):
     """One rank in one cycle, ns on rank 0's clock."""
@@ -161,6 +164,10 @@ class _Replay:
 
 def _seen(record: RankRecord) -> dict[int, _Seen]:
     """By cycle."""
+    cycles = len(record.cycles) + sum(idle.cycles for idle in record.idle)
+    if cycles > MOST_CYCLES:
+        message = f"has {cycles:,} cycles; {MOST_CYCLES:,} at most can be replayed"
+        raise InputError.one(str(record.path), "", cycles, message)
     found = {each.cycle: _Seen(each, 0) for each in record.cycles}
     for idle in record.idle:
         found |= {idle.cycle + place: _Seen(idle, place) for place in range(idle.cycles)}

@@ -51,6 +51,8 @@ _CENTURY_NS = 1 << 61
 """Times and offsets are below it, so that sums and differences of them fit into 64 bits."""
 _MANY = 1 << 53
 """Numbers of steps and cycles, and bytes, are below it."""
+_FEW_CYCLES = 1000
+"""Of an idle run that says no time between its first and its last cycle."""
 _DAMAGED = (ValueError, KeyError, TypeError, IndexError, RecursionError, struct.error)
 _HEAD_TYPES: dict[str, tuple[type, ...]] = {
     "job": (str, int, type(None)), "host": (str, type(None)), "settings": (dict, type(None)),
@@ -212,6 +214,8 @@ class _Decoder:
         idle = IdleRecord._make((*IDLE.unpack_from(payload), _sent(payload, IDLE.size)))
         _count(idle.cycle, idle.cycles)
         _moments(*idle[2:5])
+        if idle.cycles > max(idle.entered_last_ns - idle.entered_first_ns, _FEW_CYCLES):
+            raise ValueError(f"{idle.cycles:,} idle cycles within {idle.entered_last_ns - idle.entered_first_ns} ns")
         self._record.idle.append(idle)
 
     def _clock(self, payload: memoryview) -> None:
