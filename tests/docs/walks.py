@@ -113,7 +113,7 @@ def differences(command: Command, output: Output) -> list[str]:
     streams = [_comparable(text.splitlines(), command) for text in (output.stdout, output.stderr)]
     at = [0, 0]
     for number, piece in enumerate(_pieces(command.shown)):
-        pattern = re.compile(re.escape(_comparable(piece, command)).replace(re.escape("..."), "[^\\n]*"))
+        pattern = re.compile(re.escape(_comparable(piece, command)).replace(re.escape("..."), "[^\\n]*?"))
         matches = [pattern.search(stream, start) for stream, start in zip(streams, at, strict=True)]
         first = number == 0 and command.shown[0].strip() != "..."
         for index, match in enumerate(matches):
