@@ -20,8 +20,6 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "generated"]
 exclude_patterns = ["_ext", "_static"]
 source_suffix = {".md": "markdown"}
 root_doc = "index"
-suppress_warnings = ["toc.empty_glob"]
-"""A page that the table of contents names by a pattern may not be written yet (docs/index.md)."""
 
 myst_enable_extensions = ["attrs_block"]
 myst_heading_anchors = 4
