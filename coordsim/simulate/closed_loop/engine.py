@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 
 from coordsim.cost.distributions import scaled_table
 from coordsim.simulate.closed_loop.problem import Int64, LoopCosts, LoopProblem
+
+Int32 = npt.NDArray[np.int32]
 
 _ONE = 1_000_000  # ppm: tables of standard deviation (normal) or mean (exponential) 1
 
@@ -32,22 +36,29 @@ class LoopRun:
         return np.asarray((self.end_ns.max(axis=0) - self.submitted_ns.max(axis=0))[skip:] / 1e6)
 
 
+@cache
+def _tables() -> tuple[Int32, Int32, Int32, Int32]:
+    """Made once: scaling them takes as long as simulating a short launch."""
+    return *scaled_table("half-normal", _ONE), *scaled_table("exponential", _ONE)
+
+
 def run(problem: LoopProblem, costs: LoopCosts, seed: int) -> LoopRun:
     """Simulate one launch; ``seed`` draws the loops' phases, the jitter of sleeps, stalls and shuffled orders."""
-    from coordsim.simulate.closed_loop.kernel import closed_loop
+    from coordsim.simulate.closed_loop.draws import Draws
+    from coordsim.simulate.closed_loop.kernel import Job, Outcome, closed_loop
 
-    half_normal, half_normal_slope = scaled_table("half-normal", _ONE)
-    exponential, exponential_slope = scaled_table("exponential", _ONE)
-    submitted = np.zeros((problem.ranks, problem.steps), dtype=np.int64)
-    end = np.zeros_like(submitted)
-    messages = np.zeros(problem.steps, dtype=np.int64)
-    cycles, slow = closed_loop(
+    job = Job(
         problem.cores, problem.cycle_ns, problem.duration_ns, problem.gap_ns, problem.share_q30,
         problem.unit_bytes, problem.unit_tensors, problem.threshold_bytes, problem.uncached,
         problem.always_asks, problem.shuffled, problem.computes,
-        np.array(costs[:17], dtype=np.int64), costs.star_ns, costs.ride_ns, costs.along_bytes, costs.held_ns,
-        np.array(costs.sleep_asked_ns, dtype=np.int64), np.array(costs.sleep_over_ns, dtype=np.int64),
-        half_normal, half_normal_slope, exponential, exponential_slope,
-        np.uint64(seed), submitted, end, messages,
     )  # fmt: skip
-    return LoopRun(submitted, end, int(cycles), int(slow), messages)
+    draws = Draws(
+        np.uint64(seed), *_tables(),
+        np.array(costs.sleep_asked_ns, dtype=np.int64), np.array(costs.sleep_over_ns, dtype=np.int64),
+    )  # fmt: skip
+    submitted = np.zeros((problem.ranks, problem.steps), dtype=np.int64)
+    outcome = Outcome(submitted, np.zeros_like(submitted), np.zeros(problem.steps, dtype=np.int64))
+    # the tables of sleeps travel as arrays: each length of a tuple would be compiled anew
+    costs = costs._replace(sleep_asked_ns=(), sleep_over_ns=())
+    cycles, slow = closed_loop(job, costs, draws, outcome)
+    return LoopRun(outcome.submitted, outcome.end, int(cycles), int(slow), outcome.messages)

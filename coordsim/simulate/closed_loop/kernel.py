@@ -1,61 +1,216 @@
-"""The closed loop, compiled: one pass over cycles, integer ns throughout."""
+"""The closed loop, compiled: one pass over cycles, integer ns throughout.
+
+:func:`closed_loop` is the page to read first: a step is submitted, cycles pop and execute it, and its end is noticed.
+Every other function here is one of its steps.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from coordsim.simulate.closed_loop.problem import Int64
-from coordsim.simulate.vector.kernels import compiled
+from coordsim.simulate.closed_loop.draws import (
+    ORDER,
+    PHASE,
+    STALL,
+    STALL_LENGTH,
+    WAKE,
+    Draws,
+    draw,
+    oversleep,
+    table_q16,
+)
+from coordsim.simulate.closed_loop.problem import Int64, LoopCosts
+from coordsim.simulate.vector.kernels import compiled, inlined
 
-U64 = np.uint64
-Int32 = npt.NDArray[np.int32]
 
-_PHASE, _WAKE, _STALL, _STALL_LENGTH, _ORDER = range(1, 6)
+class Job(NamedTuple):
+    """:class:`coordsim.simulate.closed_loop.LoopProblem`, for the compiler: the same names, the same shapes."""
+
+    cores: int
+    cycle: int
+    duration: Int64
+    gap: Int64
+    share: Int64
+    unit_bytes: Int64
+    unit_tensors: Int64
+    threshold: int
+    uncached: npt.NDArray[np.bool_]
+    always_asks: bool
+    shuffled: bool
+    computes: bool
+
+
+class Outcome(NamedTuple):
+    """What is filled in: ns, shape [rank, step], and fused responses, shape [step]."""
+
+    submitted: Int64
+    end: Int64
+    messages: Int64
+
+
+class Loops(NamedTuple):
+    """Where all ranks are, ns. Main threads and background threads are a pair on each rank."""
+
+    wake: Int64
+    """Shape [rank]: when the background thread begins its next cycle."""
+    start: Int64
+    """Shape [rank]: when the main thread began the step."""
+    busy: Int64
+    """Shape [rank]: since when the main thread computes."""
+    popped: Int64
+    """Shape [rank]: how many of the step's units the background thread has popped."""
+    submit_at: Int64
+    """Shape [rank, place]: when the unit at a place in the rank's order is submitted ..."""
+    order: Int64
+    """... and which unit that is."""
+    asked_by: Int64
+    """Shape [unit]: how many ranks have popped it."""
+    common: Int64
+    """Shape [unit]: those that became common in this cycle, as many as :attr:`Popped.common`."""
+
+
+class Popped(NamedTuple):
+    """One cycle's pops on all ranks."""
+
+    common: int
+    """Units that every rank has popped by now, and had not before."""
+    begun: int
+    """Units that a rank popped first, less those that became common."""
+    requests: int
+    """Tensors that the coordinator is asked for by other ranks than its own, which need no parsing."""
+    asked: bool
+    """Whether any rank asks the coordinator."""
 
 
 @compiled
-def draw(seed: np.uint64, stream: int, counter: int, rank: int) -> int:
-    """32 random bits of one place in one stream: SplitMix64 over a mixed counter."""
-    z = U64(seed) * U64(0x9E3779B97F4A7C15) + U64(stream) * U64(0xD1B54A32D192ED03)
-    z += U64(counter) * U64(0x8CB92BA72F3D8DD7) + U64(rank + 1) * U64(0x9FB21C651E98DF25)
-    for _ in range(2):
-        z ^= z >> U64(30)
-        z *= U64(0xBF58476D1CE4E5B9)
-        z ^= z >> U64(27)
-        z *= U64(0x94D049BB133111EB)
-        z ^= z >> U64(31)
-    return int(z >> U64(32))
+def closed_loop(job: Job, costs: LoopCosts, draws: Draws, outcome: Outcome) -> tuple[int, int]:
+    """Fill ``outcome``; returns (cycles, cycles in which the coordinator was asked)."""
+    steps, units = job.duration.shape[1], job.unit_bytes.size
+    loops = begin(job, costs, draws)
+    cycles = slow_cycles = 0
+    for step in range(steps):
+        submit(loops, job, step, draws)
+        left = units
+        partial = 0  # units that some ranks have popped and not all
+        finish = idle = 0
+        while left:
+            if costs.held_ns and job.computes:
+                hold(loops, job, step, costs.held_ns)
+            popped = pop(loops, job, step)
+            left -= popped.common
+            partial += popped.begun
+            slow = job.always_asks or popped.asked
+            slow_cycles += slow
+            finish = last_entry(loops, costs.star_ns) + negotiation_ns(job, costs, popped)
+            if popped.common:
+                count = fused_count(loops.common, popped.common, job.unit_bytes, job.threshold)
+                alike = partial == 0 and not slow  # the bits, on all ranks
+                finish += execution_ns(loops, job, costs, step, popped.common, count, alike)
+                outcome.messages[step] += count
+            cycles += 1
+            idle = sleep(loops, job, costs, draws, cycles, finish)
+            stall(loops, costs, draws, cycles)
+        notice(loops, job, costs, outcome, step, finish, idle)
+        go_on(loops, job, costs, outcome, step)
+    return cycles, slow_cycles
 
 
 @compiled
-def table_q16(u32: int, base: Int32, slope: Int32) -> int:
-    """:func:`coordsim.cost.distributions.sampling.sample_q16` without the sign."""
-    u = u32 & 0x7FFFFFFF
-    index, fraction = u >> 21, (u >> 9) & 4095
-    if index == 1023:
-        index, fraction = 1024 + ((u >> 11) & 1023), (u & 2047) << 1
-    return int(base[index]) + ((int(slope[index]) * fraction) >> 12)
+def begin(job: Job, costs: LoopCosts, draws: Draws) -> Loops:
+    """One loop wakes last, all others a share of a cycle before it; steps begin once every loop has had a cycle."""
+    ranks, units = job.duration.shape[0], job.unit_bytes.size
+    wake = np.full(ranks, job.cycle * (1_000_000 - costs.phase_ppm) // 1_000_000, np.int64)
+    wake[draw(draws.seed, PHASE, 0, 0) * ranks >> 32] = job.cycle
+    start = 2 * job.cycle + job.gap[:, 0]
+    return Loops(
+        wake, start, start.copy(), np.zeros(ranks, np.int64), np.empty((ranks, units), np.int64),
+        np.empty((ranks, units), np.int64), np.zeros(units, np.int64), np.empty(units, np.int64),
+    )  # fmt: skip
 
 
-@compiled
-def oversleep(asked: int, asked_ns: Int64, over_ns: Int64) -> int:
-    """How much longer than ``asked`` a sleep takes: linear between the measured lengths, flat outside."""
-    last = asked_ns.size - 1
-    if asked <= asked_ns[0]:
-        return int(over_ns[0])
-    if asked >= asked_ns[last]:
-        return int(over_ns[last])
-    i = 0
-    while asked_ns[i + 1] < asked:
-        i += 1
-    share = (over_ns[i + 1] - over_ns[i]) * (asked - asked_ns[i]) // (asked_ns[i + 1] - asked_ns[i])
-    return int(over_ns[i] + share)
+@inlined
+def submit(loops: Loops, job: Job, step: int, draws: Draws) -> None:
+    """Main threads submit the units of a step, spread over as long as they were recorded to take."""
+    ranks, units = loops.order.shape
+    loops.asked_by[:] = 0
+    loops.popped[:] = 0
+    for r in range(ranks):
+        for u in range(units):
+            loops.submit_at[r, u] = loops.start[r] + (job.duration[r, step] * job.share[r, u] >> 30)
+            loops.order[r, u] = u
+        if job.shuffled:
+            for u in range(units - 1, 0, -1):
+                v = draw(draws.seed, ORDER, step * units + u, r) * (u + 1) >> 32
+                loops.order[r, u], loops.order[r, v] = loops.order[r, v], loops.order[r, u]
 
 
-@compiled
+@inlined
+def hold(loops: Loops, job: Job, step: int, held: int) -> None:
+    """A background thread of Python's that wakes while its main thread computes waits until that is done, but no longer
+    than the interpreter lets a thread run."""
+    for r in range(loops.wake.size):
+        until = loops.start[r] + job.duration[r, step]
+        if loops.busy[r] <= loops.wake[r] < until:
+            loops.wake[r] = min(until, loops.wake[r] + held)
+
+
+@inlined
+def last_entry(loops: Loops, star: int) -> int:
+    """When rank 0 has everybody's message: those of other ranks are ``star`` longer on their way."""
+    entered = loops.wake[0]
+    for r in range(1, loops.wake.size):
+        entered = max(entered, loops.wake[r] + star)
+    return int(entered)
+
+
+@inlined
+def pop(loops: Loops, job: Job, step: int) -> Popped:
+    """Each rank takes what was submitted before it woke (docs/semantics.md 3.2). A unit is common once all have."""
+    ranks, units = loops.order.shape
+    common = begun = requests = 0
+    asked = False
+    for r in range(ranks):
+        while loops.popped[r] < units and loops.submit_at[r, loops.popped[r]] <= loops.wake[r]:
+            unit = loops.order[r, loops.popped[r]]
+            loops.popped[r] += 1
+            loops.asked_by[unit] += 1
+            if job.uncached[step, unit]:
+                asked = True
+                if r:
+                    requests += job.unit_tensors[unit]
+            if loops.asked_by[unit] == 1:
+                begun += 1
+            if loops.asked_by[unit] == ranks:
+                begun -= 1
+                loops.common[common] = unit
+                common += 1
+    return Popped(common, begun, requests, asked)
+
+
+@inlined
+def stretched(work: int, job: Job) -> int:
+    """CPU time and hops between threads take longer when more ranks than there are cores want to run."""
+    return work * max(job.duration.shape[0], job.cores) // job.cores
+
+
+@inlined
+def negotiation_ns(job: Job, costs: LoopCosts, popped: Popped) -> int:
+    """Intersecting bits where there is a cache, and asking the coordinator where anybody must."""
+    control = 0 if job.always_asks else costs.bits_ns
+    counting = 0
+    if job.always_asks or popped.asked:
+        control += costs.ask_ns
+        counting = costs.request_ns * popped.requests
+    trips = popped.asked and not job.always_asks  # of rank 0 over its star, while it waits
+    if costs.requests_alone:  # the others block meanwhile: the coordinator has a core to itself
+        return max(stretched(control, job) + counting, 1) + 2 * costs.star_ns * trips
+    return max(stretched(control + counting, job), 1) + 2 * costs.star_ns * trips
+
+
+@inlined
 def fused_count(common: Int64, size: int, unit_bytes: Int64, threshold: int) -> int:
     """Responses that ``size`` allreduces of one kind make, in this order (docs/horovod.md 3.5)."""
     count, held = 0, threshold
@@ -68,169 +223,103 @@ def fused_count(common: Int64, size: int, unit_bytes: Int64, threshold: int) -> 
     return count
 
 
-@compiled
-def closed_loop(
-    cores: int, cycle_ns: int, duration: Int64, gap: Int64, share: Int64, unit_bytes: Int64, unit_tensors: Int64,
-    threshold: int, uncached: npt.NDArray[np.bool_], always_asks: bool, shuffled: bool, computes: bool,
-    costs: Int64, star: int, ride: int, along_bytes: int, held: int, sleep_asked: Int64, sleep_over: Int64,
-    normal: Int32, normal_slope: Int32, exponential: Int32, exponential_slope: Int32,
-    seed: Any, submitted: Int64, end: Int64, messages: Int64,
-) -> tuple[int, int]:  # fmt: skip
-    """Fill ``submitted`` and ``end`` [rank, step] and ``messages`` [step]; returns (cycles, slow cycles)."""
-    bits, ask, request, alone, executing, response, tensor, hit, byte_ps, notice = costs[:10]
-    poll, shift, spread, stall_ppm, stall, phase_ppm, crowded = costs[10:]
-    ranks, steps = duration.shape
-    units = unit_bytes.size
-    stall_below = stall_ppm * (1 << 32) // 1_000_000
-    # CPU time and hops between threads stretch when more ranks than cores want to run
-    stretch_by, stretch_of = max(ranks, cores), cores
-    movers = min(ranks, cores)
-    wake = np.empty(ranks, np.int64)
-    start = np.empty(ranks, np.int64)
-    busy = np.empty(ranks, np.int64)  # since when a main thread computes
-    popped = np.zeros(ranks, np.int64)
-    asked_by = np.zeros(units, np.int64)
-    submit_at = np.empty((ranks, units), np.int64)
-    order = np.empty((ranks, units), np.int64)
-    common = np.empty(units, np.int64)
-    turn = np.empty(ranks, np.int64)
-    notices = np.empty(ranks, np.int64)
-    for r in range(ranks):
-        wake[r] = cycle_ns * (1_000_000 - phase_ppm) // 1_000_000
-        start[r] = 2 * cycle_ns + gap[r, 0]
-        busy[r] = start[r]
-    wake[draw(seed, _PHASE, 0, 0) * ranks >> 32] = cycle_ns
-    cycle = 0
-    slow_cycles = 0
-    partial = 0  # units that some ranks have popped and not all
-    step = 0
-    left = 0
-    while step < steps:
-        if left == 0:
-            left = units
-            asked_by[:] = 0
-            partial = 0
-            popped[:] = 0
-            for r in range(ranks):
-                for u in range(units):
-                    submit_at[r, u] = start[r] + (duration[r, step] * share[r, u] >> 30)
-                    order[r, u] = u
-                if shuffled:
-                    for u in range(units - 1, 0, -1):
-                        v = draw(seed, _ORDER, step * units + u, r) * (u + 1) >> 32
-                        order[r, u], order[r, v] = order[r, v], order[r, u]
-        if held and computes:
-            for r in range(ranks):
-                if busy[r] <= wake[r] < start[r] + duration[r, step]:
-                    wake[r] = min(start[r] + duration[r, step], wake[r] + held)
-        entered = wake[0]  # when rank 0 has everybody's message
-        for r in range(1, ranks):
-            entered = max(entered, wake[r] + star)
-        # pops (docs/semantics.md 3.2); a unit is common once every rank has popped it
-        found = 0
-        requests = 0
-        asked = False
-        for r in range(ranks):
-            while popped[r] < units and submit_at[r, popped[r]] <= wake[r]:
-                unit = order[r, popped[r]]
-                popped[r] += 1
-                asked_by[unit] += 1
-                if uncached[step, unit]:
-                    asked = True
-                    if r:  # the coordinator's own need no parsing
-                        requests += unit_tensors[unit]
-                if asked_by[unit] == 1:
-                    partial += 1
-                if asked_by[unit] == ranks:
-                    partial -= 1
-                    common[found] = unit
-                    found += 1
-        control = 0 if always_asks else bits
-        counting = 0
-        trips = 0  # of rank 0, to everybody and back, while it waits
-        if always_asks or asked:
-            control += ask
-            counting = request * requests
-            slow_cycles += 1
-            trips += not always_asks
-        if not alone:
-            control += counting
-            counting = 0
-        finish = entered + max(control * stretch_by // stretch_of + counting, 1)
-        if found:
-            left -= found
-            count = fused_count(common, found, unit_bytes, threshold)
-            work, moved = response * count, 0
-            for i in range(found):
-                work += (tensor if uncached[step, common[i]] else hit) * unit_tensors[common[i]]
-                moved += unit_bytes[common[i]]
-            work = work * stretch_by // stretch_of
-            finish += work + 2 * (ranks - 1) * moved * byte_ps // (1000 * movers)
-            # equal bits on all ranks, one small response: it has travelled with them
-            if count == 1 and moved <= along_bytes and partial == 0 and not (always_asks or asked):
-                finish -= ride * stretch_by // stretch_of
-            else:
-                trips += count
-                finish += executing * stretch_by // stretch_of
-            messages[step] += count
-        finish += 2 * star * trips
-        cycle += 1
-        idle = cycle_ns
-        for r in range(ranks):
-            due = wake[r] + cycle_ns
-            done = finish + (star if r else 0)
-            if due > done:
-                idle = min(idle, due - done)
-                over = oversleep(due - done, sleep_asked, sleep_over) + shift
-                u = draw(seed, _WAKE, cycle, r)
-                z = table_q16(u, normal, normal_slope)
-                over += (spread * (-z if u >> 31 else z)) >> 16
-                wake[r] = due + max(over, 0)
-            else:
-                idle = 0
-                wake[r] = done
-        if stall_below and draw(seed, _STALL, cycle, 0) < stall_below:  # the machine stands still for everybody
-            length = table_q16(draw(seed, _STALL_LENGTH, cycle, 0), exponential, exponential_slope)
-            for r in range(ranks):
-                wake[r] += (stall * length) >> 16
-        if left:
+@inlined
+def execution_ns(loops: Loops, job: Job, costs: LoopCosts, step: int, size: int, count: int, alike: bool) -> int:
+    """What ``size`` common units take as ``count`` responses.
+
+    Where the bits were ``alike`` on all ranks, one small response has travelled with them.
+    """
+    ranks = loops.wake.size
+    work, moved = costs.response_ns * count, 0
+    for i in range(size):
+        unit = loops.common[i]
+        work += (costs.tensor_ns if job.uncached[step, unit] else costs.hit_ns) * job.unit_tensors[unit]
+        moved += job.unit_bytes[unit]
+    time = stretched(work, job) + 2 * (ranks - 1) * moved * costs.byte_ps // (1000 * min(ranks, job.cores))
+    if alike and count == 1 and moved <= costs.along_bytes:
+        return time - stretched(costs.ride_ns, job)
+    return time + stretched(costs.executing_ns, job) + 2 * costs.star_ns * count
+
+
+@inlined
+def sleep(loops: Loops, job: Job, costs: LoopCosts, draws: Draws, cycle: int, finish: int) -> int:
+    """Every loop sleeps until a cycle after it woke, and somewhat longer; one that is late goes on at once.
+
+    Returns the shortest sleep that was asked for, 0 where a loop did not sleep.
+    """
+    idle = job.cycle
+    for r in range(loops.wake.size):
+        due = loops.wake[r] + job.cycle
+        done = finish + (costs.star_ns if r else 0)
+        if due <= done:
+            idle = 0
+            loops.wake[r] = done
             continue
-        # the step is over: main threads notice at their next poll, and go on (docs/validation.md 3)
-        longest = 0
-        for r in range(ranks):
-            submitted[r, step] = start[r] + duration[r, step]
-            at = submitted[r, step]
-            done = finish + (star if r else 0)
-            if at < done:
-                at += -(-(done - at) // poll) * poll
-            notices[r] = at
-            turn[r] = r
-            burst = notice * units
-            if computes and step + 1 < steps:
-                burst += gap[r, step + 1] + duration[r, step + 1]
-            longest = max(longest, burst)
-        for i in range(1, ranks):  # in order of noticing
-            r = turn[i]
-            j = i
-            while j > 0 and notices[turn[j - 1]] > notices[r]:
-                turn[j] = turn[j - 1]
-                j -= 1
-            turn[j] = r
-        lanes = 1 if crowded and longest <= cycle_ns and ranks * longest > idle else min(cores, ranks)
-        free = np.zeros(lanes, np.int64)
-        for i in range(ranks):
-            r = turn[i]
-            lane = 0
-            for j in range(1, lanes):
-                if free[j] < free[lane]:
-                    lane = j
-            end[r, step] = max(notices[r], free[lane]) + notice * units
-            free[lane] = end[r, step]
-            if computes and step + 1 < steps:
-                free[lane] += gap[r, step + 1] + duration[r, step + 1]
-        step += 1
-        if step < steps:
-            for r in range(ranks):
-                busy[r] = end[r, step - 1] - notice * units
-                start[r] = end[r, step - 1] + gap[r, step]
-    return cycle, slow_cycles
+        idle = min(idle, due - done)
+        over = oversleep(due - done, draws.sleep_asked, draws.sleep_over) + costs.wake_shift_ns
+        u = draw(draws.seed, WAKE, cycle, r)
+        z = table_q16(u, draws.normal, draws.normal_slope)
+        over += (costs.wake_spread_ns * (-z if u >> 31 else z)) >> 16
+        loops.wake[r] = due + max(over, 0)
+    return idle
+
+
+@inlined
+def stall(loops: Loops, costs: LoopCosts, draws: Draws, cycle: int) -> None:
+    """Rarely the machine stands still for everybody, as a virtual one does."""
+    below = costs.stall_ppm * (1 << 32) // 1_000_000
+    if below and draw(draws.seed, STALL, cycle, 0) < below:
+        u = draw(draws.seed, STALL_LENGTH, cycle, 0)
+        length = table_q16(u, draws.exponential, draws.exponential_slope)
+        for r in range(loops.wake.size):
+            loops.wake[r] += (costs.stall_ns * length) >> 16
+
+
+@compiled
+def notice(
+    loops: Loops, job: Job, costs: LoopCosts, outcome: Outcome, step: int, finish: int, idle: int
+) -> None:
+    """Main threads notice the end of a step at their next poll and handle its units, on as many cores as they get."""
+    ranks = loops.wake.size
+    at = np.empty(ranks, np.int64)
+    for r in range(ranks):
+        submitted = loops.start[r] + job.duration[r, step]
+        outcome.submitted[r, step] = at[r] = submitted
+        done = finish + (costs.star_ns if r else 0)
+        if submitted < done:
+            at[r] += -(-(done - submitted) // costs.poll_ns) * costs.poll_ns
+    handling = costs.notice_ns * job.unit_bytes.size
+    free = np.zeros(lanes(job, costs, step, idle), np.int64)
+    for r in np.argsort(at, kind="mergesort"):  # in order of noticing
+        lane = np.argmin(free)
+        outcome.end[r, step] = max(at[r], free[lane]) + handling
+        free[lane] = outcome.end[r, step] + burst(job, r, step)
+
+
+@inlined
+def burst(job: Job, r: int, step: int) -> int:
+    """How long a main thread computes after a step, until it has submitted the next."""
+    if job.computes and step + 1 < job.duration.shape[1]:
+        return int(job.gap[r, step + 1] + job.duration[r, step + 1])
+    return 0
+
+
+@inlined
+def lanes(job: Job, costs: LoopCosts, step: int, idle: int) -> int:
+    """Cores that main threads get: one where they take turns (docs/validation.md 3), else all there are."""
+    ranks = job.duration.shape[0]
+    longest = 0
+    for r in range(ranks):
+        longest = max(longest, costs.notice_ns * job.unit_bytes.size + burst(job, r, step))
+    if costs.crowded and longest <= job.cycle and ranks * longest > idle:
+        return 1
+    return min(job.cores, ranks)
+
+
+@inlined
+def go_on(loops: Loops, job: Job, costs: LoopCosts, outcome: Outcome, step: int) -> None:
+    """Each rank starts its next step when it has noticed the end of the last one, after a pause of its own."""
+    if step + 1 < job.duration.shape[1]:
+        for r in range(loops.wake.size):
+            loops.busy[r] = outcome.end[r, step] - costs.notice_ns * job.unit_bytes.size
+            loops.start[r] = outcome.end[r, step] + job.gap[r, step + 1]
