@@ -86,10 +86,10 @@ def scale(
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Where jobs are kept; those that are there are not made again.")
     ] = Path("coordsim-scale"),
-    quick: Annotated[bool, typer.Option("--quick", help="16 ranks at most: does it run?")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="32 ranks at most: does it run?")] = False,
     as_json: Json = False,
 ) -> None:
-    """Control alone: fit 2 to 8 ranks, predict 32 and 64 here."""
+    """Control alone: fit 2 to 16 ranks, predict 32 and 64 here."""
     from coordsim.analyse.validate.scale import judge, measure
 
     with Bar("negotiating") as bar:

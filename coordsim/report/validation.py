@@ -60,6 +60,12 @@ def scale_report(facts: dict[str, Any], page: Page) -> str:
         f"ms. F fitted, p predicted; median absolute error of what was predicted: {', '.join(told)}. "
         f"All ranks share {facts['cores']} cores and the kernel's loopback: no network, and no thousands of ranks."
     )]  # fmt: skip
+    if facts["queued_per_cpu"] is None:
+        lines += page.wrap("No job had a core for each rank: whether the machine did other things is not known.")
+    else:
+        waited = f"{facts['queued_per_cpu']:.2f}"
+        how = "busy with other things, and less is promised" if facts["busy"] else "quiet"
+        lines += page.wrap(f"Ranks with a core each waited for it {waited} times as long as they used it: {how}.")
     return "\n".join([*lines, *(page.bold(f"MISSED {missed}") for missed in facts["missed"])])
 
 

@@ -1,19 +1,21 @@
 """Control alone, at more ranks than one would start with torch: ``python -m real_backend.launches.rounds ...``.
 
 Ranks are forked once everything is imported, agree over TCP on a group of tensors step after step, and move nothing.
-Each tells the CPU time that a step takes it, and when its steps ended.
+Each tells the CPU time that a step takes it, how often it was woken and waited for a core, and when its steps ended.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 import tempfile
 import time
 import traceback
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from coordsim.protocol.messages import Request
@@ -26,7 +28,10 @@ START_TIMEOUT_S = 120
 
 
 def rounds(ranks: int, tensors: int, steps: int, plane: str) -> dict[str, Any]:
-    """One job: by rank the CPU time of a step, us; all ends of steps on the last rank, s. Raises RuntimeError."""
+    """One job: by rank the CPU time of a step, us, its wakes and its wait for a core, us; how long steps took.
+
+    Raises RuntimeError.
+    """
     with tempfile.TemporaryDirectory(prefix="coordsim-rounds-") as name:
         folder = Path(name)
         children = [_forked(rank, ranks, folder, tensors, steps, plane) for rank in range(ranks)]
@@ -38,6 +43,7 @@ def rounds(ranks: int, tensors: int, steps: int, plane: str) -> dict[str, Any]:
     return {
         "plane": plane, "ranks": ranks, "tensors": tensors, "cores": len(os.sched_getaffinity(0)),
         "cpu_us": [each["cpu_us"] for each in found], "cycles": found[0]["cycles"],
+        "wakes": [each["wakes"] for each in found], "queued_us": [each["queued_us"] for each in found],
         "step_us": [(later - sooner) * 1e6 for sooner, later in pairwise(ends)],
     }  # fmt: skip
 
@@ -64,15 +70,40 @@ def _one_rank(rank: int, ranks: int, folder: Path, tensors: int, steps: int, pla
     engine = assemble(settings, FolderStore(folder, START_TIMEOUT_S), rank, ranks)
     engine.start()
     unit = [(Request(f"t{index}", shape=(64, 64)), rank, None) for index in range(tensors)]
-    cpu_s, cycles, ends = 0.0, 0, []
+    before, cycles, ends, cpu_us = _spent(), 0, [], []
     for step in range(WARM_STEPS + steps):
         if step == WARM_STEPS:
-            cpu_s, cycles = time.process_time(), engine.counters.cycles
+            before, cycles = _spent(), engine.counters.cycles
         engine.submit(unit, grouped=True).wait(START_TIMEOUT_S)
         ends.append(time.monotonic())
-    cpu_s, cycles = time.process_time() - cpu_s, engine.counters.cycles - cycles
+        cpu_us.append(time.process_time() * 1e6)
+    spent = {name: (after - before[name]) / steps for name, after in _spent().items()}
+    spent["cpu_us"] = middle([after - sooner for sooner, after in pairwise(cpu_us[WARM_STEPS - 1 :])])
+    cycles = engine.counters.cycles - cycles
     engine.shut_down()
-    return {"cpu_us": cpu_s / steps * 1e6, "cycles": cycles / steps, "ends_s": ends[WARM_STEPS - 1 :]}
+    return {**spent, "cycles": cycles / steps, "ends_s": ends[WARM_STEPS - 1 :]}
+
+
+def middle(values: list[float]) -> float:
+    """Mean of the middle half: some steps take a cycle more than others, and a few are disturbed by the machine."""
+    ordered = sorted(values)
+    quarter = len(ordered) // 4
+    return fmean(ordered[quarter : len(ordered) - quarter])
+
+
+def _spent() -> dict[str, float]:
+    """By this process until now: how often a thread of it slept, and how long its threads waited for a core while they
+    could have run, us (0 where the kernel does not count that)."""
+    queued_ns = 0
+    for task in Path("/proc/self/task").glob("*/schedstat"):
+        try:
+            queued_ns += int(task.read_text().split()[1])
+        except (OSError, ValueError, IndexError):
+            continue
+    return {
+        "wakes": resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw,
+        "queued_us": queued_ns / 1e3,
+    }
 
 
 def main(ranks: int, tensors: int, steps: int, plane: str) -> None:

@@ -15,11 +15,16 @@ from coordsim.report.tables import Page
 from coordsim.report.validation import scale_report
 
 
-def job(plane: str, ranks: int, tensors: int) -> Job:
-    """By the law: rank 0 takes 100 + 20 (N - 1) + 3 K + 7 (N - 1) K us, others 50 + 2 K; steps 0.6 of the sum."""
-    root = 100 + 20 * (ranks - 1) + 3 * tensors + 7 * (ranks - 1) * tensors
+def job(plane: str, ranks: int, tensors: int, queued: int = 5) -> Job:
+    """By the law: rank 0 takes 100 + 30 W + 20 (N - 1) + 3 K + 7 (N - 1) K us, others 50 + 2 K; steps 0.6 of the sum.
+
+    Its wakes W are one a message up to 6, and no more.
+    """
+    wakes = min(ranks - 1, 6)
+    root = 100 + 30 * wakes + 20 * (ranks - 1) + 3 * tensors + 7 * (ranks - 1) * tensors
     other = 50 + 2 * tensors
-    return Job(plane, ranks, tensors, 2, root, other, 1.2 * (root + (ranks - 1) * other) / 2)
+    cpu = root + (ranks - 1) * other
+    return Job(plane, ranks, tensors, 2, root, other, 1.2 * cpu / 2, wakes, queued / 100 * cpu, cpu)
 
 
 JOBS = [job(plane, n, k) for plane in ("coordinator", "cached") for n in (*FITTED, *PREDICTED) for k in TENSORS]
@@ -35,19 +40,32 @@ def test_a_law_that_holds_is_found_and_carried_on():
 
 
 def test_what_was_predicted_has_no_part_in_the_fit():
-    other = [replace(each, root_us=9 * each.root_us, wall_us=1.0) if each.ranks > 8 else each for each in JOBS]
+    other = [replace(each, root_us=9 * each.root_us, wall_us=1.0) if each.ranks > 16 else each for each in JOBS]
     for one, two in zip(judge(JOBS)["rows"], judge(other)["rows"], strict=True):
         assert one["predicted_s"] == pytest.approx(two["predicted_s"])
 
 
 def test_a_law_that_does_not_hold_is_a_miss():
-    slower = [replace(each, root_us=1.3 * each.root_us) if each.ranks > 8 else each for each in JOBS]
+    slower = [replace(each, root_us=1.3 * each.root_us) if each.ranks > 16 else each for each in JOBS]
     found = judge(slower)
     assert found["median_abs_relative_error"]["cpu"] == pytest.approx(1 - 1 / 1.3)
     assert [told.split(":")[0] for told in found["missed"]] == ["cpu"]
     page = scale_report(found, Page())
     assert max(map(len, page.splitlines())) <= 80
     assert "MISSED cpu: median absolute error 23.1%, promised 15%" in page
+    assert "0.05 times as long as they used it: quiet" in page
+
+
+def test_less_is_promised_where_ranks_waited_for_their_cores():
+    """Of jobs whose ranks have a core each: others always wait."""
+    slower = [replace(each, root_us=1.3 * each.root_us) if each.ranks > 16 else each for each in JOBS]
+    busy = [replace(each, queued_us=each.cpu_us) if each.ranks == 2 else each for each in slower]
+    crowded = [replace(each, queued_us=9 * each.cpu_us) if each.ranks > 2 else each for each in slower]
+    assert judge(crowded)["busy"] is False
+    found = judge(busy)
+    assert (found["busy"], found["missed"]) == (True, [])
+    assert found["tolerance"]["cpu"] > judge(slower)["tolerance"]["cpu"]
+    assert "busy with other things" in " ".join(scale_report(found, Page()).split())
 
 
 def test_too_few_jobs_are_refused():
@@ -80,3 +98,5 @@ def test_a_real_job(tmp_path, plane):
     assert 0 < found.other_us < 1e6
     assert found.wall_us > 0
     assert len(json.loads(ended.stdout)["step_us"]) == 6
+    assert found.wakes > 0
+    assert found.cpu_us > found.root_us

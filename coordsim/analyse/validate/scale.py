@@ -1,8 +1,15 @@
 """``validate scale``: control alone at a few ranks, fitted; at many ranks of the same machine, predicted.
 
-Per step, rank 0 spends ``a + b (N - 1) + c K + d (N - 1) K`` of CPU for N ranks and K tensors, another rank
-``e + f K``, each at least 0, for each control plane. Ranks share cores, so a step takes the CPU time of all, over the
-cores, times what the fitted job with the most ranks took longer than that.
+Per step, rank 0 spends ``a + w W + b (N - 1) + c K + d (N - 1) K`` of CPU for N ranks and K tensors, another rank
+``e + f K``, each at least 0, for each control plane. W is how often rank 0 wakes. It is measured where jobs are fitted.
+Messages that arrive while rank 0 is awake share a wake, so that wakes stop growing once it is hardly asleep: more ranks
+than were fitted are predicted with the wakes of the fitted jobs that have the most.
+
+Ranks share cores, so a step takes the CPU time of all, over the cores, times what the fitted job with the most ranks
+took longer than that.
+
+Jobs that compete with others for cores take longer, and not evenly. Whether they do is told by how long ranks of jobs
+with a core each waited for one: what is promised depends on it.
 """
 
 from __future__ import annotations
@@ -24,10 +31,12 @@ from coordsim.record.files import whole_file
 
 SCHEMA = "coordsim.validation.scale/1"
 PLANES = ("coordinator", "cached")
-FITTED, PREDICTED = (2, 4, 8), (32, 64)
+FITTED, PREDICTED = (2, 4, 8, 16), (32, 64)
 TENSORS = (16, 64, 160)
-TOLERANCE = {"cpu": 0.15, "wall": 0.30}
-"""Promised median absolute relative error of predicted rows."""
+TOLERANCE = {"quiet": {"cpu": 0.15, "wall": 0.30}, "busy": {"cpu": 0.60, "wall": 1.00}}
+"""Promised median absolute relative error of predicted rows, on a machine that does nothing else, or does."""
+BUSY = 0.25
+"""Time that ranks with a core each may wait for one, against their CPU time, on a machine that is quiet."""
 
 Progress = Callable[[int, int], None]
 Numbers = npt.NDArray[np.float64]
@@ -46,6 +55,12 @@ class Job:
     other_us: float
     """CPU time of the median other rank."""
     wall_us: float
+    wakes: float
+    """Of rank 0: how often one of its threads had slept."""
+    queued_us: float
+    """How long threads waited for a core while they could have run, all ranks together."""
+    cpu_us: float
+    """CPU time of all ranks together."""
 
 
 def measure(folder: Path, quick: bool = False, progress: Progress | None = None) -> list[Job]:
@@ -72,7 +87,7 @@ def measure(folder: Path, quick: bool = False, progress: Progress | None = None)
 
 
 def _plan(quick: bool) -> list[tuple[str, int, int]]:
-    ranks = (*FITTED, 16) if quick else (*FITTED, *PREDICTED)
+    ranks = (*FITTED, *(PREDICTED[:1] if quick else PREDICTED))
     tensors = TENSORS[:2] if quick else TENSORS
     return [(plane, n, k) for plane in PLANES for n in ranks for k in tensors]
 
@@ -81,12 +96,13 @@ def read_job(path: Path) -> Job:
     """Raises InputError for what ``real_backend.launches.rounds`` did not write."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        root, *others = (float(each) for each in found["cpu_us"])
+        root, *others = cpu = [float(each) for each in found["cpu_us"]]
         return Job(
             str(found["plane"]), int(found["ranks"]), int(found["tensors"]), int(found["cores"]), root, median(others),
-            median(float(each) for each in found["step_us"]),
+            median(float(each) for each in found["step_us"]), float(found["wakes"][0]),
+            sum(float(each) for each in found["queued_us"]), sum(cpu),
         )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError.one(str(path), "", None, f"no job of validate scale: {error}") from error
 
 
@@ -98,33 +114,46 @@ def judge(jobs: Sequence[Job]) -> dict[str, Any]:
         fitted = [job for job in of_plane if job.ranks in FITTED]
         if len(fitted) < 4:
             raise InputError.one("validate scale", plane, len(fitted), "too few jobs to fit on")
-        root = _fit([_root_terms(job) for job in fitted], [job.root_us for job in fitted])
+        most = max(job.ranks for job in fitted)
+        wakes = {job.ranks: median(each.wakes for each in fitted if each.ranks == job.ranks) for job in fitted}
+        root = _fit([_root_terms(job, wakes) for job in fitted], [job.root_us for job in fitted])
         other = _fit([_other_terms(job) for job in fitted], [job.other_us for job in fitted])
 
-        def cpu(job: Job, root: Numbers = root, other: Numbers = other) -> tuple[float, float]:
-            of_root, of_other = float(_root_terms(job) @ root), float(_other_terms(job) @ other)
+        def cpu(
+            job: Job, root: Numbers = root, other: Numbers = other, wakes: dict[int, float] = wakes
+        ) -> tuple[float, float]:
+            of_root, of_other = float(_root_terms(job, wakes) @ root), float(_other_terms(job) @ other)
             return of_root, (of_root + (job.ranks - 1) * of_other) / job.cores
 
-        most = max(job.ranks for job in fitted)
         longer = median(job.wall_us / cpu(job)[1] for job in fitted if job.ranks == most)
         for job in of_plane:
             of_root, shared = cpu(job)
             rows.append(_row(job, "cpu", job.root_us, of_root))
             rows.append(_row(job, "wall", job.wall_us, longer * shared))
-    errors = {metric: _error(rows, metric) for metric in TOLERANCE}
+    load = _load(jobs)
+    tolerance = TOLERANCE["quiet" if load is None or load <= BUSY else "busy"]
+    errors = {metric: _error(rows, metric) for metric in tolerance}
     return {
-        "schema": SCHEMA, "rows": rows, "tolerance": TOLERANCE, "median_abs_relative_error": errors,
+        "schema": SCHEMA, "rows": rows, "tolerance": tolerance, "median_abs_relative_error": errors,
         "missed": [
-            f"{metric}: median absolute error {error:.1%}, promised {TOLERANCE[metric]:.0%}"
-            for metric, error in errors.items() if error is None or error > TOLERANCE[metric]
+            f"{metric}: median absolute error {error:.1%}, promised {tolerance[metric]:.0%}"
+            for metric, error in errors.items() if error is None or error > tolerance[metric]
         ],
         "fitted_ranks": sorted({job.ranks for job in jobs if job.ranks in FITTED}), "cores": jobs[0].cores,
+        "queued_per_cpu": load, "busy": load is not None and load > BUSY,
     }  # fmt: skip
 
 
-def _root_terms(job: Job) -> Numbers:
+def _load(jobs: Sequence[Job]) -> float | None:
+    """How long ranks that have a core each waited for one, against their CPU time; None where there are none."""
+    alone = [job for job in jobs if job.ranks <= job.cores]
+    return sum(job.queued_us for job in alone) / sum(job.cpu_us for job in alone) if alone else None
+
+
+def _root_terms(job: Job, wakes: dict[int, float]) -> Numbers:
+    """``wakes``: of the fitted jobs, by ranks."""
     others, tensors = job.ranks - 1, job.tensors
-    return np.array([1.0, others, tensors, others * tensors])
+    return np.array([1.0, wakes.get(job.ranks, wakes[max(wakes)]), others, tensors, others * tensors])
 
 
 def _other_terms(job: Job) -> Numbers:

@@ -13,7 +13,7 @@ from coordsim.simulate.vector.kernels import inlined
 U64 = np.uint64
 Int32 = npt.NDArray[np.int32]
 
-PHASE, WAKE, STALL, STALL_LENGTH, ORDER = range(1, 6)
+PHASE, WAKE, STALL, _STALL_LENGTH, ORDER, LATE, _LATE_LENGTH, TAKEN, _TAKEN_LENGTH = range(1, 10)
 """Streams: what a number is drawn for."""
 
 

@@ -43,7 +43,7 @@ def _tables() -> tuple[Int32, Int32, Int32, Int32]:
 
 
 def run(problem: LoopProblem, costs: LoopCosts, seed: int) -> LoopRun:
-    """Simulate one launch; ``seed`` draws the loops' phases, the jitter of sleeps, stalls and shuffled orders."""
+    """Simulate one workload; ``seed`` draws the loops' phases, the jitter of sleeps, stalls and shuffled orders."""
     from coordsim.simulate.closed_loop.draws import Draws
     from coordsim.simulate.closed_loop.kernel import Job, Outcome, closed_loop
 
@@ -51,6 +51,9 @@ def run(problem: LoopProblem, costs: LoopCosts, seed: int) -> LoopRun:
         problem.cores, problem.cycle_ns, problem.duration_ns, problem.gap_ns, problem.share_q30,
         problem.unit_bytes, problem.unit_tensors, problem.threshold_bytes, problem.uncached,
         problem.always_asks, problem.shuffled, problem.computes,
+        # what is held up for a share of all time is so when a loop wakes, once a cycle, whatever the cycle's length
+        min(problem.disturbed_ppm * costs.late_ppm // _ONE, _ONE),
+        min(problem.held_up_ppm * costs.taken_ppm // _ONE, _ONE),
     )  # fmt: skip
     draws = Draws(
         np.uint64(seed), *_tables(),

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from coordsim.simulate.closed_loop.draws import (
+    LATE,
     ORDER,
     PHASE,
     STALL,
-    STALL_LENGTH,
+    TAKEN,
     WAKE,
     Draws,
     draw,
@@ -41,14 +42,21 @@ class Job(NamedTuple):
     always_asks: bool
     shuffled: bool
     computes: bool
+    late_ppm: int
+    """Probability, each cycle and rank, that its loop alone wakes late while its main thread submits."""
+    taken_ppm: int
+    """Probability, each step and rank, that its main thread goes on late."""
 
 
 class Outcome(NamedTuple):
-    """What is filled in: ns, shape [rank, step], and fused responses, shape [step]."""
+    """What is filled in, ns."""
 
     submitted: Int64
+    """Shape [rank, step]."""
     end: Int64
+    """Shape [rank, step]."""
     messages: Int64
+    """Shape [step]: fused responses."""
 
 
 class Loops(NamedTuple):
@@ -70,6 +78,10 @@ class Loops(NamedTuple):
     """Shape [unit]: how many ranks have popped it."""
     common: Int64
     """Shape [unit]: those that became common in this cycle, as many as :attr:`Popped.common`."""
+    executed: Int64
+    """Shape [unit]: when the cycle ended that executed it."""
+    handling: Int64
+    """Shape [rank]: what a main thread still handles once the unit is done that it waited for last."""
 
 
 class Popped(NamedTuple):
@@ -110,11 +122,13 @@ def closed_loop(job: Job, costs: LoopCosts, draws: Draws, outcome: Outcome) -> t
                 alike = partial == 0 and not slow  # the bits, on all ranks
                 finish += execution_ns(loops, job, costs, step, popped.common, count, alike)
                 outcome.messages[step] += count
+                for i in range(popped.common):
+                    loops.executed[loops.common[i]] = finish
             cycles += 1
-            idle = sleep(loops, job, costs, draws, cycles, finish)
-            stall(loops, costs, draws, cycles)
-        notice(loops, job, costs, outcome, step, finish, idle)
-        go_on(loops, job, costs, outcome, step)
+            idle = sleep(loops, job, costs, draws, step, cycles, finish)
+            stall(loops, costs, draws, cycles, finish)
+        notice(loops, job, costs, draws, outcome, step, idle)
+        go_on(loops, job, outcome, step)
     return cycles, slow_cycles
 
 
@@ -128,6 +142,7 @@ def begin(job: Job, costs: LoopCosts, draws: Draws) -> Loops:
     return Loops(
         wake, start, start.copy(), np.zeros(ranks, np.int64), np.empty((ranks, units), np.int64),
         np.empty((ranks, units), np.int64), np.zeros(units, np.int64), np.empty(units, np.int64),
+        np.empty(units, np.int64), np.empty(ranks, np.int64),
     )  # fmt: skip
 
 
@@ -193,7 +208,7 @@ def pop(loops: Loops, job: Job, step: int) -> Popped:
 @inlined
 def stretched(work: int, job: Job) -> int:
     """CPU time and hops between threads take longer when more ranks than there are cores want to run."""
-    return work * max(job.duration.shape[0], job.cores) // job.cores
+    return int(work * max(job.duration.shape[0], job.cores) // job.cores)
 
 
 @inlined
@@ -242,7 +257,7 @@ def execution_ns(loops: Loops, job: Job, costs: LoopCosts, step: int, size: int,
 
 
 @inlined
-def sleep(loops: Loops, job: Job, costs: LoopCosts, draws: Draws, cycle: int, finish: int) -> int:
+def sleep(loops: Loops, job: Job, costs: LoopCosts, draws: Draws, step: int, cycle: int, finish: int) -> int:
     """Every loop sleeps until a cycle after it woke, and somewhat longer; one that is late goes on at once.
 
     Returns the shortest sleep that was asked for, 0 where a loop did not sleep.
@@ -254,46 +269,72 @@ def sleep(loops: Loops, job: Job, costs: LoopCosts, draws: Draws, cycle: int, fi
         if due <= done:
             idle = 0
             loops.wake[r] = done
-            continue
-        idle = min(idle, due - done)
-        over = oversleep(due - done, draws.sleep_asked, draws.sleep_over) + costs.wake_shift_ns
-        u = draw(draws.seed, WAKE, cycle, r)
-        z = table_q16(u, draws.normal, draws.normal_slope)
-        over += (costs.wake_spread_ns * (-z if u >> 31 else z)) >> 16
-        loops.wake[r] = due + max(over, 0)
+        else:
+            idle = min(idle, due - done)
+            over = oversleep(due - done, draws.sleep_asked, draws.sleep_over) + costs.wake_shift_ns
+            u = draw(draws.seed, WAKE, cycle, r)
+            z = table_q16(u, draws.normal, draws.normal_slope)
+            over += (costs.wake_spread_ns * (-z if u >> 31 else z)) >> 16
+            loops.wake[r] = due + max(over, 0)
+        if loops.start[r] <= loops.wake[r] < loops.start[r] + job.duration[r, step]:
+            # its own main thread is at work and may have the core; others wait, and are a cycle ahead from then on
+            loops.wake[r] += rarely(job.late_ppm, costs.late_ns, draws, LATE, cycle, r % job.cores)
     return idle
 
 
 @inlined
-def stall(loops: Loops, costs: LoopCosts, draws: Draws, cycle: int) -> None:
-    """Rarely the machine stands still for everybody, as a virtual one does."""
-    below = costs.stall_ppm * (1 << 32) // 1_000_000
-    if below and draw(draws.seed, STALL, cycle, 0) < below:
-        u = draw(draws.seed, STALL_LENGTH, cycle, 0)
-        length = table_q16(u, draws.exponential, draws.exponential_slope)
+def rarely(ppm: int, mean: int, draws: Draws, stream: int, counter: int, rank: int) -> int:
+    """An exponential time of that mean, with that probability; else 0. Uses the stream and the one after it."""
+    below = ppm * (1 << 32) // 1_000_000
+    if below and draw(draws.seed, stream, counter, rank) < below:
+        u = draw(draws.seed, stream + 1, counter, rank)
+        return int((mean * table_q16(u, draws.exponential, draws.exponential_slope)) >> 16)
+    return 0
+
+
+@inlined
+def stall(loops: Loops, costs: LoopCosts, draws: Draws, cycle: int, finish: int) -> None:
+    """Rarely the machine stands still for everybody, as a virtual one does; who was due meanwhile wakes together."""
+    until = finish + rarely(costs.stall_ppm, costs.stall_ns, draws, STALL, cycle, 0)
+    if until > finish:
         for r in range(loops.wake.size):
-            loops.wake[r] += (costs.stall_ns * length) >> 16
+            loops.wake[r] = max(loops.wake[r], until)
 
 
 @compiled
 def notice(
-    loops: Loops, job: Job, costs: LoopCosts, outcome: Outcome, step: int, finish: int, idle: int
+    loops: Loops, job: Job, costs: LoopCosts, draws: Draws, outcome: Outcome, step: int, idle: int
 ) -> None:
-    """Main threads notice the end of a step at their next poll and handle its units, on as many cores as they get."""
+    """Main threads handle a step's units one after another, on as many cores as they get."""
     ranks = loops.wake.size
     at = np.empty(ranks, np.int64)
     for r in range(ranks):
-        submitted = loops.start[r] + job.duration[r, step]
-        outcome.submitted[r, step] = at[r] = submitted
-        done = finish + (costs.star_ns if r else 0)
-        if submitted < done:
-            at[r] += -(-(done - submitted) // costs.poll_ns) * costs.poll_ns
-    handling = costs.notice_ns * job.unit_bytes.size
-    free = np.zeros(lanes(job, costs, step, idle), np.int64)
-    for r in np.argsort(at, kind="mergesort"):  # in order of noticing
+        outcome.submitted[r, step] = loops.start[r] + job.duration[r, step]
+        at[r] = last_wait(loops, costs, r, outcome.submitted[r, step])
+        if job.computes and at[r] > outcome.submitted[r, step]:  # a core that it left is taken by others who compute
+            at[r] += rarely(job.taken_ppm, costs.late_ns, draws, TAKEN, step, r % job.cores)
+    free = np.zeros(lanes(loops, job, costs, step, idle), np.int64)
+    for r in np.argsort(at, kind="mergesort"):  # in the order in which they go on
         lane = np.argmin(free)
-        outcome.end[r, step] = max(at[r], free[lane]) + handling
+        outcome.end[r, step] = max(at[r], free[lane]) + loops.handling[r]
         free[lane] = outcome.end[r, step] + burst(job, r, step)
+
+
+@inlined
+def last_wait(loops: Loops, costs: LoopCosts, r: int, submitted: int) -> int:
+    """When rank ``r`` has waited for the last time in a step; what it handles from then on is left in ``handling``.
+
+    From its last submission on it handles its units in the order in which it submitted them. Where one is not done,
+    it polls, and those behind it wait as well.
+    """
+    at = after = submitted
+    for place in range(loops.order.shape[1]):
+        done = loops.executed[loops.order[r, place]] + (costs.star_ns if r else 0)
+        if after < done:
+            at = after = after - (after - done) // costs.poll_ns * costs.poll_ns
+        after += costs.notice_ns
+    loops.handling[r] = after - at
+    return at
 
 
 @inlined
@@ -305,21 +346,21 @@ def burst(job: Job, r: int, step: int) -> int:
 
 
 @inlined
-def lanes(job: Job, costs: LoopCosts, step: int, idle: int) -> int:
+def lanes(loops: Loops, job: Job, costs: LoopCosts, step: int, idle: int) -> int:
     """Cores that main threads get: one where they take turns (docs/validation.md 3), else all there are."""
-    ranks = job.duration.shape[0]
+    ranks = loops.wake.size
     longest = 0
     for r in range(ranks):
-        longest = max(longest, costs.notice_ns * job.unit_bytes.size + burst(job, r, step))
+        longest = max(longest, loops.handling[r] + burst(job, r, step))
     if costs.crowded and longest <= job.cycle and ranks * longest > idle:
         return 1
     return min(job.cores, ranks)
 
 
 @inlined
-def go_on(loops: Loops, job: Job, costs: LoopCosts, outcome: Outcome, step: int) -> None:
+def go_on(loops: Loops, job: Job, outcome: Outcome, step: int) -> None:
     """Each rank starts its next step when it has noticed the end of the last one, after a pause of its own."""
     if step + 1 < job.duration.shape[1]:
         for r in range(loops.wake.size):
-            loops.busy[r] = outcome.end[r, step] - costs.notice_ns * job.unit_bytes.size
+            loops.busy[r] = outcome.end[r, step] - loops.handling[r]
             loops.start[r] = outcome.end[r, step] + job.gap[r, step + 1]

@@ -41,6 +41,10 @@ class LoopProblem:
     """Every rank submits in an order of its own, a new one each step."""
     computes: bool
     """Submitting keeps a core busy (otherwise it sleeps most of the time)."""
+    held_up_ppm: int = 0
+    """Share of their time that main threads were held up while they submitted, parts per million."""
+    disturbed_ppm: int = 0
+    """The same of a thread that hardly computes: what the machine does to any thread, parts per million."""
 
     @property
     def steps(self) -> int:
@@ -101,6 +105,14 @@ class LoopCosts(NamedTuple):
     """What a response saves that travels with equal bit vectors of all ranks ..."""
     along_bytes: int = -1
     """... and how large it may be; others are a trip of their own along the star."""
+    late_ppm: int = 0
+    """Probability, each cycle and rank, that a loop which wakes while its main thread submits is held up by it: against
+    :attr:`LoopProblem.disturbed_ppm`, parts per million ..."""
+    late_ns: int = 0
+    """... and for how long: mean of an exponential distribution."""
+    taken_ppm: int = 0
+    """Probability, each step and rank, that a main thread which computes finds its core taken when it could go on, for
+    as long: against :attr:`LoopProblem.held_up_ppm`, parts per million."""
     held_ns: int = 0
     """How long a rank's background thread waits at most for its own main thread, when that computes as it wakes: both
     are Python's, and only one of them runs. 0: they run side by side."""

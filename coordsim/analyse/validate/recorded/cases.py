@@ -112,7 +112,24 @@ def _problem(launch: Launch, index: int, cores: int | None) -> LoopProblem:
         always_asks=launch.cache_capacity == 0,
         shuffled=workload.spec.get("order") == "random",
         computes=workload.computes,
+        held_up_ppm=round(1e6 * held_up(workload)),
+        disturbed_ppm=round(1e6 * _disturbed(launch, workload)),
     )
+
+
+def held_up(workload: RecordedWorkload) -> float:
+    """Share of their time that main threads were held up while they submitted: beyond the 10th percentile of steps."""
+    duration = (workload.submitted_ns - workload.start_ns)[:, SKIPPED_STEPS:]
+    undisturbed = np.quantile(duration, 0.1, axis=1, keepdims=True)
+    return float(np.maximum(duration - undisturbed, 0).sum() / max(duration.sum(), 1))
+
+
+def _disturbed(launch: Launch, workload: RecordedWorkload) -> float:
+    """What the machine does to a thread that hardly computes: of this workload, or of the others in the launch."""
+    if not workload.computes:
+        return held_up(workload)
+    others = [held_up(other) for other in launch.workloads if not other.computes and other.steps >= FEWEST_STEPS]
+    return float(np.median(others)) if others else held_up(workload)
 
 
 def _units(workload: RecordedWorkload) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

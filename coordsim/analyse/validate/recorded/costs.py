@@ -32,6 +32,8 @@ class Controller(NamedTuple):
     """Whether a rank that waits keeps its core busy. Main threads take turns only there (docs/validation.md 3)."""
     along_bytes: int = -1
     """The largest response that travels with the bit vector, where all ranks offer the same bits."""
+    alike: float = 1.15
+    """Up to which factor a primitive timed alone is like the same exchange within the controller."""
     held_ns: int = 0
     """How long a rank's main thread may keep its background thread from running: Python's switch interval, of a
     controller written in Python."""
@@ -56,11 +58,13 @@ def _lengths_and_lists(ranks: int) -> int:
 
 CONTROLLERS: Mapping[str, Controller] = {
     "mpi": Controller(_log2, _one, _log2, _lengths_and_lists, spins=True),
-    "gloo": Controller(_ring, _one, _log2, _lengths_and_lists),
+    "gloo": Controller(_ring, _one, _log2, _lengths_and_lists, alike=1.5),
     "coordsim": Controller(_star, _one, _one, _star, along_bytes=64 << 10, held_ns=5_000_000),
 }
 """By name: Open MPI's recursive doubling and binomial tree; gloo's ring and binomial tree; the real backend's
-star, whose small reductions travel with the bit vector (docs/backend.md 4)."""
+star, whose small reductions travel with the bit vector (docs/backend.md 4).
+
+Primitives of gloo were timed through torch, which hands each to a thread of its own and is woken by it."""
 
 
 class Parameter(NamedTuple):
@@ -98,9 +102,12 @@ _PARAMETERS = (
     Parameter("hit", "us", 1.8, 1.35, "one tensor of a response that the cache knew", _CPU_TIMES),
     Parameter("byte", "ns", 0.3, 3.0, "one byte sent and reduced by a rank", _GUESS),
     Parameter("wake_shift", "us", 0.0, 3.0, "a background thread's sleep, against the sleep primitives", _GUESS),
-    Parameter("stall_share", "%", 0.05, 2.0, "cycles in which the whole machine stands still", _GUESS),
+    Parameter("stall_share", "%", 0.05, 3.0, "cycles in which the whole machine stands still", _GUESS),
     Parameter("stall_mean", "ms", 3.0, 1.5, "mean of such a stall", _GUESS),
     Parameter("phase", "%", 5.0, 2.0, "of a cycle that all loops but one wake before the last", _GUESS),
+    Parameter("late", "x", 0.3, 3.0, "wakes while its main thread submits at which a loop is held up", _GUESS),
+    Parameter("taken", "x", 0.5, 3.0, "steps that a main thread ends late, against time it is held up", _GUESS),
+    Parameter("late_mean", "ms", 3.0, 1.5, "how long a thread is held up at a time", "ASSUMED: a slice of Linux's"),
 )
 
 
@@ -132,7 +139,7 @@ def _expected(algorithms: Controller, primitives: Sequence[Primitive]) -> list[t
     reduces = [each for each in primitives if each.op in ("allreduce", "allreduce_bits", "allreduce_band")]
     small = [each.median_ns / algorithms.allreduce(each.ranks) for each in reduces if each.nbytes <= _SMALL_BYTES]
     if small:
-        found.append(by_name["allreduce_hop"]._replace(expected=median(small) / 1e3, spread=1.15))
+        found.append(by_name["allreduce_hop"]._replace(expected=median(small) / 1e3, spread=algorithms.alike))
     trees = [
         each.median_ns / (algorithms.gather if each.op.startswith("gather") else algorithms.broadcast)(each.ranks)
         for each in primitives
@@ -218,5 +225,8 @@ def loop_costs(
         star_ns=delay_ns if ranks > 1 else 0,
         ride_ns=round(reduce_ns) if known.along_bytes >= 0 else 0,
         along_bytes=known.along_bytes,
+        late_ppm=round(values["late"] * 1e6),
+        late_ns=round(values["late_mean"] * 1e6),
+        taken_ppm=round(values["taken"] * 1e6),
         held_ns=known.held_ns,
     )

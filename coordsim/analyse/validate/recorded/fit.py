@@ -21,8 +21,9 @@ _QUANTILE_WEIGHTS = (0.5, 1.0, 0.3)
 _METRIC_WEIGHTS = (1.0, 0.5)  # step, tail
 _SOFT = 0.1
 """Log errors beyond it count linearly, not squared: one disturbed launch must not decide."""
-FIT_SEEDS = range(4)
-_EXPLORED, _SEARCHED, _RESTARTS = 64, 90, 2
+FIT_SEEDS = 6
+"""Launches simulated of each case, with seeds of its own, for lots are drawn once a launch."""
+_EXPLORED, _SEARCHED, _RESTARTS = 128, 120, 2
 TRIED = _EXPLORED + _SEARCHED * _RESTARTS
 _FARTHEST = 4.0
 """Standard deviations from what is expected that a parameter may move."""
@@ -101,9 +102,10 @@ class _Objective:
         values = values_of(point, self.parameters)
         crowd = self.crowded if crowded is None else crowded
         total = weight = 0.0
-        for case, targets in zip(self.cases, self._targets, strict=True):
+        for place, (case, targets) in enumerate(zip(self.cases, self._targets, strict=True)):
             costs = loop_costs(values, crowd, self.measured, case.controller, case.ranks, case.delay_ns)
-            runs = [run(problem, costs, seed) for problem in case.problems for seed in FIT_SEEDS]
+            seeds = range(place * FIT_SEEDS, (place + 1) * FIT_SEEDS)
+            runs = [run(problem, costs, seed) for problem in case.problems for seed in seeds]
             for metric, target, metric_weight in zip(METRICS, targets, _METRIC_WEIGHTS, strict=True):
                 found = _log_quantiles(np.concatenate([metric(each) for each in runs]))
                 error = (found - target) / _SOFT
