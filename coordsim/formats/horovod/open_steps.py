@@ -25,15 +25,15 @@ from coordsim.formats.horovod.tables import (
     STEPS,
     Tables,
 )
+from coordsim.mixing import GOLDEN, mixed
+
+_mixed = inlined(mixed)
 
 
 @inlined
 def mix(value: int) -> int:
     """A 64-bit hash (SplitMix64) of ``value``; the exclusive or of many stands for their set."""
-    z = np.uint64(value + 1) * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return int(np.int64(z ^ (z >> np.uint64(31))))
+    return int(np.int64(_mixed(np.uint64(value + 1) * GOLDEN)))
 
 
 @inlined

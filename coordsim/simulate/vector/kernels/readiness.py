@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from coordsim.mixing import GOLDEN, mixed
 from coordsim.simulate.vector.kernels import borrowing, compiled, inlined
 
 Int64 = npt.NDArray[np.int64]
@@ -197,16 +198,13 @@ def latest_lag(row: Ready, offset: Int64) -> int:
     return int(best)
 
 
+_mixed = inlined(mixed)
+
+
 @compiled
 def wake_hash_kernel(relative_wake_ns: Int64) -> np.uint64:
     """The sum of :func:`coordsim.record.trace.wake_hash`, compiled."""
     total = U64(0)
     for r in range(relative_wake_ns.size):
-        z = U64(relative_wake_ns[r]) + U64(r + 1) * U64(0x9E3779B97F4A7C15)
-        z ^= z >> U64(30)
-        z *= U64(0xBF58476D1CE4E5B9)
-        z ^= z >> U64(27)
-        z *= U64(0x94D049BB133111EB)
-        z ^= z >> U64(31)
-        total += z
+        total += _mixed(U64(relative_wake_ns[r]) + U64(r + 1) * GOLDEN)
     return total
