@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from coordsim.scenario.loading import load_scenario
+from tests.record.ddp_job import Causes, Job
+from tests.record.streams import write_records
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted(
@@ -63,12 +65,12 @@ def block(name: str) -> str:
     return "\n".join(line.removeprefix("    ") for line in readme[begin:end] if line.startswith("    "))
 
 
-def fenced(language: str) -> str:
-    """The one fenced example in ``language`` on the page of the Python names."""
+def fenced(language: str, number: int = 0) -> str:
+    """A fenced example in ``language`` on the page of the Python names: the first, or another one."""
     page = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
     found = re.findall(rf"^```{language}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
-    assert len(found) == 1, language
-    return str(found[0])
+    assert len(found) > number, language
+    return str(found[number])
 
 
 def test_every_citation_resolves():
@@ -137,6 +139,15 @@ def test_the_python_pages_example_runs(tmp_path, monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert "step_time_ns" in shown
     assert "exposed_collective" in shown
+
+
+def test_the_python_pages_examples_of_runs_run(tmp_path, monkeypatch, capsys):
+    write_records(tmp_path / "profile", Job(causes=Causes(DATA_LATE=30)).records())
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for number in (1, 2):
+        exec(compile(fenced("python", number), "python.md", "exec"), names)
+    assert "rank 1 is late" in capsys.readouterr().out
 
 
 def test_ci_runs_the_readmes_command():
