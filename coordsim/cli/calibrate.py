@@ -30,6 +30,11 @@ def calibrate(
         typer.Option(metavar="N,N", help="Processes to measure with (2,4; quick: 2).", show_default=False),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer sizes and repeats, some 15 s.")] = False,
+    backend: Annotated[
+        str | None,
+        typer.Option(metavar="gloo|coord", help="Also this torch backend's collectives, at 2 to 8 ranks, for predict.",
+                     show_default=False),
+    ] = None,
     measured: Annotated[
         Path | None,
         typer.Option("--from", metavar="FILE", help="Fit an earlier measurement again.", show_default=False),
@@ -42,6 +47,7 @@ def calibrate(
 ) -> None:
     """Measure this machine, or take runs; fit a cluster to it."""
     runs = _checked(run, ranks, quick, measured, out)
+    _check_backend(backend, runs, measured)
     from coordsim.analyse.calibrate.calibration import calibrate as fit
     from coordsim.analyse.calibrate.calibration import facts
     from coordsim.scenario import catalog
@@ -56,7 +62,7 @@ def calibrate(
             bar.begin(title)
             bar.update(done, total)
 
-        measurement = _measurement(runs, ranks, quick, measured, show)
+        measurement = _measurement(runs, ranks, quick, backend, measured, show)
         calibration = fit(measurement, cluster, show)
     if measurement.source == "SIMULATED":
         console.note("note: these runs are simulated: fitted is what they were simulated with; nothing was measured")
@@ -94,6 +100,17 @@ def _checked(
     return [] if here else [Path(each) for each in what]
 
 
+def _check_backend(backend: str | None, runs: list[Path], measured: Path | None) -> None:
+    if backend is None:
+        return
+    if runs or measured is not None:
+        raise InputError.one("--backend", "", backend, f"goes with 'calibrate {HERE}', which measures")
+    from real_backend.measure.host import BACKENDS
+
+    if backend not in BACKENDS:
+        raise InputError.one("--backend", "", backend, f"{backend!r} is not a backend that is measured here", BACKENDS)
+
+
 def _numbers(ranks: str) -> list[int]:
     """``2,4``. Raises InputError."""
     parts = ranks.split(",")
@@ -105,7 +122,7 @@ def _numbers(ranks: str) -> list[int]:
 
 
 def _measurement(
-    runs: list[Path], ranks: str | None, quick: bool, measured: Path | None, show: Any
+    runs: list[Path], ranks: str | None, quick: bool, backend: str | None, measured: Path | None, show: Any
 ) -> Measurement:
     if runs:
         from coordsim.analyse.calibrate.runs import read_runs
@@ -118,7 +135,7 @@ def _measurement(
     from real_backend.measure.host import measure
 
     with interrupt.unwinding():
-        return measure(_numbers(ranks or ("2" if quick else "2,4")), quick, show)
+        return measure(_numbers(ranks or ("2" if quick else "2,4")), quick, show, backend)
 
 
 def _write(

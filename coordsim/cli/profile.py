@@ -68,12 +68,14 @@ def profile(
 
 
 def _next(answer: Answer, out: Path) -> str:
-    """At scale, where the run can be predicted from: ranks that gather parameters cannot be."""
+    """With more ranks on the same machine; on a described one where ends of collectives are not known (on a GPU)."""
     command = answer.facts.command
     failed = command is not None and command.exit_code
-    if answer.facts.waited_for or failed or answer.steps < _PREDICTABLE:
+    if failed or answer.steps < _PREDICTABLE:
         return f"coordsim report {quote(str(out))} --json"
-    return f"coordsim predict {quote(str(out))} --ranks 27600"
+    if "exposed_collective" in answer.facts.missing:
+        return f"coordsim predict {quote(str(out))} --ranks 27600 --cluster summit"
+    return f"coordsim predict {quote(str(out))} --ranks {2 * answer.facts.ranks}"
 
 
 def _checked(command: list[str], steps: int) -> str:

@@ -26,6 +26,8 @@ KINDS = {
     "and": "AND of a bit vector of `nbytes`, from the last rank's entrance to the last one's exit",
     "round": "lists of `nbytes` gathered to rank 0, then as many broadcast; from last entrance to last exit",
     "allreduce": "one float32 tensor of `nbytes` averaged; `path` says by what",
+    "collective": "a torch backend's collective of `nbytes`, last entrance to last exit; `path` is BACKEND/OPERATION",
+    "collective_cpu": "CPU time of one rank for one such call, all its threads; a sample is the mean of all ranks",
     "sleep": "how much longer than asked a sleep of 1 ms takes",
     "compute": "one fixed computation, all ranks at once; a series is one rank's, in order",
     "step": "of a recorded run: from a step's begin to the rank's last submission, in order of steps",
@@ -138,7 +140,7 @@ def from_json(found: Any, where: str) -> Measurement:
     return Measurement(found["source"], found["host"], found["taken"], series, found["missing"])
 
 
-_TOGETHER = ("ping", "and", "round", "allreduce", "exchange")
+_TOGETHER = ("ping", "and", "round", "allreduce", "exchange", "collective", "collective_cpu")
 """Kinds that one rank alone does not have."""
 _FIELDS = {each.name for each in fields(Series)}
 

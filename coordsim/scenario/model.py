@@ -282,6 +282,9 @@ class Cluster:
     ranges: Annotated[tuple[KeyRange, ...], Named("key")] = ()
     """How far numbers may be off, by their key in this table or below ``noise.``; no simulation depends on them, so
     they are in no scenario's hash."""
+    collectives: dict[str, str] = field(default_factory=dict)
+    """Costs of a torch backend's collectives on a host whose cores ranks share, as ``calibrate here --backend`` writes
+    them; ``coordsim predict`` reads them, no simulation depends on them, and they are in no scenario's hash."""
 
 
 @dataclass(frozen=True, slots=True)

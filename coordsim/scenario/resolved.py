@@ -17,12 +17,12 @@ def resolved(scenario: Scenario) -> dict[str, Any]:
     """Every number of ``scenario`` as JSON-able data.
 
     Keys are the dataclasses' field names, whose suffixes are the units (``_ns``, ``_bytes``, ``_Bps``...).
-    A cluster's ranges are left out: no simulation depends on them.
+    A cluster's ranges and collectives are left out: no simulation depends on them.
     The tensors are ``{"columns": [...], "rows": [[...], ...]}`` in ready order.
     """
     data = asdict(scenario)
     data["workload"]["tensors"] = _tensor_rows(scenario.workload)
-    del data["cluster"]["ranges"]
+    del data["cluster"]["ranges"], data["cluster"]["collectives"]
     plain: dict[str, Any] = json.loads(json.dumps({"schema": SCHEMA} | data))
     return plain
 

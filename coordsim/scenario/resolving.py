@@ -29,7 +29,7 @@ from coordsim.scenario.workloads import build_workload
 T = TypeVar("T")
 
 _SECTIONS = ("workload", "cluster", "control_plane", "noise")
-_UNSOURCED = ("base", "name", "description", "sources", "ranges")
+_UNSOURCED = ("base", "name", "description", "sources", "ranges", "collectives")
 
 
 def resolve(overlay: Overlay, unknown: frozenset[str]) -> tuple[Scenario | None, list[Problem]]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import platform
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,10 @@ from real_backend.measure.control import Stamped
 from real_backend.measure.counting import counting
 from real_backend.measure.plan import Plan
 
+BACKENDS = ("gloo", "coord")
+"""Of torch.distributed, whose collectives can be measured here."""
+CROWDS = (2, 3, 4, 8)
+"""Ranks that a backend's collectives are measured with: what sharing cores costs is the point."""
 _OWN_TIMES = ("compute", "sleep")
 """Of each rank apart; all other kinds last from the last entrance to the last exit."""
 DEADLINE_S = 120.0
@@ -28,12 +34,14 @@ DEADLINE_S = 120.0
 
 
 def measure(
-    ranks: Sequence[int], quick: bool = False, progress: Callable[[str, int, int], None] = lambda *_: None
-) -> Measurement:
+    ranks: Sequence[int], quick: bool = False, progress: Callable[[str, int, int], None] = lambda *_: None,
+    backend: str | None = None,
+) -> Measurement:  # fmt: skip
     """Everything, for jobs of each number of ``ranks`` (at least 2) on this machine.
 
-    ``progress`` is told what is done, and how many of how many things are. Raises EnvironmentProblem when ranks do
-    not start, fail, or do not end.
+    ``backend``: of torch, whose collectives are measured as well (:func:`measure_backend`) at :data:`CROWDS`
+    ranks. ``progress`` is told what is done, and how many of how many things are. Raises EnvironmentProblem when ranks
+    do not start, fail, or do not end.
     """
     plan, began = Plan(quick), time.monotonic()
     load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
@@ -46,11 +54,60 @@ def measure(
         missing |= absent
     progress("coordinator", len(ranks), len(ranks) + 1)
     series += counting(plan)
+    if backend is not None:
+        series += measure_backend(backend, CROWDS, quick, progress)
     taken = {
         "date": datetime.now(UTC).date().isoformat(), "took_s": round(time.monotonic() - began, 1), "quick": quick,
         "ranks": list(ranks),
     }  # fmt: skip
     return Measurement("MEASURED", facts(load), taken, tuple(series), missing)
+
+
+def measure_backend(
+    backend: str, ranks: Sequence[int], quick: bool = False,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> list[Series]:  # fmt: skip
+    """Collectives of ``backend`` (one of :data:`BACKENDS`) alone, for jobs of each number of ``ranks`` on this machine:
+    how long each call took from the last entrance to the last exit, and its CPU time on a rank (mean over ranks).
+
+    Raises EnvironmentProblem as :func:`measure`, and without torch.
+    """
+    if find_spec("torch") is None:
+        raise EnvironmentProblem(f"measuring {backend} needs torch: pip install 'coordsim[torch]'")
+    series: list[Series] = []
+    for index, size in enumerate(ranks):
+        progress(f"{backend}, {size} ranks", index, len(ranks))
+        with tempfile.TemporaryDirectory(prefix="coordsim-measure-") as name:
+            folder = Path(name)
+            plan = "quick" if quick else "full"
+            words = [sys.executable, "-m", "real_backend.measure.collectives", name, backend, plan]
+            port = str(_free_port())
+            shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(size),
+                      "LOCAL_WORLD_SIZE": str(size)}  # fmt: skip
+            of_rank = [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
+            _run(folder, [words] * size, of_rank)
+            by_rank = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(size)]
+        series += merged_collectives(by_rank, backend)
+    return series
+
+
+def merged_collectives(by_rank: Sequence[Sequence[Mapping[str, Any]]], backend: str) -> list[Series]:
+    """All ranks' timed collectives ([rank][...]) as series of walls and of CPU times; the path is BACKEND/OPERATION."""
+    found = []
+    for calls in zip(*by_rank, strict=True):
+        path, nbytes, ranks = f"{backend}/{calls[0]['operation']}", calls[0]["nbytes"], len(calls)
+        entered = [max(at) for at in zip(*(each["entered_ns"] for each in calls), strict=True)]
+        left = [max(at) for at in zip(*(each["left_ns"] for each in calls), strict=True)]
+        found.append(Series("collective", ranks, _durations(entered, left), nbytes, path=path))
+        cpu = tuple(sum(of_call) / ranks for of_call in zip(*(each["cpu_ns"] for each in calls), strict=True))
+        found.append(Series("collective_cpu", ranks, cpu, nbytes, path=path))
+    return found
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def facts(load: float) -> dict[str, Any]:
@@ -65,25 +122,30 @@ def facts(load: float) -> dict[str, Any]:
 def _job(ranks: int, quick: bool) -> tuple[list[Series], dict[str, str]]:
     with tempfile.TemporaryDirectory(prefix="coordsim-measure-") as name:
         folder = Path(name)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "real_backend.measure.rank", str(folder)]
-        processes = []
-        try:
-            for rank in range(ranks):
-                with open(folder / f"rank{rank}.log", "wb") as log:
-                    processes.append(subprocess.Popen(
-                        [*command, str(rank), str(ranks), "quick" if quick else "full"], env=environment,
-                        stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                    ))  # fmt: skip
-            _wait(processes, folder)
-        finally:
-            for process in processes:
-                if process.poll() is None:
-                    process.kill()
-                process.wait()
+        words = [sys.executable, "-m", "real_backend.measure.rank", str(folder)]
+        commands = [[*words, str(rank), str(ranks), "quick" if quick else "full"] for rank in range(ranks)]
+        _run(folder, commands, [{}] * ranks)
         by_rank = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(ranks)]
     stamps = [[Stamped(**each) for each in one["series"]] for one in by_rank]
     return merged(stamps, platform.node()), by_rank[0]["missing"]
+
+
+def _run(folder: Path, commands: Sequence[Sequence[str]], variables: Sequence[Mapping[str, str]]) -> None:
+    """One process for each of ``commands``, with one thread to compute, until all have ended well."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    processes = []
+    try:
+        for rank, (command, own) in enumerate(zip(commands, variables, strict=True)):
+            with open(folder / f"rank{rank}.log", "wb") as log:
+                processes.append(subprocess.Popen(
+                    command, env={**environment, **own}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                ))  # fmt: skip
+        _wait(processes, folder)
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
 
 
 def _wait(processes: Sequence[subprocess.Popen[bytes]], folder: Path) -> None:

@@ -76,3 +76,14 @@ class Plan:
     @property
     def request_repeats(self) -> int:
         return 8 if self.quick else 16
+
+    def collective_bytes(self, operation: str) -> tuple[int, ...]:
+        """Of a torch backend's collectives; gathers and reduce-scatters at two sizes only."""
+        if operation != "ALLREDUCE":
+            return (64 * KIB, 1 * MIB)
+        return (4 * KIB, 256 * KIB, 2 * MIB) if self.quick else (4 * KIB, 64 * KIB, 512 * KIB, 2 * MIB, 8 * MIB)
+
+    def collective_repeats(self, nbytes: int) -> int:
+        """Fewer of what takes longer."""
+        most, least = (24, 8) if self.quick else (50, 12)
+        return max(least, min(most, 16 * MIB // nbytes))

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from coordsim.analyse.predict import measured_workload, predict
-from coordsim.analyse.predict.intervals import Prediction, facts
+from coordsim.analyse.predict.asked import Asked, answer
+from coordsim.analyse.predict.changes import Changes
+from coordsim.analyse.predict.intervals import Beside, Prediction
 from coordsim.analyse.predict.measured import MeasuredWorkload
 from coordsim.analyse.predict.place import write_scenario
 from coordsim.analyse.predict.uncertain import Change, forms
@@ -149,32 +151,53 @@ def test_without_noise_a_step_is_its_parts_and_the_last_collective(tmp_path):
 
 @pytest.fixture(scope="module")
 def told():
-    measured = measured_workload(records(4, 30, rank_sigma=0.02, step_sigma=0.01))
-    return facts(predict(measured, "mine", "here", ranks=600, cluster="summit", control_plane="coordinator", steps=4))
+    made = records(4, 30, rank_sigma=0.02, step_sigma=0.01)
+    return answer(made, Asked("mine", "here", Changes(600, control_plane="coordinator"), "summit", 4)).facts
 
 
-def test_three_intervals_hold_the_answer_and_are_kept_apart(told):
-    assert set(told["intervals_s"]) == {"run_noise", "fitted_parameters", "model_form"}
-    for low, high in told["intervals_s"].values():
+def test_one_interval_holds_the_answer_and_its_components_are_behind_it(told):
+    interval = told["interval"]
+    assert set(interval["components_s"]) == {"run_noise", "parameters", "form", "unexplained"}
+    for low, high in interval["components_s"].values():
         assert low <= told["step_time_s"] <= high
-    assert told["intervals_s"]["fitted_parameters"][0] < told["intervals_s"]["fitted_parameters"][1]
+    low, high = interval["components_s"]["parameters"]
+    assert 0 < interval["low_s"] < told["step_time_s"] < interval["high_s"]
+    assert interval["high_s"] - interval["low_s"] > 0.8 * (high - low)
     json.dumps(told, allow_nan=False)
+
+
+def test_what_no_simulation_has_is_added_to_every_time():
+    measured = measured_workload(records(4, 30, rank_sigma=0.02, step_sigma=0.01))
+    asked = {"ranks": 12, "cluster": "summit", "control_plane": "ideal", "steps": 3}
+    plain = predict(measured, "mine", "here", **asked)
+    beside = predict(measured, "mine", "here", **asked, beside=Beside({"input_stall": 9e6}, 2e6))
+    assert beside.step_s == pytest.approx(plain.step_s + 0.011)
+    assert beside.alone_s == pytest.approx(plain.alone_s + 0.011)
+    assert sum(beside.breakdown_s.values()) == pytest.approx(beside.step_s)
+    assert beside.interval[1] >= plain.interval[1] + 0.0109
+
+
+def test_a_record_that_cannot_be_replayed_is_said_to_be_so_on_the_first_line(told):
+    assert told["recorded"]["replayed"] is False
+    first = prediction_report(told, Page()).splitlines()[0]
+    assert first.startswith("recorded: cannot be replayed: the record has no CPU times")
 
 
 def test_it_says_what_dominates_and_how_far_anything_was_validated(told):
     widths = [each["high_s"] - each["low_s"] for each in told["effects"]]
     assert widths == sorted(widths, reverse=True)
     assert told["dominates"] == told["effects"][0]["name"]
-    assert (told["validated_to_ranks"], told["extrapolated"]) == (4, True)
+    assert told["validated"]["inside"] is False
+    assert "no prediction of it was compared with a run" in told["validated"]["says"]
     names = {each["name"] for each in told["effects"]}
     assert {"rank jitter", "step jitter", "request cost"} <= names
     assert {"gather binomial", "rank jitter with an exponential tail", "step jitter without a tail (uniform)"} <= names
 
 
 def test_the_page_says_so_within_80_columns(told):
-    page = prediction_report(told, "mine", Page())
+    page = prediction_report(told, Page())
     assert max(map(len, page.splitlines())) <= 80
-    assert "to N = 4, beyond that extrapolated" in page
+    assert "not validated for" in page
     assert f"dominated by {told['dominates']}" in " ".join(page.split())
     assert "4 ranks say little about how the slowest of many differs" in " ".join(page.split())
 

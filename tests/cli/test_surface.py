@@ -25,7 +25,7 @@ OPTIONS = {
         "--batch", "--global-batch", "--rate",
         "--engine", "--explain", "--set", "--json", "--out",
     },
-    "calibrate": {"run", "--ranks", "--quick", "--from", "--base", "--out", "--json"},
+    "calibrate": {"run", "--ranks", "--quick", "--backend", "--from", "--base", "--out", "--json"},
     "validate": set(),
     "validate recorded": {"dir", "--fit", "--cores", "--json"},
     "validate timeline": {"file", "--ranks", "--cache-capacity", "--fusion-threshold", "--json"},
@@ -33,7 +33,8 @@ OPTIONS = {
     "profile": {"command", "--steps", "--out", "--then-stop", "--json"},
     "report": {"run", "--steps", "--ranks", "--json", "--out"},
     "predict": {
-        "run", "--ranks", "--cluster", "--control-plane", "--steps", "--set", "--json", "--out",
+        "run", "--ranks", "--cluster", "--control-plane", "--groups", "--batch", "--global-batch", "--recorded-batch",
+        "--fixed", "--input-law", "--steps", "--set", "--json", "--out",
     },
     "validate here": {"--ranks", "--out", "--quick", "--json"},
     "validate scale": {"--out", "--quick", "--json"},

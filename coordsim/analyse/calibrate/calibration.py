@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from coordsim.analyse.calibrate import costs, detours, network, noise
+from coordsim.analyse.calibrate import collectives, costs, detours, network, noise
 from coordsim.analyse.calibrate.result import Calibration, Choice, Estimate, TooLittle
+from coordsim.analyse.predict.collectives import CollectiveCosts
 from coordsim.errors import InputError
 from coordsim.record.measurement import Measurement
 from coordsim.scenario.model import Cluster
@@ -39,7 +40,7 @@ def calibrate(
     return Calibration(
         measurement.source, measurement.host, measurement.taken, base.name, tuple(fits.estimates),
         tuple(fits.choices), tuple(found.candidates) if found else (), found.critical_ks if found else None,
-        tuple(fits.not_fitted), tuple(fits.notes),
+        tuple(fits.not_fitted), tuple(fits.notes), fits.collectives,
     )  # fmt: skip
 
 
@@ -69,6 +70,7 @@ class _Fits:
         self.not_fitted: list[tuple[str, str]] = []
         self.notes: list[str] = []
         self.noise: noise.NoiseFound | None = None
+        self.collectives: CollectiveCosts | None = None
         self.parts: tuple[tuple[str, Callable[[], None]], ...] = (
             ("control network", self._network),
             ("allreduce", self._allreduce),
@@ -79,6 +81,8 @@ class _Fits:
             ("detours", lambda: self._add(detours.detours(measurement))),
             ("sleep", lambda: self._add(detours.sleeping(measurement))),
         )
+        if any(measurement.of("collective", crowded=True)):
+            self.parts += (("collectives", self._collectives),)
 
     def _add(self, found: list[Estimate]) -> None:
         self.estimates += found
@@ -92,6 +96,10 @@ class _Fits:
         more, choices = network.exchanges(self._measurement, found)
         self._add(estimates + more)
         self.choices += choices
+
+    def _collectives(self) -> None:
+        estimates, self.collectives = collectives.collectives(self._measurement)
+        self._add(estimates)
 
     def _allreduce(self) -> None:
         estimates, choices = costs.allreduce(self._measurement, self._base.data)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from coordsim.analyse.predict.collectives import CollectiveCosts
+
 Unit = Literal["ns", "B/s", "share", "number"]
 
 SCHEMA = "coordsim.calibration/1"
@@ -83,6 +85,8 @@ class Calibration:
     not_fitted: tuple[tuple[str, str], ...] = ()
     """What could not be told, and why."""
     notes: tuple[str, ...] = ()
+    collectives: CollectiveCosts | None = None
+    """Of a torch backend on shared cores; None where none was measured."""
 
     @property
     def by_key(self) -> dict[str, Estimate]:
@@ -95,5 +99,6 @@ class Calibration:
             "estimates": [{**asdict(each), "range": each.loose} for each in self.estimates],
             "choices": [asdict(each) for each in self.choices],
             "noise_candidates": [asdict(each) for each in self.candidates], "critical_ks": self.critical_ks,
+            "collectives": None if self.collectives is None else asdict(self.collectives),
             "not_fitted": dict(self.not_fitted), "notes": list(self.notes),
         }  # fmt: skip

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from coordsim.analyse.calibrate.result import Calibration, Estimate
+from coordsim.analyse.predict.collectives import CollectiveCosts
 from coordsim.errors import InputError
 from coordsim.fragments import toml_comment, toml_key, toml_value
 from coordsim.record.files import whole_file
@@ -54,6 +55,7 @@ def cluster_toml(calibration: Calibration, base: dict[str, Any]) -> str:
                 text, source = toml_value(value), f"from base {calibration.base}: {own.get(key, 'no source')}"
             sources[key] = source
             lines += [toml_comment(source), f"{toml_key(name)} = {text}"]
+    lines += _collectives(calibration.collectives)
     lines += ["", "[noise]", *_noise(calibration, base.get("noise", {}))]
     lines += ["", "[sources]", *(f"{toml_key(key)} = {toml_value(text)}" for key, text in sources.items())]
     return "\n".join([*lines, *_ranges(calibration, base)]) + "\n"
@@ -79,6 +81,16 @@ def _ranges(calibration: Calibration, base: dict[str, Any]) -> list[str]:
         lines += ["", f"[ranges.{toml_key(key)}]"]
         lines += [f"{toml_key(name)} = {toml_value(text)}" for name, text in entries.items()]
     return lines
+
+
+def _collectives(found: CollectiveCosts | None) -> list[str]:
+    """Which backend's collectives the file describes, and what they cost on shared cores."""
+    if found is None:
+        return []
+    return [
+        "", toml_comment("A torch backend's collectives where ranks share cores; coordsim predict uses them."),
+        "[collectives]", *(f"{toml_key(key)} = {toml_value(text)}" for key, text in found.table().items()),
+    ]  # fmt: skip
 
 
 def value_of(estimate: Estimate) -> str:

@@ -1,19 +1,17 @@
-"""A prediction with three intervals that are not mixed: run noise, fitted parameters, and the form of the model."""
+"""A prediction on a described cluster: one interval, and what it is made of (run noise, parameters, the form)."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from coordsim.analyse.assumptions import LARGEST_RUN_SEEN
-from coordsim.analyse.jitter import Interval
 from coordsim.analyse.predict.measured import MeasuredWorkload
 from coordsim.analyse.predict.place import write_scenario
 from coordsim.analyse.predict.uncertain import Change, Form, Parameter, forms, parameters
@@ -22,10 +20,14 @@ from coordsim.scenario.loading import load_scenario
 from coordsim.scenario.model import Scenario
 from coordsim.simulate.engine import Simulation, simulate
 
-SCHEMA = "coordsim.prediction/1"
 SEEDS = range(12)
 DRAWS = 24
 _INTERVAL = (5, 95)
+_END = NormalDist().inv_cdf(_INTERVAL[1] / 100)
+_MIXED = 4000
+"""Draws of everything together."""
+_UNEXPLAINED = 1.0
+"""Share by which the unexplained part may be off, at the ends of the interval: it was seen at one number of ranks."""
 AS_FOUND = Change()
 
 Progress = Callable[[int, int], None]
@@ -68,18 +70,46 @@ class Prediction:
     """The same of the expected step time, all parameters drawn together between their ends."""
     form: tuple[float, float]
     """Smallest and largest over forms of the model."""
+    interval: tuple[float, float]
+    """Where the mean step of a new run is in 90 of 100 cases, s: all of these and what is unexplained, together."""
+    beside_s: float
+    """What of a step no simulation has (input, between steps) and what the record leaves unexplained, s; it is in all
+    times here."""
+    unexplained: tuple[float, float]
+    """The interval if only the unexplained part were uncertain, s."""
+    occasional_s: float
+    """What evaluation and checkpoints add to the mean step."""
     effects: tuple[Effect, ...]
     """Of single parameters and forms, the widest first."""
 
     @property
-    def validated_to(self) -> int:
-        """Ranks up to which anything of this was compared with a measurement."""
-        return max(LARGEST_RUN_SEEN, self.measured.ranks)
+    def components(self) -> dict[str, tuple[float, float]]:
+        """The intervals by name."""
+        return {
+            "run noise": self.run_noise, "parameters": self.fitted, "form": self.form, "unexplained": self.unexplained,
+        }
 
+    @property
+    def data_plane(self) -> str:
+        """Whose collectives the cluster describes."""
+        data = self.scenario.cluster.data
+        return f"NCCL {data.nccl}" if data.allreduce != "free" else "nothing: collectives are free"
+
+
+class Beside(NamedTuple):
+    """What is added to each simulated step, ns."""
+
+    parts_ns: Mapping[str, float] = {}
+    """By part of the step."""
+    unexplained_ns: float = 0.0
+    """Of the recorded run, carried along."""
+
+
+NOTHING_BESIDE = Beside()
 
 def predict(
     found: MeasuredWorkload, name: str, source: str, *, ranks: int, cluster: str, control_plane: str = "cached",
-    steps: int = 20, overrides: Sequence[str] = (), progress: Progress | None = None,
+    steps: int = 20, overrides: Sequence[str] = (), beside: Beside = NOTHING_BESIDE, progress: Progress | None = None,
 ) -> Prediction:  # fmt: skip
     """Place ``found`` on ``ranks`` ranks of ``cluster``, and vary what is not certain.
 
@@ -109,14 +139,54 @@ def predict(
         single = [_effect(each, step_s) for each in uncertain]
         drawn = [step_s(change) for change in _draws(uncertain)]
         formed = [_form_effect(each, step_s(each.change), middle) for each in others]
-    effects = sorted((*single, *formed), key=lambda each: -each.width_s)
-    parts = [each.breakdown() for each in runs]
+    added = (sum(beside.parts_ns.values()) + beside.unexplained_ns) * 1e-9
+    effects = sorted((_moved(each, added) for each in (*single, *formed)), key=lambda each: -each.width_s)
+    unexplained = beside.unexplained_ns * 1e-9 * _UNEXPLAINED
+    bounds = min([each.low_s for each in formed], default=middle), max([each.high_s for each in formed], default=middle)
     return Prediction(
-        found, scenario, runs[0], middle, {name: float(np.mean([each[name] for each in parts])) for name in parts[0]},
-        baseline_step_s(scenario), _another(means), _range(drawn, middle),
-        (min([each.low_s for each in formed], default=middle), max([each.high_s for each in formed], default=middle)),
-        tuple(effects),
+        measured=found, scenario=scenario, central=runs[0], step_s=middle + added,
+        breakdown_s=_parts([each.breakdown() for each in runs], beside), alone_s=baseline_step_s(scenario) + added,
+        run_noise=_plus(_another(means), added), fitted=_plus(_range(drawn, middle), added),
+        form=_plus(bounds, added), interval=_plus(_together(means, drawn, formed, unexplained), added),
+        beside_s=added, unexplained=_plus((middle - abs(unexplained), middle + abs(unexplained)), added),
+        occasional_s=found.occasional_ns * 1e-9, effects=tuple(effects),
     )  # fmt: skip
+
+
+def _together(
+    means: npt.NDArray[np.float64], drawn: Sequence[float], formed: Sequence[Effect], unexplained_s: float
+) -> tuple[float, float]:
+    """5th and 95th percentile of a new run's mean step, without what is beside it.
+
+    Parameters, the noise of a run, one form or another, and the unexplained part off by its share: all drawn
+    independently."""
+    from scipy.stats import t as student
+
+    rng, middle = np.random.default_rng(2), float(means.mean())
+    logs = np.log(np.quantile(np.array(drawn), rng.random(_MIXED), method="weibull") / middle)
+    spread = float(np.log(means).std(ddof=1)) * (1 + 1 / means.size) ** 0.5
+    logs += student.rvs(means.size - 1, size=_MIXED, random_state=rng) * spread
+    forms = [1.0] + [end / middle for each in formed for end in (each.low_s, each.high_s) if end != middle]
+    logs += np.log(rng.choice(np.array(forms), _MIXED))
+    values = middle * np.exp(logs) + rng.normal(0.0, abs(unexplained_s) / _END, _MIXED)
+    low, high = np.percentile(np.maximum(values, 0.1 * middle), _INTERVAL)
+    return min(float(low), middle), max(float(high), middle)
+
+
+def _parts(runs: Sequence[Mapping[str, float]], beside: Beside) -> dict[str, float]:
+    """Means over runs, and what is beside them, s."""
+    found = {name: float(np.mean([each[name] for each in runs])) for name in runs[0]}
+    for name, ns in beside.parts_ns.items():
+        found[name] = found.get(name, 0.0) + ns * 1e-9
+    return found | {"unexplained": beside.unexplained_ns * 1e-9}
+
+
+def _plus(ends: tuple[float, float], added: float) -> tuple[float, float]:
+    return max(ends[0] + added, 0.0), ends[1] + added
+
+
+def _moved(each: Effect, added: float) -> Effect:
+    return replace(each, low_s=each.low_s + added, high_s=each.high_s + added)
 
 
 def _effect(each: Parameter, step_s: Callable[[Change], float]) -> Effect:
@@ -170,40 +240,3 @@ class _Ticks:
         if self._progress is not None:
             self._progress(self._done, self._total)
         return found
-
-
-def facts(found: Prediction) -> dict[str, Any]:
-    """The one JSON object of ``coordsim predict --json``."""
-    measured = found.measured
-    return {
-        "schema": SCHEMA,
-        "ranks": found.scenario.ranks, "cluster": found.scenario.cluster.name,
-        "control_plane": found.scenario.control_plane.name,
-        "step_time_s": found.step_s, "alone_s": found.alone_s, "scaling_efficiency": found.alone_s / found.step_s,
-        "intervals_s": {
-            "run_noise": list(found.run_noise), "fitted_parameters": list(found.fitted), "model_form": list(found.form),
-        },
-        "breakdown_s": found.breakdown_s,
-        "effects": [
-            {"name": each.name, "low_s": each.low_s, "high_s": each.high_s, "range": each.says, "source": each.source,
-             "form": each.form}
-            for each in found.effects
-        ],
-        "dominates": found.effects[0].name if found.effects else None,
-        "validated_to_ranks": found.validated_to,
-        "extrapolated": found.scenario.ranks > found.validated_to,
-        "measured": {
-            "ranks": measured.ranks, "hosts": measured.hosts, "steps": measured.steps,
-            "tensors": len(measured.gradients), "backward_s": _interval(measured.backward, 1e-9),
-            "forward_s": None if measured.forward_ns is None else measured.forward_ns / 1e9,
-            "optimizer_s": None if measured.optimizer_ns is None else measured.optimizer_ns / 1e9,
-            "rank_sigma": _interval(measured.jitter.rank), "step_sigma": _interval(measured.jitter.step),
-            "step_correlation": _interval(measured.jitter.step_correlation),
-            "common_sigma": _interval(measured.jitter.common),
-            "common_correlation": _interval(measured.jitter.common_correlation),
-        },
-    }  # fmt: skip
-
-
-def _interval(each: Interval, scale: float = 1.0) -> dict[str, float]:
-    return {key: getattr(each, key) * scale for key in ("value", "low", "high")}

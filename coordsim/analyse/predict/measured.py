@@ -14,6 +14,7 @@ from coordsim.errors import InputError
 from coordsim.record.ranks import RankRecord
 from coordsim.record.ranks.facts import control_plane, gathers, readiness
 from coordsim.record.ranks.format import NULL
+from coordsim.record.ranks.own import own_steps
 from coordsim.record.ranks.reader import StepRecord
 
 Numbers = npt.NDArray[np.float64]
@@ -51,6 +52,13 @@ class MeasuredWorkload:
     ranks: int
     steps: int
     hosts: int
+    input_ns: int | None = None
+    """What the training thread waits for samples in a step; None: not told apart."""
+    between_ns: int | None = None
+    """What is between the steps and between backward and the optimizer (clipping), the usual step's; None: not told
+    apart."""
+    occasional_ns: int = 0
+    """What evaluation and checkpoints add to the mean step beyond that."""
 
 
 def measured_workload(records: Sequence[RankRecord]) -> MeasuredWorkload:
@@ -60,7 +68,10 @@ def measured_workload(records: Sequence[RankRecord]) -> MeasuredWorkload:
     """
     where = str(records[0].path.parent)
     if any(gathers(record) for record in records):
-        message = "parameters are gathered in forward and backward (FSDP): that is not modelled"
+        message = (
+            "parameters are gathered in forward and backward (FSDP), which no described cluster models. Leave "
+            "--cluster away: on its own machine the run is predicted from its gathers and reduce-scatters"
+        )
         raise InputError.one(where, "", None, message)
     detailed = [record for record in records if record.detailed]
     starts = [_starts(record) for record in detailed]
@@ -85,7 +96,27 @@ def measured_workload(records: Sequence[RankRecord]) -> MeasuredWorkload:
         backward=Interval(middle, *(middle * each / level.value for each in (level.low, level.high))), jitter=varies,
         control_plane=control_plane(records[0]),
         ranks=records[0].ranks, steps=len(common), hosts=len({record.host for record in records}),
+        **_beside(detailed, common),
     )  # fmt: skip
+
+
+def _beside(records: Sequence[RankRecord], steps: Sequence[int]) -> dict[str, Any]:
+    """What a step holds beside forward, backward and optimizer, where spans tell it apart."""
+    if not all(record.steps[-1].spans for record in records):
+        return {}
+    own = [of_rank[number] for of_rank in map(own_steps, records) for number in steps if number in of_rank]
+    if not own:
+        return {}
+    spent = np.array([step.evaluation_ns + step.checkpoint_ns for step in own], dtype=np.float64)
+    between = [
+        step.work.between_steps + step.work.before_optimizer - round(extra)
+        for step, extra in zip(own, spent, strict=True)
+    ]
+    return {
+        "input_ns": round(float(np.median([step.work.input_stall for step in own]))),
+        "between_ns": round(float(np.median(between)) + float(np.median(spent))),
+        "occasional_ns": round(max(float(spent.mean() - np.median(spent)), 0.0)),
+    }
 
 
 def _starts(record: RankRecord) -> dict[int, int]:
