@@ -32,15 +32,18 @@ from coordsim.simulate.shared_cores import (
 Float = npt.NDArray[np.float64]
 SLICE_NS = 3_000_000
 """How long a thread keeps a core that others wait for (Linux: some milliseconds)."""
-STEPS, SKIPPED = 14, 2
+STEPS, SKIPPED = 18, 2
 """Steps of a simulation, and how many of them come before those that count."""
 REPRODUCED = 0.03
 """Share of the step up to which a record counts as reproduced without its unexplained part."""
 BEYOND = 0.15
 """Share from which a record is said to be impossible to reproduce."""
-_FEWEST, _MOST = 0.05, 20.0
+_FEWEST, _MOST = 0.05, 100.0
 """Of a level, against the costs that were timed alone."""
 _HALVINGS = 9
+_USUAL = (10, 90)
+"""Percentiles of ranks' and steps' differences beyond which one counts as the nearer of them: typical steps are replayed,
+not the worst."""
 
 
 class Setting(NamedTuple):
@@ -67,7 +70,7 @@ class Levels(NamedTuple):
 
 @dataclass(frozen=True)
 class Step:
-    """One simulated step at one number of ranks: medians over ranks and steps, ns."""
+    """One simulated step at one number of ranks, ns: the mean of the middle half, as of a recorded one."""
 
     step_ns: float
     parts_ns: Mapping[str, float]
@@ -252,13 +255,14 @@ def _factors(typical: TypicalStep, segments: Sequence[Segment], ranks: int, seed
     """How long each rank takes for its own work in each step, over the typical; shape [rank, step, segment].
 
     Drawn from what the recorded ranks and steps differed by; ranks have as much together as the recorded ones had.
-    Where ranks wait for each other within a step (FSDP), each stretch between two waits has a draw of its own, so much wider
-    that the whole step varies as it did.
+    Where ranks wait for each other within a step (FSDP), each stretch between two waits has a draw of its own, so much
+    wider that the whole step varies as it did.
     """
     pool = typical.spread
     rng = np.random.default_rng(seed)
     together = _correlation(pool)
-    flat = pool.ravel()
+    flat = np.clip(pool, *np.percentile(pool, _USUAL)).ravel()
+    flat = flat - flat.mean()  # a typical step is to come out as it was put in
     stretch = np.cumsum([segment.kind == SegmentKind.WAIT for segment in segments])
     stretch = stretch if any(call.waited for call in typical.calls) else np.zeros_like(stretch)
     count = int(stretch[-1]) + 1
@@ -278,16 +282,18 @@ def _correlation(pool: Float) -> float:
 
 def _measured(typical: TypicalStep, found: SharedRun, hosts: Sequence[Host], alike: int) -> Step:
     """``alike``: so many of the ranks, the first ones, are no stragglers; parts are theirs."""
-    ends = found.end_ns
-    step_ns = float(np.median(np.diff(ends, axis=1)[:, SKIPPED - 1 :]))
+    lengths = np.diff(found.end_ns, axis=1)[:alike, SKIPPED - 1 :]
+    low, high = np.percentile(lengths.mean(axis=0), (25, 75))
+    middle = (low <= lengths.mean(axis=0)) & (lengths.mean(axis=0) <= high)
+    step_ns = float(lengths[:, middle].mean())
     segments, _ = _segments(typical)
     parts = dict.fromkeys((*OWN_PARTS, "waits"), 0.0)
-    took = found.took_ns[:alike, SKIPPED:]
+    took = found.took_ns[:alike, SKIPPED:][:, middle]
     piece = iter([each.part for each in typical.pieces for _ in range(2)])
     by_part: dict[str, Float] = {}
     for place, segment in enumerate(segments):
         part = "waits" if segment.kind in (SegmentKind.SUBMIT, SegmentKind.WAIT) else next(piece)
         by_part[part] = by_part.get(part, np.zeros(took.shape[:2])) + took[:, :, place]
-    parts |= {part: float(np.median(ns)) for part, ns in by_part.items()}
+    parts |= {part: float(ns.mean()) for part, ns in by_part.items()}
     busiest = int(np.argmax(found.busy_ns / np.array([host.cores for host in hosts])))
     return Step(step_ns, parts, float(found.busy_ns[busiest]) / STEPS, hosts[busiest].cores, hosts[busiest].ranks)

@@ -146,12 +146,12 @@ def _coord(nbytes: int, ranks: int, costs: Costs, agreement: Sequence[Stage], as
         return [begin, *_star(nbytes, ranks, costs)]
     if nbytes <= SMALL_BYTES // min(ranks, 65):
         return [begin, *agreement, *_star(nbytes, ranks, costs)]
-    # every rank adds up the N-th part of all ranks' elements, then reads the other parts
-    read = costs.byte_ps * nbytes / 1e3 / 2
+    # through the node's memory: all tell where their tensors lie, each adds up its N-th part of all ranks' elements,
+    # all meet, each reads the other parts from whoever added them up, all meet (real_backend/data/memory.py)
+    meet, read = _star(0, ranks, costs), costs.byte_ps * nbytes / 1e3 / 2
     return [
-        begin, *agreement, _alike(costs.hop_ns + read, ALL, costs.wait_ns),
-        _alike(costs.hop_ns + read * (ranks - 1) / ranks, ALL, costs.wait_ns), _alike(0, ALL, costs.wait_ns),
-    ]  # fmt: skip
+        begin, *agreement, *meet, _alike(read, NONE, 0), *meet, _alike(read * (ranks - 1) / ranks, NONE, 0), *meet
+    ]
 
 
 def _star(nbytes: int, ranks: int, costs: Costs, requests: int = 0) -> list[Stage]:

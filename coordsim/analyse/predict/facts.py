@@ -30,7 +30,8 @@ def recorded_facts(base: Anchor | None, why_not: str | None) -> dict[str, Any]:
     return {
         "replayed": True, "reason": None, "ranks": typical.ranks, "backend": typical.backend,
         "framework": typical.framework, "control_plane": typical.plane,
-        "hosts": [{"host": host.host, "ranks": host.ranks, "cores": host.cores} for host in typical.hosts], "steps": typical.steps,
+        "hosts": [{"host": host.host, "ranks": host.ranks, "cores": host.cores} for host in typical.hosts],
+        "steps": typical.steps,
         "measured_s": typical.step_ns * _NS, "predicted_s": base.replayed.step_ns * _NS, "off": base.off,
         "parts": parts, "unexplained_s": base.unexplained_ns * _NS, "unexplained_law": base.law,
         "reproduced": abs(base.off) <= REPRODUCED, "cannot_be_reproduced": abs(base.off) > BEYOND,

@@ -1,7 +1,8 @@
 """A recorded run's typical step: what a rank's thread does in which order, what it asks of cores, what it waits for.
 
-Everything is a median over ranks and steps of the commonest kind, without the run's first step. Times are a rank's own:
-its waits for other ranks are cut out (:mod:`coordsim.record.ranks.own`).
+Everything is a mean over the middle half of the steps by length, of the commonest kind and without the run's first one:
+so parts sum up to the step, which medians of parts do not. Times are a rank's own: its waits for other ranks are cut out
+(:mod:`coordsim.record.ranks.own`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from statistics import median
+from statistics import fmean, median
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +31,8 @@ from coordsim.record.run_facts import Machine
 
 Float = npt.NDArray[np.float64]
 FEWEST_STEPS = 5
+_MIDDLE = (25, 75)
+"""Percentiles of the steps' lengths between which a step is typical."""
 _MOVES_DATA = (Op.ALLREDUCE, Op.ALLGATHER, Op.REDUCESCATTER)
 
 
@@ -93,11 +96,11 @@ class TypicalStep:
     core_wait_ns: float | None
     """Inside its own work the training thread was ready and no core was free; None where the record does not say."""
     step_ns: float
-    """Median step, of all ranks."""
+    """The typical step; near the median one."""
     step_noise: Float
-    """Each recorded step over the median, sorted by time; shape [step]."""
+    """Each recorded step over the median, in order; shape [step]."""
     parts_ns: Mapping[str, float]
-    """Median of each part of a step, ``waits`` among them."""
+    """Each part of a step, ``waits`` among them."""
     spread: Float
     """How much longer than typical each rank and step took for its own work, as a share; shape [rank, step]."""
     occasional_ns: float
@@ -157,6 +160,9 @@ class _Typical:
         self._own = [own_steps(record) for record in records]
         self._blocking = any(gathers(record) for record in records)
         self._responses = [_by_step(record) for record in records]
+        lengths = self._lengths().mean(axis=0)
+        low, high = np.percentile(lengths, _MIDDLE)
+        self._middle = [number for number, ns in zip(numbers, lengths, strict=True) if low <= ns <= high]
         late = stragglers(everybody)
         self._late: int | None = None
         self._says: str | None = None
@@ -183,6 +189,7 @@ class _Typical:
         cpu, (asleep, core_wait) = self._cpu(), self._idle()
         own_cpu = max(sum(lengths_ns) - asleep - (core_wait or 0.0), 0.0)
         lengths, totals = self._lengths(), self._totals()
+        step_ns = fmean(step.end_ns - step.begin_ns for step in self._typical_steps())
         head = self._everybody[0].head
         settings = head.get("settings") or {}
         late_ns = 0.0
@@ -204,7 +211,7 @@ class _Typical:
             backend=_backend(settings), framework=str(settings.get("framework") or ""),
             plane=control_plane(self._everybody[0]), main_cpu_ns=cpu[0],
             other_cpu_ns=cpu[1] + max(cpu[0] - own_cpu, 0.0), core_wait_ns=core_wait,
-            step_ns=float(np.median(lengths)), step_noise=np.median(lengths, axis=0) / float(np.median(lengths)),
+            step_ns=step_ns, step_noise=np.median(lengths, axis=0) / float(np.median(lengths)),
             parts_ns=self._parts(before, after), spread=np.asarray((totals - level) / usual),
             occasional_ns=self._occasional(), late_rank=None if self._late is None else self._records[self._late].rank,
             late_ns=late_ns, late_says=self._says,
@@ -213,19 +220,19 @@ class _Typical:
     def _steps(self, place: int) -> list[OwnStep]:
         return [self._own[place][number] for number in self._numbers]
 
+    def _typical_steps(self) -> list[OwnStep]:
+        """Of the ranks that are alike."""
+        return [self._own[place][number] for place in self._others for number in self._middle]
+
     def _work(self, which: str) -> list[float]:
-        """Median of each part, before or after the tail."""
-        return [
-            float(median(getattr(getattr(step, which), part) for place in self._others for step in self._steps(place)))
-            for part in OWN_PARTS
-        ]
+        """Each part, before or after the tail."""
+        steps = self._typical_steps()
+        return [fmean(getattr(getattr(step, which), part) for step in steps) for part in OWN_PARTS]
 
     def _parts(self, before: Sequence[float], after: Sequence[float]) -> dict[str, float]:
         found = {part: one + other for part, one, other in zip(OWN_PARTS, before, after, strict=True)}
-        waits = [
-            step.end_ns - step.begin_ns - step.work.total for place in self._others for step in self._steps(place)
-        ]
-        return found | {"waits": float(median(waits))}
+        waits = [step.end_ns - step.begin_ns - step.work.total for step in self._typical_steps()]
+        return found | {"waits": fmean(waits)}
 
     def _lengths(self) -> Float:
         return np.array([
@@ -246,21 +253,18 @@ class _Typical:
         return max(float(np.mean(spent) - np.median(spent)), 0.0)
 
     def _cpu(self) -> tuple[float, float]:
-        """Median CPU time of the training thread and of all others."""
-        times: list[CpuTimes] = [
-            step.record.cpu for place in self._others for step in self._steps(place) if step.record.cpu is not None
-        ]
+        """CPU time of the training thread and of all others."""
+        times: list[CpuTimes] = [step.record.cpu for step in self._typical_steps() if step.record.cpu is not None]
         return (
-            float(median(each.main_ns for each in times)),
-            float(median(max(each.process_ns - each.main_ns, 0) for each in times)),
+            fmean(each.main_ns for each in times), fmean(max(each.process_ns - each.main_ns, 0) for each in times)
         )
 
     def _idle(self) -> tuple[float, float | None]:
         """(asleep, waiting for a core) within the own work of a step, ns.
 
         What is not CPU time of a rank's own work is sleep and waits for a core. Sleeps are the same in every step,
-        while waits for a core come and go, and some of them fall into waits for collectives: the slope of the one over the
-        other, from step to step, tells how many do not (Theil and Sen's, between 0 and 1).
+        while waits for a core come and go, and some of them fall into waits for collectives: the slope of the one over
+        the other, from step to step, tells how many do not (Theil and Sen's, between 0 and 1).
         """
         rows = [
             (step.record.cpu.core_wait_ns, step.work.total - step.evaluation_ns - step.checkpoint_ns
@@ -425,16 +429,15 @@ def _cut(
 def _split(walls: Sequence[float], cpu_ns: float, asleep_ns: float) -> list[tuple[float, float]]:
     """(on a core, asleep) of each piece of work.
 
-    CPU time is known for the whole step only. It goes to all pieces up to a level that makes the sum right, since what
-    sleeps shows as a long piece. Waits for a core are left out: they come back where ranks share cores, and do not
-    where they do not.
+    Both are known for the whole step only. What sleeps shows as a long piece: sleep is what pieces are longer than a
+    level that makes the sum right. Of the rest each piece computes the same share, and waits for a core the others:
+    those waits are left out, for they come back where ranks share cores, and do not where they do not.
     """
     total = sum(walls)
-    if cpu_ns >= total:
-        return [(wall, 0.0) for wall in walls]
-    level = _level(sorted(walls), cpu_ns)
-    asleep = min(asleep_ns / (total - cpu_ns), 1.0)
-    return [(min(wall, level), (wall - min(wall, level)) * asleep) for wall in walls]
+    awake = max(total - asleep_ns, 0.0)
+    level = _level(sorted(walls), awake) if awake < total else max(walls, default=0.0)
+    computes = min(cpu_ns / awake, 1.0) if awake else 0.0
+    return [(min(wall, level) * computes, max(wall - level, 0.0)) for wall in walls]
 
 
 def _level(ascending: Sequence[float], wanted: float) -> float:
