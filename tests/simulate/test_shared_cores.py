@@ -84,6 +84,11 @@ def test_a_ring_takes_its_stages_and_latencies_on_cores_of_their_own():
     assert steps_ns(found) == [6 * (100 + 7)] * 3
 
 
+def test_a_latency_before_anything_else_is_waited_for_once():
+    late = Collective((Stage(10, 10, NONE, NONE, 500), *ring(2, 100).stages))
+    assert steps_ns(simulated((submit(), wait()), [[0, 0]] * 2, collectives=[late])) == [500 + 10 + 2 * 100] * 3
+
+
 def test_a_ring_of_more_ranks_than_cores_shares_them():
     found = simulated((submit(), wait()), [[0, 0]] * 8, cores=2, collectives=[ring(8, 100)])
     assert steps_ns(found, 0)[1] >= 14 * 100 * 8 / 2

@@ -22,7 +22,7 @@ _SLICE_NS = 3_000_000
 _CALLS = 8
 _UNIT_NS = 100_000
 _NOTHING = Costs(0, 0, 0, 0, 0)
-_RESAMPLES = 100
+_RESAMPLES, _ROUNDS = 100, 5
 
 
 def collectives(measurement: Measurement) -> tuple[list[Estimate], CollectiveCosts]:
@@ -59,21 +59,36 @@ def _latencies(walls: Sequence[Series], costs: Costs, cores: int) -> Fitted:
     """
     from scipy.optimize import nnls
 
-    base = np.array([alone_ns(each, costs, cores) for each in walls])
-    more = np.array([alone_ns(each, costs._replace(wait_ns=_UNIT_NS), cores) for each in walls])
-    terms = np.stack([np.ones(len(walls)), (more - base) / _UNIT_NS], axis=1)
-    rng = np.random.default_rng(0)
-
-    def solved(medians: Float) -> Float:
-        return np.asarray(nnls(terms / medians[:, None], (medians - base) / medians)[0], dtype=np.float64)
-
     samples = [np.array(each.samples_ns) for each in walls]
     medians = np.array([np.median(each) for each in samples])
-    values = solved(medians)
+    found = np.zeros(2)
+    for _ in range(_ROUNDS):  # ranks that wait leave their core to others, so latencies are not simply added
+        base, slopes = _linear(walls, costs, found, cores)
+
+        def solved(seen: Float, base: Float = base, slopes: Float = slopes, near: Float = found) -> Float:
+            beyond = seen - base + slopes @ near
+            return np.asarray(nnls(slopes / seen[:, None], beyond / seen)[0], dtype=np.float64)
+
+        found = solved(medians)
+    rng = np.random.default_rng(0)
     draws = np.array([
         solved(np.array([np.median(rng.choice(each, each.size)) for each in samples])) for _ in range(_RESAMPLES)
     ])  # fmt: skip
-    return Fitted(values, draws, np.abs((base + terms @ values) / medians - 1))
+    last, _ = _linear(walls, costs, found, cores)
+    return Fitted(found, draws, np.abs(last / medians - 1))
+
+
+def _linear(walls: Sequence[Series], costs: Costs, at: Float, cores: int) -> tuple[Float, Float]:
+    """The model's walls at the latencies ``at`` (start, wait), and their slopes, shape [series, 2]."""
+
+    def predicted(start_ns: float, wait_ns: float) -> Float:
+        tried = costs._replace(start_ns=start_ns, wait_ns=wait_ns)
+        return np.array([alone_ns(each, tried, cores) for each in walls])
+
+    start, wait = (float(value) for value in at)
+    base = predicted(start, wait)
+    moved = predicted(start + _UNIT_NS, wait), predicted(start, wait + _UNIT_NS)
+    return base, np.stack([(each - base) / _UNIT_NS for each in moved], axis=1)
 
 
 def _costs(

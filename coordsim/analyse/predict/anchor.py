@@ -42,8 +42,8 @@ _FEWEST, _MOST = 0.05, 100.0
 """Of a level, against the costs that were timed alone."""
 _HALVINGS = 9
 _USUAL = (10, 90)
-"""Percentiles of ranks' and steps' differences beyond which one counts as the nearer of them: typical steps are replayed,
-not the worst."""
+"""Percentiles of ranks' and steps' differences beyond which one counts as the nearer of them: typical steps are
+replayed, not the worst."""
 
 
 class Setting(NamedTuple):

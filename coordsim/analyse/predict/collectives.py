@@ -94,7 +94,7 @@ class CollectiveCosts:
         )  # fmt: skip
         return cls(
             value("backend", str), value("host", str), value("cores", _count),
-            tuple(_count(part) for part in value("ranks", str).split(",")), value("smallest", parse_bytes),
+            value("ranks", lambda text: tuple(map(_count, text.split(",")))), value("smallest", parse_bytes),
             value("largest", parse_bytes), value("date", str), costs,
         )  # fmt: skip
 

@@ -1,8 +1,8 @@
 """A recorded run's typical step: what a rank's thread does in which order, what it asks of cores, what it waits for.
 
 Everything is a mean over the middle half of the steps by length, of the commonest kind and without the run's first one:
-so parts sum up to the step, which medians of parts do not. Times are a rank's own: its waits for other ranks are cut out
-(:mod:`coordsim.record.ranks.own`).
+so parts sum up to the step, which medians of parts do not. Times are a rank's own: its waits for other ranks are cut
+out (:mod:`coordsim.record.ranks.own`).
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ def _may_begin(
     known yet."""
     after = dep[k, stage, 0 if rank == 0 else 1]
     if after == 0:
-        return now
-    if after == 1:
+        at = finished_at[g, rank, stage]
+    elif after == 1:
         left = rank - 1 if rank else finished.shape[1] - 1
         if finished[g, left] < stage + 1:
             return 1 << 62
