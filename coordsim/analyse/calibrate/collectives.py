@@ -22,7 +22,7 @@ _SLICE_NS = 3_000_000
 _CALLS = 8
 _UNIT_NS = 100_000
 _NOTHING = Costs(0, 0, 0, 0, 0)
-_RESAMPLES, _ROUNDS = 100, 5
+_RESAMPLES = 100
 
 
 def collectives(measurement: Measurement) -> tuple[list[Estimate], CollectiveCosts]:
@@ -53,41 +53,44 @@ def collectives(measurement: Measurement) -> tuple[list[Estimate], CollectiveCos
 
 
 def _latencies(walls: Sequence[Series], costs: Costs, cores: int) -> Fitted:
-    """Start and wait, ns: what calls take beyond the CPU times on these cores, by least squares relative to each wall.
+    """Start and wait, ns: what makes the model's walls on these cores the measured ones, in the mean of their ratios.
 
     What takes less than the model says gives no negative latency.
     """
-    from scipy.optimize import nnls
+    from scipy.optimize import minimize, nnls
 
     samples = [np.array(each.samples_ns) for each in walls]
     medians = np.array([np.median(each) for each in samples])
-    found = np.zeros(2)
-    for _ in range(_ROUNDS):  # ranks that wait leave their core to others, so latencies are not simply added
-        base, slopes = _linear(walls, costs, found, cores)
 
-        def solved(seen: Float, base: Float = base, slopes: Float = slopes, near: Float = found) -> Float:
-            beyond = seen - base + slopes @ near
-            return np.asarray(nnls(slopes / seen[:, None], beyond / seen)[0], dtype=np.float64)
+    def off(point: Float) -> float:
+        start, wait = np.abs(point) * _UNIT_NS
+        return float(np.abs(np.log(_walls(walls, costs, start, wait, cores) / medians)).mean())
 
-        found = solved(medians)
+    tried = [minimize(off, origin, method="Nelder-Mead", options={"maxfev": 60}) for origin in ((0.3, 0.3), (5.0, 1.0))]
+    found = np.abs(min(tried, key=lambda each: float(each.fun)).x) * _UNIT_NS
+    base, slopes = _linear(walls, costs, found, cores)
     rng = np.random.default_rng(0)
-    draws = np.array([
-        solved(np.array([np.median(rng.choice(each, each.size)) for each in samples])) for _ in range(_RESAMPLES)
-    ])  # fmt: skip
-    last, _ = _linear(walls, costs, found, cores)
-    return Fitted(found, draws, np.abs(last / medians - 1))
+    draws = []
+    for _ in range(_RESAMPLES):  # around that point the model is taken for linear
+        moved = np.array([np.median(rng.choice(each, each.size)) for each in samples]) - medians
+        draws.append(nnls(slopes / medians[:, None], (moved + slopes @ found) / medians)[0])
+    return Fitted(found, np.array(draws), np.abs(base / medians - 1))
+
+
+def _walls(walls: Sequence[Series], costs: Costs, start_ns: float, wait_ns: float, cores: int) -> Float:
+    """The model's walls, ns."""
+    tried = costs._replace(start_ns=start_ns, wait_ns=wait_ns)
+    return np.array([alone_ns(each, tried, cores) for each in walls])
 
 
 def _linear(walls: Sequence[Series], costs: Costs, at: Float, cores: int) -> tuple[Float, Float]:
     """The model's walls at the latencies ``at`` (start, wait), and their slopes, shape [series, 2]."""
 
-    def predicted(start_ns: float, wait_ns: float) -> Float:
-        tried = costs._replace(start_ns=start_ns, wait_ns=wait_ns)
-        return np.array([alone_ns(each, tried, cores) for each in walls])
-
     start, wait = (float(value) for value in at)
-    base = predicted(start, wait)
-    moved = predicted(start + _UNIT_NS, wait), predicted(start, wait + _UNIT_NS)
+    base = _walls(walls, costs, start, wait, cores)
+    moved = (
+        _walls(walls, costs, start + _UNIT_NS, wait, cores), _walls(walls, costs, start, wait + _UNIT_NS, cores)
+    )
     return base, np.stack([(each - base) / _UNIT_NS for each in moved], axis=1)
 
 
