@@ -54,8 +54,9 @@ def scale_report(facts: dict[str, Any], page: Page) -> str:
     lines += tables.columns(table, "lrrrrrrrrl", gap=1, indent=1)
     told = []
     for metric, what in (("cpu", "rank 0's CPU time"), ("wall", "step")):
-        error, promised = facts["median_abs_relative_error"][metric], text.percent(facts["tolerance"][metric])
-        told.append(f"{what} {'not known' if error is None else text.percent(error)} (promised {promised})")
+        error, promised = facts["median_abs_relative_error"][metric], facts["tolerance"][metric]
+        limit = "nothing" if promised is None else text.percent(promised)
+        told.append(f"{what} {'not known' if error is None else text.percent(error)} (promised {limit})")
     lines += ["", *page.wrap(
         f"ms. F fitted, p predicted; median absolute error of what was predicted: {', '.join(told)}. "
         f"All ranks share {facts['cores']} cores and the kernel's loopback: no network, and no thousands of ranks."

@@ -225,7 +225,7 @@ def reference(job, costs, seed):
             return 0
 
         late_ppm = job.disturbed_ppm * costs.late_ppm // 1_000_000
-        taken_ppm = job.held_up_ppm * costs.taken_ppm // 1_000_000
+        taken_ppm = job.held_up_ppm * costs.taken_ppm // 1_000_000 if job.ranks <= job.cores else 0
 
         def sleep(finish, cycle, step):
             for rank in range(job.ranks):

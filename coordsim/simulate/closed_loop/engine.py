@@ -53,7 +53,8 @@ def run(problem: LoopProblem, costs: LoopCosts, seed: int) -> LoopRun:
         problem.always_asks, problem.shuffled, problem.computes,
         # what is held up for a share of all time is so when a loop wakes, once a cycle, whatever the cycle's length
         min(problem.disturbed_ppm * costs.late_ppm // _ONE, _ONE),
-        min(problem.held_up_ppm * costs.taken_ppm // _ONE, _ONE),
+        # more ranks than cores take turns anyway: that is in what stretches, and in the cores of main threads
+        min(problem.held_up_ppm * costs.taken_ppm // _ONE, _ONE) if problem.ranks <= problem.cores else 0,
     )  # fmt: skip
     draws = Draws(
         np.uint64(seed), *_tables(),

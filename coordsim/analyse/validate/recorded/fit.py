@@ -27,9 +27,9 @@ _EXPLORED, _SEARCHED, _RESTARTS = 128, 120, 2
 TRIED = _EXPLORED + _SEARCHED * _RESTARTS
 _FARTHEST = 4.0
 """Standard deviations from what is expected that a parameter may move."""
-_EXPECTED_WEIGHT = 0.01
+_EXPECTED_WEIGHT = 0.03
 """Of what is expected of the parameters against what the cases say: one standard deviation is worth as much as an
-error of 1 % in every quantile of every case."""
+error of 1.7 % in every quantile of every case."""
 _FLAT = 1.05
 """Parameter sets within 5 % of the smallest loss are as good as the best: the scatter between launches is larger."""
 
