@@ -15,7 +15,6 @@ MOST_PARAMETERS = 8
 
 ALLOWED = {
     "coordsim/cli/simulate.py simulate": "a verb's parameters are its options",
-    "coordsim/scenario/loading.py load_scenario": "its keywords are the options of the command line",
     "real_backend/optimizer/distributed.py DistributedOptimizer": "its keywords are those of Horovod's",
     "coordsim/analyse/predict/intervals.py predict": "being rebuilt",
 }
