@@ -75,7 +75,7 @@ def _next(answer: Answer, out: Path) -> str:
         return f"coordsim report {quote(str(out))} --json"
     if "exposed_collective" in answer.facts.missing:
         return f"coordsim predict {quote(str(out))} --ranks 27600 --cluster summit"
-    return f"coordsim predict {quote(str(out))} --ranks {2 * answer.facts.ranks}"
+    return f"coordsim predict {quote(str(out))} --ranks {2 * (answer.facts.ranks or 1)}"
 
 
 def _checked(command: list[str], steps: int) -> str:

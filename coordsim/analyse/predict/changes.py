@@ -13,7 +13,6 @@ from coordsim.analyse.predict.measured import MeasuredWorkload
 from coordsim.analyse.predict.typical import Call, Ready, TypicalStep
 from coordsim.errors import InputError
 from coordsim.protocol.messages import Op
-from coordsim.record.ranks.facts import NOT_NEGOTIATED
 from coordsim.scenario.batch import BatchLaw, Point
 from coordsim.scenario.model import CONTROL_PLANES
 
@@ -21,6 +20,8 @@ InputLaw = Literal["constant", "shared"]
 INPUT_LAWS: tuple[InputLaw, ...] = ("constant", "shared")
 ASKING = ("point-to-point", "coordinator", "hierarchical")
 """Control planes that ask a coordinator in every step."""
+NOT_NEGOTIATED = "ddp"
+"""The control plane by which nobody agrees on anything."""
 _COMPUTE = ("forward", "backward")
 
 

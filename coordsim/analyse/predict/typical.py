@@ -22,7 +22,7 @@ from coordsim.dtypes import ELEMENT_BYTES
 from coordsim.errors import InputError
 from coordsim.protocol.messages import Op
 from coordsim.record.ranks import RankRecord
-from coordsim.record.ranks.facts import NOT_NEGOTIATED, clock_offset, control_plane, gathers, readiness
+from coordsim.record.ranks.facts import clock_offset, control_plane, gathers, negotiated, readiness
 from coordsim.record.ranks.format import NULL
 from coordsim.record.ranks.hosts import machines
 from coordsim.record.ranks.own import OWN_PARTS, OwnStep, ends_known, last_ready, own_steps
@@ -121,7 +121,7 @@ def typical_step(records: Sequence[RankRecord]) -> TypicalStep:
     """
     where = str(records[0].path.parent)
     useful = [record for record in records if record.steps and record.head.get("detailed")]
-    negotiated = control_plane(records[0]) != NOT_NEGOTIATED
+    agreed = negotiated(records[0])
     numbers = _numbers(useful, where)
     if not all(step.cpu is not None for record in useful for step in record.steps if step.step in numbers):
         message = (
@@ -129,7 +129,7 @@ def typical_step(records: Sequence[RankRecord]) -> TypicalStep:
             "again with this coordsim, or say --cluster NAME"
         )
         raise InputError.one(where, "", None, message)
-    if not (negotiated or ends_known(useful, numbers)):
+    if not (agreed or ends_known(useful, numbers)):
         message = (
             "ends of collectives are not in the record (on a GPU nobody saw them): the recorded machine cannot be "
             "replayed. Say --cluster NAME"
@@ -190,8 +190,7 @@ class _Typical:
         own_cpu = max(sum(lengths_ns) - asleep - (core_wait or 0.0), 0.0)
         lengths, totals = self._lengths(), self._totals()
         step_ns = fmean(step.end_ns - step.begin_ns for step in self._typical_steps())
-        head = self._everybody[0].head
-        settings = head.get("settings") or {}
+        settings = self._everybody[0].settings
         late_ns = 0.0
         if self._late is not None:
             late_ns = float(np.median(totals[self._late]) - np.median(totals[self._others]))
@@ -208,7 +207,7 @@ class _Typical:
                 for (_, name, nbytes), place in zip(gradients, places[len(calls) :], strict=True)
             ),
             ranks=self._everybody[0].ranks, steps=len(self._numbers), hosts=tuple(machines(self._everybody)),
-            backend=_backend(settings), framework=str(settings.get("framework") or ""),
+            backend=_backend(self._everybody[0]), framework=str(settings.get("framework") or ""),
             plane=control_plane(self._everybody[0]), main_cpu_ns=cpu[0],
             other_cpu_ns=cpu[1] + max(cpu[0] - own_cpu, 0.0), core_wait_ns=core_wait,
             step_ns=step_ns, step_noise=np.median(lengths, axis=0) / float(np.median(lengths)),
@@ -343,7 +342,7 @@ class _Typical:
         """When a rank handed each collective over: its call, or its last submission."""
         responses = self._responses[place][number]
         record = self._records[place]
-        if control_plane(record) == NOT_NEGOTIATED:
+        if not negotiated(record):
             return [each.copied_in_ns for each in responses]
         stamps = readiness(record).get(number, {})
         submitted = _submitted(record, number)
@@ -451,10 +450,9 @@ def _level(ascending: Sequence[float], wanted: float) -> float:
     return ascending[-1]
 
 
-def _backend(settings: Mapping[str, object]) -> str:
+def _backend(record: RankRecord) -> str:
     """Whose collectives they are: torch's backend, or ours."""
-    named = str(settings.get("backend") or "")
-    if str(settings.get("control_plane", "cached")) != NOT_NEGOTIATED:
+    settings = record.settings
+    if negotiated(record):
         return "nccl" if settings.get("data") == "nccl" else "coord"
-    return named or "unknown"
-
+    return str(settings.get("backend") or "unknown")
