@@ -10,7 +10,7 @@ from runs import GROUPS, PER_NODE, PLANES, WORKLOADS, Runs, all_at, parameters
 Row = dict[str, Any]
 
 SIZES = (6, 24, 96, 384, 1536, 3072, 6000, 12_288, 27_600, 100_000)
-QUICK_SIZES = (6, 96, 1536, 6000)
+QUICK_SIZES = (96, 6000)
 LARGEST_NODES = 16_667
 """100,000 GPUs: where the search for a threshold ends."""
 
@@ -49,7 +49,7 @@ def thresholds(runs: Runs, quick: bool) -> Iterator[Row]:
     request = next(each for each in parameters() if each.name == "request_cost")
     for workload in WORKLOADS:
         for groups in GROUPS[1:2] if quick else GROUPS:
-            for plane in PLANES[2:]:
+            for plane in ("coordinator",) if quick else PLANES[2:]:
                 yield from _thresholds(runs, workload, groups, plane, [request.at(i) for i in (2, 1, 0)], quick)
 
 

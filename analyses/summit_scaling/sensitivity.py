@@ -32,7 +32,7 @@ def sensitivity(runs: Runs, quick: bool) -> Iterator[Row]:
             for row in rows:
                 row["dominant"] = "yes" if row is largest else ""
             yield from rows
-            yield _together(runs, workload, plane, ranks, 4 if quick else SAMPLES)
+            yield _together(runs, workload, plane, ranks, 2 if quick else SAMPLES)
 
 
 def _one_at_a_time(runs: Runs, workload: str, plane: str, ranks: int) -> Iterator[Row]:

@@ -13,6 +13,7 @@ from typing import Any
 from coordsim.record.ranks import RankRecord, read_folder
 from coordsim.record.store import read_run
 from coordsim.record.trace import Trace
+from tests.real_backend import warm
 
 HEAD = """
 import os, signal, sys, time
@@ -103,21 +104,23 @@ if rank == 0:
 """
 
 
-END = """
+TIDIES = """
 import gc
+time.sleep(0.5)
 if dist.is_initialized():
     dist.destroy_process_group()
 del model, optimizer
 gc.collect()
 time.sleep(0.3)
 """
-"""torch 2.13's gloo aborts some processes at exit ("terminate called without an active exception"), hooks or not, as
-long as one of its threads has something of Python's to let go of."""
+"""Behind a script that runs cold: torch 2.13's gloo hangs in a destructor, or aborts the process at exit ("terminate
+called without an active exception"), hooks or not, as long as one of its threads has something of Python's to let go
+of. Warm ranks end without destructors."""
 
 
 def script(*parts: str, backend: str = "gloo", steps: int = 8, late: float = 0.0, after: str = "pass") -> str:
     """One script; ``after`` is done behind each step."""
-    text = "".join([HEAD, *parts, END])
+    text = "".join([HEAD, *parts])
     for name, value in (("BACKEND", repr(backend)), ("STEPS", str(steps)), ("LATE", str(late)), ("AFTER", after)):
         text = text.replace(name, value)
     return text
@@ -143,24 +146,33 @@ class Profiled:
         return read_folder(self.run / "ranks")
 
 
-def launched(folder: Path, text: str, ranks: int = 2) -> list[str]:
-    """The command that runs ``text`` on ``ranks`` ranks."""
+def launched(folder: Path, text: str, ranks: int = 2, cold: bool = False) -> list[str]:
+    """The command that runs ``text`` on ``ranks`` ranks, 0 for none; ``cold``: under torchrun."""
     path = folder / "train.py"
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text + TIDIES if cold else text, encoding="utf-8")
+    if cold:
+        torchrun = str(Path(sys.executable).parent / "torchrun")
+        return [torchrun, "--standalone", "--nproc-per-node", str(ranks), str(path)]
     return [sys.executable, START_RANKS, str(ranks), str(path)]
 
 
-def call(command: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def call(
+    command: list[str], folder: Path, cold: bool = False, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """``command`` to its end: as a fork of a process that has torch loaded, or ``cold``, as itself."""
+    surroundings = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    if not cold and command[0] == sys.executable:
+        return warm.call(command[1:], folder, surroundings)
     return subprocess.run(
-        command, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, capture_output=True, text=True,
-        timeout=100, check=False,
-    )  # fmt: skip
+        command, cwd=folder, env=surroundings, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 def profiled(
-    folder: Path, text: str, *options: str, ranks: int = 2, command: list[str] | None = None, **environment: str
-) -> Profiled:
+    folder: Path, text: str, *options: str, ranks: int = 2, command: list[str] | None = None, cold: bool = False,
+    **environment: str,
+) -> Profiled:  # fmt: skip
     run = folder / "run"
-    command = command or launched(folder, text, ranks)
+    command = command or launched(folder, text, ranks, cold)
     ours = [sys.executable, "-m", "coordsim", "profile", "--out", str(run), *options, "--", *command]
-    return Profiled(call(ours, folder, **environment), run)
+    return Profiled(call(ours, folder, cold, **environment), run)
