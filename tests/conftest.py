@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
-settings.register_profile("suite", deadline=None)
-settings.load_profile("suite")
-"""An example may take as long as a busy machine needs."""
+from tests import budget
+
+budget.register()
 
 PROCESSES = ("tests/real_backend/", "tests/differential/test_backend_is_the_protocol.py", "tests/cli/test_report.py",
              "tests/bench/test_backends.py")  # fmt: skip

@@ -23,6 +23,7 @@ from coordsim.analyse.stragglers.judge import (
 from coordsim.record.findings import Stragglers
 from coordsim.record.manifest import as_json, restored
 from tests.analyse.late_records import MS, STEP_MS, delays, records
+from tests.budget import examples
 
 
 def late_ranks(found: Stragglers) -> list[list[int]]:
@@ -90,7 +91,7 @@ def test_permuting_ranks_permutes_the_verdict(order: list[int], seed: int, late:
         )  # fmt: skip
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 6), st.integers(12, 40))
 def test_what_would_have_been_seen_is_seen(seed: int, units: int, steps: int) -> None:
     """Every unit that gets the stated delay, and a little, is last often enough."""
@@ -255,7 +256,7 @@ def test_the_step_time_is_that_of_the_run() -> None:
     assert stragglers(records(delays(30, 4, {}), 0.5)).step_time_s == pytest.approx(STEP_MS / 1000, rel=0.02)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=60))
 def test_the_interval_holds_the_median_and_is_within_the_values(values: list[float]) -> None:
     median, low, high = median_interval(np.array(values))
@@ -291,7 +292,7 @@ def test_a_change_is_placed_and_none_is_seen_where_there_is_none() -> None:
     assert chance < 1e-6
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(st.integers(2, 7).flatmap(lambda n: st.lists(st.lists(st.integers(0, 5), min_size=n, max_size=n), min_size=1)))
 def test_the_median_of_the_others_leaves_the_unit_out(rows: list[list[int]]) -> None:
     arrive = np.array(rows, dtype=np.int64)

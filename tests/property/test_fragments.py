@@ -22,6 +22,7 @@ from coordsim.scenario import catalog
 from coordsim.scenario.loading import load_scenario
 from tests.analyse.measured import machine, measurement
 from tests.analyse.test_predict import records
+from tests.budget import examples
 
 ANY = st.text(st.characters(exclude_categories=[]), max_size=40)
 """Every character there is, lone surrogates too."""
@@ -37,7 +38,7 @@ def encodable(text: str) -> str:
     return "".join("\ufffd" if "\ud800" <= character <= "\udfff" else character for character in text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.dictionaries(ANY, ANY, max_size=4), ANY)
 def test_any_text_is_a_key_a_value_and_a_comment(table: dict[str, str], comment: str) -> None:
     lines = [toml_comment(comment), f"one = {toml_value(list(table.values()))}  {toml_comment(comment)}", "[table]"]
@@ -54,7 +55,7 @@ def test_other_values(value: Any) -> None:
     assert read == {"x": value}
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(50), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(names=st.lists(st.one_of(ANY, st.sampled_from(HARD)), min_size=1, max_size=6))
 def test_a_workload_of_any_names_is_read_back(names: list[str], tmp_path: Path) -> None:
     gradients = [Gradient(name, 10 + place, "float32", 40 + 4 * place) for place, name in enumerate(names)]

@@ -35,6 +35,7 @@ from real_backend.profile.launch import environment
 from real_backend.profile.session import Session
 from real_backend.profile.steps import StepRecorder
 from real_backend.stream import Parameter, StepTold
+from tests.budget import examples
 from tests.formats.chakra.chakra_schema import attributes, read_et
 from tests.told import answered, told
 
@@ -151,7 +152,7 @@ def test_a_rank_that_is_late_in_the_second_half_is_what_is_recommended(tmp_path:
     assert "bring rank 1" in str(found.recommendation.change)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.data())
 def test_parts_sum_exactly_and_control_is_0(data: st.DataObject) -> None:
     ranks, steps = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 6))

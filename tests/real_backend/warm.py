@@ -2,8 +2,8 @@
 
 A rank of a training script imports for three seconds of CPU before its first line, and is taken apart for two after
 its last; a fork of the server takes a few hundredths. The fork has the caller's environment, folder, process group and
-files, runs ``sitecustomize`` from its ``PYTHONPATH`` (the hooks of ``coordsim profile`` come from there), and ends as an
-interpreter does: exit handlers, uncaught errors, exit codes and signals are the real ones (:func:`_run`).
+files, runs ``sitecustomize`` from its ``PYTHONPATH`` (the hooks of ``coordsim profile`` come from there), and ends as
+an interpreter does: exit handlers, uncaught errors, exit codes and signals are the real ones (:func:`_run`).
 
 What differs: modules of :data:`PRELOADED` are there before the hooks are (:func:`_relink` makes up for that), hashes of
 strings are alike in all forks, and nothing is taken apart at the end. Tests with ``cold`` start the real thing.

@@ -23,6 +23,7 @@ from coordsim.record.trace import (
     wake_hash,
 )
 from coordsim.simulate.vector.kernels.readiness import wake_hash_kernel
+from tests.budget import examples
 from tests.record.hand_made import row, two_cycles
 
 SHIFTED = [name for name in CycleRow.__dataclass_fields__ if name.endswith("_ns")]
@@ -73,7 +74,7 @@ def table(trace: Trace) -> list[tuple[int, int, int, CycleRow]]:
     ]  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(bulks())
 def test_bulk_equals_row_by_row_equals_the_definition(made: list[tuple[CycleRow, int, int]]) -> None:
     bulk, single, rows = TraceWriter(), TraceWriter(), []

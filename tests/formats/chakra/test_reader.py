@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from coordsim.errors import InputError
 from coordsim.formats.chakra import import_executions
+from tests.budget import examples
 from tests.formats.chakra.traces import Trace, tensor, tensors
 from tests.formats.torch_files import CHAKRA, changed
 
@@ -83,7 +84,7 @@ def test_a_cut_protobuf(tmp_path: Path) -> None:
     assert "the last message" in found.unknown["cut"]
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.one_of(st.binary(max_size=200), st.binary(max_size=40).map(lambda each: et(each, node(1, 7, 0, 8)))))
 def test_any_bytes_are_refused_or_read(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "x.et"

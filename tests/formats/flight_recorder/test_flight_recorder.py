@@ -18,6 +18,7 @@ from coordsim.errors import InputError
 from coordsim.formats.flight_recorder import import_dumps
 from coordsim.formats.flight_recorder.reader import read_dump
 from coordsim.formats.shared.repeated_messages import repeated
+from tests.budget import examples
 from tests.formats.torch_files import FLIGHT, FLIGHT_JSON
 
 
@@ -181,7 +182,7 @@ def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 _DATA = FLIGHT[0].read_bytes()
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.integers(0, len(_DATA) - 1), length=st.integers(0, 9), put=st.binary(max_size=6))
 def test_damage_is_refused_or_read_and_nothing_else(tmp_path: Path, at: int, length: int, put: bytes) -> None:
     path = tmp_path / "dump_0"

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from coordsim.formats.flight_recorder import import_dumps
 from coordsim.formats.imported import Imported
+from tests.budget import examples
 from tests.formats.flight_recorder.jobs import Rank, ranks_of, written
 
 DATA = Path(__file__).parents[2] / "data" / "flight_recorder"
@@ -223,14 +224,14 @@ def _step(draw: st.DrawFn, ranks: list[Rank], columns: int) -> None:
             members[second].batch(group, [(False, first, size), (True, first, size + 1)])
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(job=healthy_jobs())
 def test_random_jobs_in_buffers_of_any_length(job: tuple[list[Rank], list[int]], tmp_path: Path) -> None:
     ranks, rings = job
     accuses_nobody(import_dumps(written(tmp_path / str(next(_NUMBERS)), ranks, rings)))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(job=healthy_jobs(), data=st.data())
 def test_dumps_taken_at_different_moments(
     job: tuple[list[Rank], list[int]], data: st.DataObject, tmp_path: Path

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coordsim.formats.flight_recorder import import_dumps
+from tests.budget import examples
 from tests.formats.flight_recorder.jobs import SCHEDULED, STARTED, Rank, ranks_of, written
 from tests.formats.flight_recorder.test_healthy_jobs import _NUMBERS, DATA, dumps, healthy_jobs
 
@@ -183,7 +184,7 @@ def _members(ranks: list[Rank], group: str, of: int) -> list[Rank]:
     return [ranks[member] for member in ranks[of].groups[group][1]]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(job=healthy_jobs(), data=st.data())
 def test_a_planted_fault_at_the_end_of_a_random_job(
     job: tuple[list[Rank], list[int]], data: st.DataObject, tmp_path: Path
@@ -218,7 +219,7 @@ def test_a_planted_fault_at_the_end_of_a_random_job(
         assert f"rank {victim.rank}" in finding["calls"] or len(finding["calls"]) == 2
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(job=healthy_jobs(), data=st.data())
 def test_a_planted_send_that_nobody_receives(
     job: tuple[list[Rank], list[int]], data: st.DataObject, tmp_path: Path
@@ -237,7 +238,7 @@ def test_a_planted_send_that_nobody_receives(
     assert result.summary["behind"] == [destination]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sizes=st.lists(st.integers(1, 10**6), min_size=6, max_size=30, unique=True), data=st.data())
 def test_a_planted_skip_anywhere(sizes: list[int], data: st.DataObject, tmp_path: Path) -> None:
     """The first number that differs is the skipped one, and what follows says so."""

@@ -15,6 +15,7 @@ from coordsim.errors import InputError
 from coordsim.formats.gloo_bench.reader import import_tables
 from coordsim.formats.imported import Imported
 from coordsim.formats.table import format_of
+from tests.budget import examples
 
 TABLE = Path(__file__).parents[2] / "data" / "gloo_benchmark" / "allreduce_ring_chunked_4.txt"
 TEXT = TABLE.read_text()
@@ -124,7 +125,7 @@ def test_what_is_no_table_is_one_error(text: str, said: str, tmp_path: Path) -> 
     assert len(caught.value.problems) == 1
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     form=st.sampled_from(sorted(FORMS)), at=st.integers(0, len(TEXT) - 1), length=st.integers(0, 40),
     put=st.text(max_size=12),

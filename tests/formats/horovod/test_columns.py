@@ -14,6 +14,7 @@ from coordsim.errors import InputError
 from coordsim.formats.horovod import EventKind, TimelineReader
 from coordsim.formats.horovod.columns import ColumnReader
 from coordsim.formats.horovod.scan import MARGIN
+from tests.budget import examples
 from tests.formats.horovod.test_reader import SMALL
 from tests.timelines import REAL
 
@@ -151,7 +152,7 @@ HEAD = "[" + ",".join(
 )  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(400), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(good=st.lists(_GOOD, max_size=25), odd=st.lists(_event(), max_size=3), more=st.lists(_GOOD, max_size=10),
        space=st.sampled_from([",", ",\n", ", ", ",\n\n\t", ",,", " "]))  # fmt: skip
 def test_whatever_a_file_holds(tmp_path: Path, good: list[str], odd: list[str], more: list[str], space: str) -> None:

@@ -19,6 +19,7 @@ from coordsim.formats.horovod.grouped import read_grouped
 from coordsim.formats.horovod.run import import_timeline
 from coordsim.formats.imported import Imported
 from coordsim.record.breakdown import breakdown, step_times
+from tests.budget import examples
 from tests.timelines import REAL, real_events
 from tests.told import told_of
 
@@ -264,7 +265,7 @@ def any_order(moves: list[tuple[int, int, int, bool]]) -> list[dict[str, Any]]:
     return events
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(moves=_MOVES, whole=st.booleans())
 def test_any_order_of_events_is_a_run_that_sums_or_one_error(
     tmp_path: Path, moves: list[tuple[int, int, int, bool]], whole: bool

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from coordsim.errors import InputError
 from coordsim.formats.kineto import import_traces
+from tests.budget import examples
 from tests.formats.kineto.test_causality import lagging
 from tests.formats.kineto.test_passes import accumulated
 from tests.formats.kineto.traces import event, read, step, trace
@@ -28,7 +29,7 @@ _ANY = st.recursive(
 _WHOLE = trace([*lagging(2), *accumulated(2, [[3], [4]], steps=2)], 0, 2)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**6), _ANY), min_size=1, max_size=4))
 def test_any_value_anywhere_is_refused_or_read(changes: list[tuple[int, int, Any]], tmp_path: Path) -> None:
     found = copy.deepcopy(_WHOLE)

@@ -21,6 +21,7 @@ from coordsim.formats.kineto.files import records_of
 from coordsim.formats.kineto.reader import read_trace
 from coordsim.formats.kineto.steps import RankRecord
 from coordsim.record.breakdown import breakdown, step_times
+from tests.budget import examples
 from tests.formats.torch_files import KINETO, changed, loaded
 
 
@@ -173,7 +174,7 @@ def test_a_cut_trace_keeps_its_whole_steps(tmp_path: Path) -> None:
     assert "cut off" in found.unknown["cut"]
 
 
-@pytest.mark.parametrize("size", [1, 13, 1000])
+@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.long), 13, 1000])
 def test_pieces_may_end_anywhere(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = record(KINETO[0])
     monkeypatch.setattr("coordsim.formats.shared.json_text.CHUNK_BYTES", size)
@@ -261,7 +262,7 @@ def test_what_is_no_trace_is_one_error(text: str, said: str, tmp_path: Path) -> 
 _TEXT = gzip.decompress(KINETO[0].read_bytes())[:4000]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.integers(0, len(_TEXT) - 1), length=st.integers(0, 20), put=st.binary(max_size=8))
 def test_damage_is_refused_or_read_and_nothing_else(tmp_path: Path, at: int, length: int, put: bytes) -> None:
     path = tmp_path / "t.json"

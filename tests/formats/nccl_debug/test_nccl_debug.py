@@ -15,6 +15,7 @@ from coordsim.errors import InputError
 from coordsim.formats.imported import Imported
 from coordsim.formats.nccl_debug import import_logs
 from coordsim.formats.table import format_of
+from tests.budget import examples
 
 DATA = Path(__file__).parents[2] / "data" / "nccl_debug"
 TIMINGS, CALLS = DATA / "init_timings_2.23.log", DATA / "calls_mpirun.log"
@@ -303,7 +304,7 @@ def test_absurd_numbers_are_no_calls(tmp_path: Path) -> None:
     assert found["kinds"] == {"AllReduce": 45}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(edits=st.lists(st.tuples(st.integers(0, 1500), st.binary(max_size=8)), max_size=8), name=st.sampled_from(
     ["torn.log", "mismatch_srun.log", "rccl_fsdp.log", "calls_mpirun.log"]))  # fmt: skip
 def test_damage_is_a_result(tmp_path: Path, edits: list[tuple[int, bytes]], name: str) -> None:

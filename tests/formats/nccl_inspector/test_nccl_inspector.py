@@ -17,6 +17,7 @@ from coordsim.errors import InputError
 from coordsim.formats.imported import Imported
 from coordsim.formats.nccl_inspector import import_dumps
 from coordsim.formats.table import format_of
+from tests.budget import examples
 
 DATA = Path(__file__).parents[2] / "data" / "nccl_inspector"
 RELEASE = sorted((DATA / "release").iterdir())
@@ -284,7 +285,7 @@ def test_it_is_told_by_its_content(path: Path) -> None:
     assert format_of(path).name == "nccl-inspector"
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(edits=st.lists(st.tuples(st.integers(0, 3000), st.binary(max_size=6)), max_size=8))
 def test_damage_is_an_error_or_a_result(tmp_path: Path, edits: list[tuple[int, bytes]]) -> None:
     data = bytearray((DATA / "dev_v4.3.jsonl").read_bytes())

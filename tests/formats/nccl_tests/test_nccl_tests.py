@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from coordsim.errors import InputError
 from coordsim.formats.nccl_tests.reader import import_tables
 from coordsim.formats.table import format_of
+from tests.budget import examples
 
 TABLE = Path(__file__).parents[2] / "data" / "nccl_tests" / "all_reduce_2nodes.txt"
 TEXT = TABLE.read_text()
@@ -161,7 +162,7 @@ def test_several_tables_of_one_log_are_imported_and_named_apart(tmp_path: Path) 
     assert list(found.clusters) == [1, 2]
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.integers(0, len(TEXT) - 1), length=st.integers(0, 40), put=st.text(max_size=12))
 def test_damage_is_refused_or_read(tmp_path: Path, at: int, length: int, put: str) -> None:
     path = tmp_path / "t.txt"
