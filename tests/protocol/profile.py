@@ -12,7 +12,8 @@ def profile(number: int, *, shrink: bool = True, steps: int = 50) -> settings:
     do not care for the smallest one: they take ``number`` always."""
     phases = [Phase.explicit, Phase.generate] + [Phase.shrink] * shrink
     return settings(
-        derandomize=True, database=None, deadline=None, max_examples=examples(number) if shrink else number, phases=phases,
+        derandomize=True, database=None, deadline=None, phases=phases,
+        max_examples=examples(number) if shrink else number,
         stateful_step_count=steps, suppress_health_check=[HealthCheck.too_slow],
         print_blob=False, report_multiple_bugs=False,
     )  # fmt: skip

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -65,17 +66,29 @@ class Job:
             self.ends.append(mine)
             self.processes.append(process)
 
+    def wait_for(self, *events: str) -> None:
+        """Until ranks have told (:func:`tell`) all of these. AssertionError when they have not in time."""
+        try:
+            self.store.wait([_EVENT + each for each in events], timedelta(seconds=DEADLINE_S))
+        except RuntimeError:
+            for process in self.processes:
+                process.kill()
+            raise AssertionError(f"no rank told {events} within {DEADLINE_S:g} s") from None
+
     def kill(self, rank: int, how: int = signal.SIGKILL) -> None:
         pid = self.processes[rank].pid
         assert pid is not None
         os.kill(pid, how)
 
-    def outcomes(self, timeout_s: float = DEADLINE_S) -> list[Outcome]:
-        """By rank. Whoever has not ended within ``timeout_s`` is killed, and that is an AssertionError."""
+    def outcomes(self, timeout_s: float = DEADLINE_S, stopped: int | None = None) -> list[Outcome]:
+        """By rank. Whoever has not ended within ``timeout_s`` is killed, and that is an AssertionError.
+        ``stopped``: the rank that cannot end, and is killed once all others have ended."""
         found = [Outcome() for _ in self.processes]
         open_ends = dict(zip(self.ends, range(len(self.ends)), strict=True))
         deadline = self.began + timeout_s
         while open_ends:
+            if list(open_ends.values()) == [stopped]:
+                self.processes[stopped].kill()
             ready = wait(list(open_ends), max(deadline - time.monotonic(), 0.0))
             if not ready:
                 hung = sorted(open_ends.values())
@@ -110,6 +123,28 @@ def run(
     return [outcome.result for outcome in outcomes]
 
 
+_EVENT = "tests/"
+
+
+def _store() -> dist.TCPStore:
+    return dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+
+
+def tell(event: str) -> None:
+    """In a rank: this has happened."""
+    _store().set(_EVENT + event, "")
+
+
+def wait_until(event: str) -> None:
+    """In a rank: wait until some rank has told it."""
+    _store().wait([_EVENT + event], timedelta(seconds=DEADLINE_S))
+
+
+def is_told(event: str) -> bool:
+    """In a rank: whether some rank has told it."""
+    return bool(_store().check([_EVENT + event]))
+
+
 def _child(end: Connection, facts: Mapping[str, str], function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     faulthandler.dump_traceback_later(DEADLINE_S - 5, file=sys.__stderr__)
     os.environ.update(facts)
@@ -125,4 +160,4 @@ def _child(end: Connection, facts: Mapping[str, str], function: Callable[..., An
     atexit._run_exitfuncs()  # as a process that was not forked would
 
 
-__all__ = ["Job", "Outcome", "run"]
+__all__ = ["Job", "Outcome", "is_told", "run", "tell", "wait_until"]

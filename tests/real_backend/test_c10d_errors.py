@@ -13,10 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from real_backend.c10d import order
 from real_backend.errors import CollectiveFailed, NotRunning, PeerLost, ShutDown
-from tests.real_backend.processes import Job, run
+from tests.real_backend.processes import Job, run, tell, wait_until
 from tests.real_backend.test_c10d import coord
-
-QUICK = {"COORDSIM_PEER_TIMEOUT": "3s"}
 
 
 def disagree() -> None:
@@ -137,49 +135,52 @@ def test_sizes_that_do_not_fit_on_one_rank() -> None:
     run(2, wrong_sizes)
 
 
-def reduce_until_told() -> tuple[str, float]:
+def reduce_until_told() -> str:
     import real_backend.c10d  # noqa: F401
 
     dist.init_process_group("coord")
     values = torch.ones(100)
+    dist.all_reduce(values, dist.ReduceOp.MAX)
+    tell(f"rank {dist.get_rank()} runs")
     try:
         while True:
             dist.all_reduce(values, dist.ReduceOp.MAX)
     except PeerLost as error:
-        found = str(error), time.time()
+        found = str(error)
     with pytest.raises(PeerLost):
         dist.all_reduce(values)
     dist.destroy_process_group()
     return found
 
 
-def train_until_told() -> tuple[str, float]:
+def train_until_told() -> str:
     """DDP waits for futures in C++."""
     import real_backend.c10d  # noqa: F401
 
     dist.init_process_group("coord")
     model = DistributedDataParallel(torch.nn.Linear(10, 10))
+    model(torch.ones(2, 10)).sum().backward()
+    tell(f"rank {dist.get_rank()} runs")
     try:
         while True:
             model(torch.ones(2, 10)).sum().backward()
     except RuntimeError as error:
-        found = str(error), time.time()
+        found = str(error)
     dist.destroy_process_group()
     return found
 
 
 @pytest.mark.parametrize("victim", [0, 2])
 @pytest.mark.parametrize("what", [reduce_until_told, train_until_told], ids=["all_reduce", "ddp"])
-def test_a_killed_rank_is_named_by_all_others(victim: int, what: Callable[[], tuple[str, float]]) -> None:
-    job = Job(3, what, env=QUICK)
-    time.sleep(1.5)
-    killed = time.time()
+def test_a_killed_rank_is_named_by_all_others(victim: int, what: Callable[[], str]) -> None:
+    job = Job(3, what)
+    job.wait_for(*(f"rank {rank} runs" for rank in range(3)))
     job.kill(victim)
     for rank, outcome in enumerate(job.outcomes()):
         if rank != victim:
             assert not outcome.error, outcome.error
-            assert f"rank {victim} was lost" in outcome.result[0]
-            assert outcome.result[1] - killed < 3.0
+            assert f"rank {victim} was lost" in outcome.result
+            assert "no sign of life" not in outcome.result
 
 
 def nobody_comes() -> None:
@@ -192,8 +193,9 @@ def nobody_comes() -> None:
             dist.all_reduce(tensor)
         with pytest.raises(TimeoutError):
             dist.all_reduce(tensor, async_op=True).wait(timedelta(milliseconds=20))
+        tell("both timed out")
     else:
-        time.sleep(1.5)
+        wait_until("both timed out")
     dist.destroy_process_group()
 
 
@@ -208,10 +210,11 @@ def leave_early() -> None:
     group = dist.group.WORLD
     if dist.get_rank() == 1:
         work = dist.all_reduce(torch.ones(1), async_op=True)
+        tell("it is pending")
         with pytest.raises(ShutDown):
             work.wait()
     else:
-        time.sleep(0.3)
+        wait_until("it is pending")
     dist.destroy_process_group()
     with pytest.raises(NotRunning):
         group.allreduce([torch.ones(1)])  # type: ignore[union-attr]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from itertools import accumulate
 
 import numpy as np
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 
 import real_backend as rb
 from real_backend.data import memory
-from tests.real_backend.processes import Job, run
+from tests.real_backend.processes import Job, run, tell
 
 ONLY_MEMORY = {"COORDSIM_SMALL": "0"}
 
@@ -144,6 +143,7 @@ def reduce_until_told() -> str:
     rb.init()
     values = torch.ones(3_000_000)
     rb.allreduce_(values, "x")
+    tell(f"rank {rb.rank()} runs")
     try:
         while True:
             rb.allreduce_(values, "x")
@@ -153,8 +153,8 @@ def reduce_until_told() -> str:
 
 @pytest.mark.parametrize("victim", [0, 2])
 def test_a_rank_that_is_killed_while_others_read_its_memory_is_lost(victim: int) -> None:
-    job = Job(3, reduce_until_told, env={**ONLY_MEMORY, "COORDSIM_PEER_TIMEOUT": "3s"})
-    time.sleep(2.0)
+    job = Job(3, reduce_until_told, env=ONLY_MEMORY)
+    job.wait_for(*(f"rank {rank} runs" for rank in range(3)))
     job.kill(victim, signal.SIGKILL)
     for rank, outcome in enumerate(job.outcomes()):
         if rank != victim:
