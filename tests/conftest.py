@@ -14,16 +14,25 @@ budget.register()
 PROCESSES = ("tests/real_backend/", "tests/differential/test_backend_is_the_protocol.py", "tests/cli/test_report.py",
              "tests/bench/test_backends.py")  # fmt: skip
 """Files whose tests want both cores, and would only slow each other down side by side."""
+SLOW = ("tests/golden/", "tests/property/test_planted_faults.py", "tests/test_analyses.py",
+        "tests/analyse/test_validate_", "tests/analyse/test_calibrate_", "tests/differential/")  # fmt: skip
+"""Files with tests that take long: begun last, they would be waited for at the end."""
 
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]
-    """A worker takes a whole file; all of :data:`PROCESSES` count as one.
+    """A worker takes a whole file, in the long run a single test; all of :data:`PROCESSES` count as one.
 
     The mark ``xdist_group`` would do, but xdist 3.8 hides it in a node's id, where pytest 9.2 does not look.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return "processes" if nodeid.startswith(PROCESSES) else nodeid.partition("::")[0]
+        if nodeid.startswith(PROCESSES):
+            return "processes"
+        return nodeid if _is_long(self.config) else nodeid.partition("::")[0]
+
+
+def _is_long(config: pytest.Config) -> bool:
+    return config.option.markexpr.startswith("long")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -32,5 +41,5 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The scope that takes longest comes first, or it would be waited for at the end."""
-    items.sort(key=lambda item: not item.nodeid.startswith(PROCESSES))
+    """The scope that takes longest comes first, then files with tests that do."""
+    items.sort(key=lambda item: (not item.nodeid.startswith(PROCESSES), not item.nodeid.startswith(SLOW)))

@@ -165,7 +165,7 @@ def test_the_free_backward_gives_every_parameter_its_gradient_uncopied():
     assert [parameter.grad.data_ptr() for parameter in reversed(model.all)] == [each.data_ptr() for each in tensors]
 
 
-@pytest.mark.parametrize("arm", ["ours", "ddp"])
+@pytest.mark.parametrize("arm", ["ours", pytest.param("ddp", marks=pytest.mark.long)])
 def test_two_real_ranks(arm):
     spec = {**WORKS["small"].spec(arm, quick=True), "sizes": [3, 5]}
     results = launch.launch(launch.ARMS[arm], 2, spec)

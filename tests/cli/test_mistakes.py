@@ -151,7 +151,7 @@ def interrupted(process, delay_s):
     """Ctrl-C after ``delay_s``: one word, and the exit code of an interrupt."""
     time.sleep(delay_s)
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=120)
+    stdout, stderr = process.communicate(timeout=300)
     assert (process.returncode, stdout) == (guard.INTERRUPTED, ""), stderr
     assert stderr.splitlines() == ["interrupted"]
 

@@ -46,22 +46,27 @@ def assert_engines_agree(described: Scenario, debug: bool = False) -> Trace:
     return found
 
 
-@pytest.mark.parametrize(
-    "first", [pytest.param(first, marks=[pytest.mark.long] if first >= 80 else []) for first in range(0, 320, PER_TEST)]
-)
+def seeds(usual: int, last: int, step: int) -> pytest.MarkDecorator:
+    """A test for each ``step`` seeds, as ``first``; those from ``usual`` on in the long run only."""
+    return pytest.mark.parametrize(
+        "first", [pytest.param(first, marks=[pytest.mark.long] * (first >= usual)) for first in range(0, last, step)]
+    )
+
+
+@seeds(40, 320, PER_TEST)
 def test_random_scenarios(first: int) -> None:
     for seed in range(first, first + PER_TEST):
         assert_engines_agree(random_scenario(seed), debug=seed % 4 == 0)
 
 
-@pytest.mark.parametrize("first", range(0, 40, 8))
+@seeds(16, 40, 8)
 def test_random_exchanges(first: int) -> None:
     """Every AND, trees that do not merge, and detours."""
     for seed in range(first, first + 8):
         assert_engines_agree(exchange_scenario(seed), debug=seed % 4 == 0)
 
 
-@pytest.mark.parametrize("first", range(0, 80, 10))
+@seeds(20, 80, 10)
 def test_noise_that_goes_on(first: int) -> None:
     """Correlated from step to step, and common to all ranks."""
     for seed in range(first, first + 10):

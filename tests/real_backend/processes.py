@@ -26,7 +26,7 @@ PRELOADED = [
     "torch", "torch.distributed", "numpy", "pytest", "real_backend.ops", "real_backend.data.torch_data",
     "real_backend.optimizer", "torch._dynamo", "tests.real_backend.processes",
 ]  # fmt: skip
-DEADLINE_S = 60.0
+DEADLINE_S = 150.0
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(PRELOADED)
 

@@ -18,7 +18,7 @@ def negotiate(ranks: int, folder: Path, steps: int, tensors: int, loop: str, **e
     """What each rank printed, by rank."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.real_backend.alone", *map(str, (ranks, folder, steps, tensors, loop))],
-        cwd=ROOT, capture_output=True, text=True, env={**os.environ, **env}, timeout=120, check=False,
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, **env}, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return sorted(map(json.loads, done.stdout.splitlines()), key=lambda each: int(each["rank"]))

@@ -48,7 +48,7 @@ def test_here_from_the_first_launch_to_the_verdict(tmp_path: Path) -> None:
     (tmp_path / "here" / "here_n2_cache_cyc5.json").unlink()
     again = subprocess.run(
         [sys.executable, "-m", "real_backend.launches", str(tmp_path / "here"), "--ranks", "2", "--quick"],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
     assert again.stderr.splitlines()[-1] == f"2/{len(cases)} here_n2_cache_cyc5"

@@ -40,7 +40,7 @@ SERVER = "WARM_PROCESSES"
 PRELOADED = (
     "torch._dynamo", "torch.distributed.fsdp", "torch.nn.parallel", "torch.utils.data", "real_backend.optimizer",
     "real_backend.profile.install", "coordsim.cli.profile", "coordsim.analyse.run_summary",
-    "coordsim.analyse.recorded", "coordsim.record.store", "coordsim.report.run",
+    "coordsim.analyse.findings", "coordsim.record.store", "coordsim.report.run",
 )  # fmt: skip
 LOOK_EVERY_S = 0.02
 """The server looks this often for children that have ended."""
