@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -191,12 +192,22 @@ def test_who_does_not_come_is_named(tmp_path: Path) -> None:
         connect(store, 4, 5, 2, prefix="job", interface="127.0.0.1", timeout_s=0.3)
 
 
-def test_listens_on_the_given_interface_only() -> None:
+def test_listens_on_the_given_interface_only(tmp_path: Path) -> None:
     assert address_of("lo") == address_of("127.0.0.1") == "127.0.0.1"
     with pytest.raises(CannotStart, match=r"interface 'nosuch0': no IPv4 address .* this machine has .*lo"):
         address_of("nosuch0")
-    with rendezvous._listen(address_of("lo"), 1) as listener:
-        assert listener.getsockname()[0] == "127.0.0.1"
+    refused: list[int] = []
+
+    def knock_elsewhere() -> None:
+        """127.0.0.2 is this machine as well: whoever listened on all interfaces would answer there."""
+        port = int(FolderStore(tmp_path).get("job/address/0").decode().rpartition(":")[2])
+        with socket.socket() as stranger:
+            refused.append(stranger.connect_ex(("127.0.0.2", port)))
+
+    for by_purpose in tree(2, 1, FolderStore(tmp_path), before_the_children=knock_elsewhere):
+        for neighbours in by_purpose.values():
+            neighbours.close()
+    assert refused == [errno.ECONNREFUSED]
 
 
 def pair() -> tuple[Link, Link]:
