@@ -60,8 +60,10 @@ def tails_of(trace: Trace, begin_ns: Int64, end_ns: Int64) -> dict[str, Int64]:
     found = {name: np.zeros_like(collectives) for name in _Tail(0, 0).parts}
     for step in range(collectives.size):
         tail = _Tail(int(begin_ns[step]), int(end_ns[step]))
-        if end_ns[step] > begin_ns[step]:
+        if end_ns[step] > begin_ns[step] and last[step] >= 0:
             walk.back(tail, int(last[step]))
+        else:  # a damaged record may have lost the collective that its step ends with
+            tail.add("exposed_collective", int(begin_ns[step]), int(end_ns[step]))
         for name, value in tail.parts.items():
             found[name][step] = value
     return found

@@ -16,6 +16,7 @@ from coordsim.analyse.calibrate.runs import read_runs
 from coordsim.analyse.findings import find_out
 from coordsim.analyse.predict import measured_workload
 from coordsim.errors import InputError
+from coordsim.record.breakdown import breakdown, step_times
 from coordsim.record.ranks import read_folder, read_rank
 from coordsim.record.ranks.format import MAGIC, Block, block
 from coordsim.record.run import open_run
@@ -242,6 +243,20 @@ def test_idle_cycles_beyond_all_measure_take_no_memory(until_ns: int, message: s
     else:
         with pytest.raises(InputError, match=message):
             export_run(folder, "goal", tmp_path / "t.goal", None, 1000)
+
+
+def test_steps_whose_collectives_were_lost_have_a_tail_all_the_same(tmp_path: Path) -> None:
+    records = Job(steps=8).records()
+    for record in records:
+        record.responses.clear()
+    run = open_run(write_records(tmp_path / "run", records))
+    parts = breakdown(run.trace)
+    assert (sum(parts.values()) == step_times(run.trace)).all()
+
+
+@pytest.mark.parametrize("seed", [10389])
+def test_damage_that_was_found_once_is_read_or_refused(seed: int, tmp_path: Path) -> None:
+    damage_records(seed, tmp_path)
 
 
 def test_where_no_record_has_a_head_there_is_nothing_to_report(tmp_path: Path) -> None:
