@@ -10,22 +10,23 @@ from coordsim.cost.storage import staging
 from coordsim.simulate.engine import Simulation
 
 STEPS = 1000
-"""Steps that node-hours and energy are told for."""
+"""Number of steps for which node-hours and energy are stated."""
 _S_PER_HOUR = 3600
 
 
 def energy_of(simulation: Simulation) -> Energy | None:
-    """Energy of 1,000 mean steps; None when the machine's power is not known."""
+    """Return the energy of 1,000 mean steps; None when the machine's power is not known."""
     scenario = simulation.scenario
     return energy(simulation.breakdown(), scenario.ranks, STEPS, scenario.cluster.machine)
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """Node-hours, energy and staging of a job.
+    """Node-hours, energy and staging of a job; each name states its unit.
 
-    Energy is None when the machine's power is not known, staging when no data set is named or it cannot be timed
-    (:mod:`coordsim.cost.storage`). Staging is in no step: :attr:`node_hours_of_1000_steps_and_staging` is the only sum.
+    Energy is None when the machine's power is not known. Staging is None when no data set is named or it cannot be
+    timed (:mod:`coordsim.cost.storage`). Staging is part of no step, so :attr:`node_hours_of_1000_steps_and_staging` is
+    the only value that includes it.
     """
 
     node_hours_per_1000_steps: float
@@ -43,7 +44,7 @@ class Allocation:
 
 
 def allocation(simulation: Simulation) -> Allocation:
-    """What this job costs its owner. GPUs idle while the data set is staged."""
+    """Return the allocation of a simulated job. GPUs are idle while the data set is staged."""
     scenario, machine = simulation.scenario, simulation.scenario.cluster.machine
     step_s, used, staged = simulation.step_time_s, energy_of(simulation), staging(scenario)
     per_step = node_hours(step_s * 1e9, scenario.ranks, machine.ranks_per_node, 1)

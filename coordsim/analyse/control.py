@@ -23,16 +23,16 @@ class Control:
     slow_cycles_per_step: float | None
     requests_per_step: float | None
     coordinator_bytes_per_step: float | None
-    """Of lists that rank 0 took in."""
+    """Bytes of lists that rank 0 received."""
     responses_per_step: float | None
     exchanges_per_step: float | None = None
-    """Control collectives."""
+    """Number of control collectives."""
     cache_hits_per_step: float | None = None
-    """Tensors that were agreed by the cache; None where there is none."""
+    """Tensors that were agreed by the cache; None if there is no cache."""
 
 
 def control_of(trace: Trace, first_row: int, steps: int, plane: str | None) -> Control:
-    """From a trace's cycles of the ``steps`` steps from row ``first_row`` on; all None where it has no cycles."""
+    """Return the counters of a trace's ``steps`` steps from row ``first_row`` on; all None if it has no cycles."""
     cycles = trace.cycles
     counted = cycles["step"] >= first_row
     repeat = cycles["repeat"][counted]
@@ -65,6 +65,6 @@ def counters(simulation: Simulation) -> Control:
 
 
 def control_share(simulation: Simulation) -> float:
-    """Share of the step that the control plane costs: (cycle wait + exchange + work) / step, 0..1."""
+    """Return the control plane's share of the step, 0..1: (cycle wait + exchange + work) / step."""
     parts = simulation.breakdown()
     return sum(parts[name] for name in CONTROL_PARTS) / simulation.step_time_s

@@ -1,19 +1,19 @@
-"""What one request costs a coordinator: the interval of ``cluster.host.per_request``, and where it comes from.
+"""The cost of one request at a coordinator: the interval of ``cluster.host.per_request`` and its sources.
 
-Three sources, all data beside this module (``data/``); every figure is computed from it here, by least squares:
+There are three sources, all of them data beside this module (``data/``). Every figure is computed from them here, by
+least squares:
 
 - CPU times of real Horovod over gloo, rank 0 against a median worker, 2 to 8 ranks (``coordinator_cpu_gloo.json``).
 - Step times of real Horovod over MPI, 2 ranks, with and without the cache (``coordcost_mpi_n2_cache0.json`` and
   ``coordcost_mpi_n2_cache.json``).
 - This project's parse-and-count of request lists on one core (``coordinator_cost.json``, measured again by
-  ``python -m tests.bench.coordinator_cost``): compiled, which no coordinator gets far below, and in Python, which is
-  what a backend made of this project's own protocol would pay.
+  ``python -m tests.bench.coordinator_cost``): compiled code, a lower bound for any coordinator, and Python, the cost of
+  a backend made of this project's own protocol.
 
-The interval is Horovod's: the least, the median and the largest of what its records say, each plus what requests cost
-more when they come from memory instead of a cache (measured, compiled), since the records' lists are small and a job's
-of thousands of ranks are not. A fit that is positive or not depending on which single record is left out says nothing
-and is not in it. What no record says: other processors (the records are of one Xeon), and more than 8 ranks.
-docs/published.md 8.
+The interval is Horovod's: the smallest, the median and the largest estimate from its records. Each is increased by the
+extra cost of requests that come from memory instead of a cache (measured, compiled), because the records' lists are
+small and the lists of a job of thousands of ranks are not. An estimate whose sign depends on a single record is left
+out. No record covers other processors (all are of one Xeon) or more than 8 ranks. See docs/published.md 8.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from statistics import median
 from typing import Any, Literal, TypeAlias, TypeVar
 
 SCHEMA = "coordsim.coordinator_cost/1"
-"""Of the microbenchmark's points."""
+"""Schema of the microbenchmark's points."""
 
 Source: TypeAlias = Literal["horovod", "microbenchmark"]
 
@@ -40,9 +40,9 @@ class Point:
     memory: str
     """"cold": requests come from memory; "warm": from a cache."""
     messages: int
-    """Lists; one a rank."""
+    """Number of request lists, one for each rank."""
     requests: int
-    """In all of them."""
+    """Number of requests in all lists together."""
     nbytes: int
     cpu_s: float
 
@@ -66,13 +66,14 @@ class Estimate:
     name: str
     per_request_ns: float
     low_ns: float
-    """The least that the same fit gives when one record is left out; the figure itself where nothing can be."""
+    """Smallest value of the same fit with one record left out; the value itself where no record can be left out."""
     high_ns: float
+    """Largest such value."""
     per_message_ns: float | None
-    """Per list received and step, where the fit tells it apart; over all cycles of a step."""
+    """Cost per list received and step, over all cycles of a step; None where the fit cannot separate it."""
     source: Source
     in_interval: bool
-    """Whether it is one of those that the interval is made of; ``note`` says why not."""
+    """Whether the interval is computed from this estimate; if not, ``note`` says why."""
     note: str
 
 
@@ -84,27 +85,27 @@ class RequestCost:
     median_ns: int
     high_ns: int
     from_memory_ns: float
-    """Contained in the three: what a request costs more when it is in no cache (compiled, cold less warm)."""
+    """Extra cost of a request that is in no cache (compiled, cold less warm). The three values above contain it."""
     floor_ns: float
-    """Compiled, from memory: less is not to be had."""
+    """Cost of compiled code with requests from memory, a lower bound."""
     python_ns: float
-    """By this project's own protocol code."""
+    """Cost of this project's own protocol code."""
     per_message_ns: tuple[float, float]
-    """Least and largest estimate, per worker's list and step, over the step's cycles: gloo and the kernel's TCP."""
+    """Smallest and largest estimate per worker's list and step, over the step's cycles: gloo and the kernel's TCP."""
     measured: str
-    """When and on what the microbenchmark ran."""
+    """Date and machine of the microbenchmark."""
     estimates: tuple[Estimate, ...]
 
     def serial_s(self, ranks: int, tensors: int) -> tuple[float, float, float]:
-        """Seconds of serial counting a step when ``ranks`` ask for ``tensors`` each: (low, median, high)."""
+        """Return seconds of serial counting a step when ``ranks`` ask for ``tensors`` each: (low, median, high)."""
         requests = ranks * tensors
         return (requests * self.low_ns / 1e9, requests * self.median_ns / 1e9, requests * self.high_ns / 1e9)
 
 
 def request_cost_interval(measured: Mapping[str, Any] | None = None) -> RequestCost:
-    """The interval, from the data that comes with the package.
+    """Compute the interval from the data in the package.
 
-    ``measured``: another run of the microbenchmark, as its ``--out`` writes it, in place of the one that comes along.
+    ``measured`` is another run of the microbenchmark, as its ``--out`` writes it, to use instead of the packaged one.
     """
     recorded = json.loads(_read("coordinator_cost.json")) if measured is None else measured
     costs = {(each.arm, each.memory): each for each in microbenchmark(Point(**each) for each in recorded["points"])}
@@ -115,7 +116,7 @@ def request_cost_interval(measured: Mapping[str, Any] | None = None) -> RequestC
         *mpi_estimates(
             json.loads(_read("coordcost_mpi_n2_cache0.json")), json.loads(_read("coordcost_mpi_n2_cache.json"))
         ),
-        *(_of_arm(each) for each in (cold, warm, python)),
+        *(_arm_estimate(cost) for cost in (cold, warm, python)),
     )
     counted = [each.per_request_ns for each in estimates if each.in_interval]
     messages = [each.per_message_ns for each in estimates if each.in_interval and each.per_message_ns is not None]
@@ -128,35 +129,38 @@ def request_cost_interval(measured: Mapping[str, Any] | None = None) -> RequestC
 
 
 def microbenchmark(points: Iterable[Point]) -> list[ArmCost]:
-    """Least squares of relative errors over each arm's points, in order of first appearance.
+    """Fit each arm's points by least squares of relative errors; arms stand in order of first appearance.
 
-    A message that would cost less than nothing costs nothing. Raises ValueError when an arm's points do not tell
-    requests and messages apart.
+    A negative cost per message is replaced by 0. Raises ValueError when an arm's points cannot separate the costs of
+    requests and of messages.
     """
     by_arm: dict[tuple[str, str], list[Point]] = {}
     for point in points:
         by_arm.setdefault((point.arm, point.memory), []).append(point)
-    found = []
+    costs = []
     for (arm, memory), own in by_arm.items():
         rows = [[each.requests / each.cpu_s, each.messages / each.cpu_s] for each in own]
         request_s, message_s = _least_squares(rows, [1.0] * len(own))
         if message_s < 0:
             request_s, message_s = sum(one for one, _ in rows) / sum(one * one for one, _ in rows), 0.0
         worst = max(abs(request_s * one + message_s * other - 1) for one, other in rows)
-        found.append(ArmCost(arm, memory, 1e9 * request_s, 1e9 * message_s, worst))
-    return found
+        costs.append(ArmCost(arm, memory, 1e9 * request_s, 1e9 * message_s, worst))
+    return costs
 
 
-def _horovods(
+def _horovod_estimate(
     name: str, note: str, values: Sequence[float], message_ns: float | None = None, bound: bool = False
 ) -> Estimate:
-    """``values``: the figure, then what leaving one record out makes of it."""
-    tells = min(values) > 0
-    note = note if tells else f"{note}; without one record it spans 0, so it says nothing"
-    return Estimate(name, values[0], min(values), max(values), message_ns, "horovod", tells and not bound, note)
+    """Make an estimate of ``values``: the value itself, then its values with one record left out.
+
+    A ``bound`` is not in the interval.
+    """
+    positive = min(values) > 0
+    note = note if positive else f"{note}; without one record it spans 0, so it says nothing"
+    return Estimate(name, values[0], min(values), max(values), message_ns, "horovod", positive and not bound, note)
 
 
-def _of_arm(cost: ArmCost) -> Estimate:
+def _arm_estimate(cost: ArmCost) -> Estimate:
     where = "from memory" if cost.memory == "cold" else "from a cache"
     what = "compiled" if cost.arm == "compiled" else "in Python"
     note = "a floor: nothing is allocated" if cost.arm == "compiled" else "what this project's own backend would pay"
@@ -167,9 +171,10 @@ def _of_arm(cost: ArmCost) -> Estimate:
 
 
 def gloo_estimates(rows: Sequence[Mapping[str, Any]]) -> list[Estimate]:
-    """From CPU times by number of ranks and tensors: rank 0 less a median worker, with and without the cache.
+    """Estimate from CPU times of rank 0 less those of a median worker, with and without the cache.
 
-    ``rows``: ``n``, ``T``, ``cache`` (its capacity), ``rank0_us``, ``other_median_us`` per step.
+    Each of ``rows`` has ``n`` (ranks), ``T`` (tensors), ``cache`` (its capacity), ``rank0_us`` and ``other_median_us``
+    per step.
     """
     extra_ns = {
         (row["n"], row["T"], row["cache"] > 0): 1e3 * (row["rank0_us"] - row["other_median_us"]) for row in rows
@@ -177,49 +182,51 @@ def gloo_estimates(rows: Sequence[Mapping[str, Any]]) -> list[Estimate]:
     keys = sorted({(ranks, tensors) for ranks, tensors, _ in extra_ns})
     without = {key: extra_ns[*key, False] for key in keys}
     net = {key: extra_ns[*key, False] - extra_ns[*key, True] for key in keys}
-    gloo, found = "Horovod, gloo, CPU time of rank 0 less a worker's", []
+    gloo, estimates = "Horovod, gloo, CPU time of rank 0 less a worker's", []
     for name, values, note in (
         (f"{gloo}, fit over {len(keys)} records", without, "requests and messages, no constant"),
         (f"{gloo}, net of the cached arm, the same fit", net, "the cached arm's extra is noise and bookkeeping"),
     ):
         request_ns, message_ns = _per_request_and_message(values)
         others = [_per_request_and_message(_without(values, gone))[0] for gone in keys]
-        found.append(_horovods(name, note, [request_ns, *others], message_ns))
+        estimates.append(_horovod_estimate(name, note, [request_ns, *others], message_ns))
     for ranks in sorted({ranks for ranks, _ in keys}):
-        tensors = sorted(tensors for each, tensors in keys if each == ranks)
+        tensors = sorted(tensors for size, tensors in keys if size == ranks)
         few, many = tensors[0], tensors[-1]
         slope = (without[ranks, many] - without[ranks, few]) / (ranks * (many - few))
-        found.append(_horovods(f"{gloo}, {ranks} ranks, slope from {few} to {many} tensors", "two records", [slope]))
+        name = f"{gloo}, {ranks} ranks, slope from {few} to {many} tensors"
+        estimates.append(_horovod_estimate(name, "two records", [slope]))
         name, note = f"{gloo}, {ranks} ranks, {many} tensors, net of the cached arm", "messages are in it"
-        found.append(_horovods(name, note, [net[ranks, many] / (ranks * many)]))
-    return found
+        estimates.append(_horovod_estimate(name, note, [net[ranks, many] / (ranks * many)]))
+    return estimates
 
 
 def _per_request_and_message(extra_ns: Mapping[tuple[int, int], float]) -> tuple[float, float]:
-    """``extra = a * ranks * tensors + b * (ranks - 1)`` over (ranks, tensors); (a, b) in ns."""
+    """Fit ``extra = a * ranks * tensors + b * (ranks - 1)`` to values by (ranks, tensors); return (a, b) in ns."""
     rows = [[float(ranks * tensors), float(ranks - 1)] for ranks, tensors in extra_ns]
     request_ns, message_ns = _least_squares(rows, list(extra_ns.values()))
     return request_ns, message_ns
 
 
 def mpi_estimates(without: Mapping[str, Any], cached: Mapping[str, Any]) -> list[Estimate]:
-    """From two launches, without and with the cache, of tensors submitted at once: slopes of median times over tensors.
+    """Estimate from slopes of median step times over the number of tensors, without and with the cache.
 
-    The net slope is of what the cache saves, which is the requests and the coordinator's answer less the bit vector.
-    The slope without the cache alone is of all that a step does for a tensor: it bounds a request from above.
+    Both are launches that submit all tensors at once. The net slope is what the cache saves: the requests and the
+    coordinator's answer less the bit vector. The slope without the cache contains all that a step does for a tensor,
+    and so is an upper bound for a request.
     """
-    ranks, found = without["n"], []
+    ranks, estimates = without["n"], []
     for key, what in (("median_ms", "step"), ("median_tail_ms", "tail")):
         slow, fast = (_by_tensors(launch, key) for launch in (without, cached))
         net = {tensors: slow[tensors] - fast[tensors] for tensors in slow}
         slopes = [_slope(net), *(_slope(_without(net, gone)) for gone in net)]
         name = f"Horovod, MPI, {ranks} ranks, {what} time net of the cached arm, slope over tensors"
-        found.append(_horovods(name, "wall clock", [slope / ranks for slope in slopes]))
+        estimates.append(_horovod_estimate(name, "wall clock", [slope / ranks for slope in slopes]))
     tail = _by_tensors(without, "median_tail_ms")
     slopes = [_slope(tail), *(_slope(_without(tail, gone)) for gone in tail)]
     name = f"Horovod, MPI, {ranks} ranks, tail without the cache, slope over tensors"
     note = "a bound from above: answering and executing are in it"
-    return [*found, _horovods(name, note, [slope / ranks for slope in slopes], bound=True)]
+    return [*estimates, _horovod_estimate(name, note, [slope / ranks for slope in slopes], bound=True)]
 
 
 _Key = TypeVar("_Key")
@@ -230,8 +237,8 @@ def _without(values: Mapping[_Key, float], gone: _Key) -> dict[_Key, float]:
 
 
 def _by_tensors(launch: Mapping[str, Any], key: str) -> dict[int, float]:
-    """ns by number of tensors."""
-    return {each["spec"]["tensors"]: 1e6 * each["summary"][key] for each in launch["workloads"].values()}
+    """Return number of tensors -> time, ns."""
+    return {run["spec"]["tensors"]: 1e6 * run["summary"][key] for run in launch["workloads"].values()}
 
 
 def _slope(values: Mapping[int, float]) -> float:
@@ -240,13 +247,13 @@ def _slope(values: Mapping[int, float]) -> float:
 
 
 def _least_squares(rows: Sequence[Sequence[float]], wanted: Sequence[float]) -> tuple[float, float]:
-    """The two coefficients that leave the smallest sum of squares. Raises ValueError when there is no single answer."""
+    """Return the two coefficients with the smallest sum of squares. Raises ValueError when they are not unique."""
     import numpy as np
 
-    found, _, rank, _ = np.linalg.lstsq(np.array(rows), np.array(wanted), rcond=None)
+    solution, _, rank, _ = np.linalg.lstsq(np.array(rows), np.array(wanted), rcond=None)
     if rank < 2:
-        raise ValueError(f"{len(rows)} records do not tell two costs apart")
-    return float(found[0]), float(found[1])
+        raise ValueError(f"{len(rows)} records cannot separate two costs")
+    return float(solution[0]), float(solution[1])
 
 
 def _read(name: str) -> str:

@@ -12,6 +12,8 @@ BASELINE_RANKS = 1
 
 @dataclass(frozen=True)
 class Scaling:
+    """Weak scaling of one simulation against one rank, and its throughput."""
+
     efficiency: float
     """Throughput per rank over that of one noise-free median GPU without negotiation."""
     samples_per_s: float

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from coordsim.analyse.jitter import _of_mean, jitter
+from coordsim.analyse.jitter import _variance_of_mean, jitter
 
 PARTS = ("rank", "step", "step_correlation", "common", "common_correlation")
 
@@ -59,7 +59,7 @@ def test_much_tells_values():
 @pytest.mark.parametrize("count", [1, 2, 7, 50])
 def test_variance_of_a_mean(rho, count):
     lags = np.arange(1, count)
-    assert _of_mean(rho, count) == pytest.approx((1 + 2 * np.sum((1 - lags / count) * rho**lags)) / count)
+    assert _variance_of_mean(rho, count) == pytest.approx((1 + 2 * np.sum((1 - lags / count) * rho**lags)) / count)
 
 
 def test_one_rank_tells_neither_other_ranks_nor_what_they_have_alike():

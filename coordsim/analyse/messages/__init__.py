@@ -1,4 +1,4 @@
-"""The control messages of a recorded run: how large each was, and what every rank did between them."""
+"""The control messages of a recorded run: the size of each, and what every rank did between them."""
 
 from __future__ import annotations
 

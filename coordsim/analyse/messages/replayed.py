@@ -1,8 +1,9 @@
-"""How large each control message of a recorded run was: its ranks' submissions go through the protocol once more.
+"""Sizes of a recorded run's control messages, by replaying its ranks' submissions through the protocol.
 
-Records do not keep sizes. They follow from what every rank popped in each cycle, since who decides is the code that
-decided then. What the record does keep is compared, cycle for cycle: schedules, kinds of cycles, hits, what rank 0
-took in and, but for old records, how many messages and bytes each rank sent. The replay ends where it differs.
+Records do not keep the sizes. They follow from what every rank popped in each cycle, because the replay decides with
+the same code as the run did. What the record does keep is compared in every cycle: schedules, kinds of cycles, hits,
+what rank 0 received and, except in old records, how many messages and bytes each rank sent. The replay ends at the
+first difference.
 """
 
 from __future__ import annotations
@@ -22,21 +23,21 @@ from coordsim.record.ranks.reader import CycleRecord, IdleRecord
 from coordsim.record.trace import Kind, schedule_hash
 
 MOST_CYCLES = 20_000_000
-"""Of one rank: five hours at a cycle time of 1 ms, and some gigabytes."""
+"""Largest number of cycles of one rank: five hours at a cycle time of 1 ms, and some gigabytes."""
 
 
 class Passage(NamedTuple):
-    """One rank in one cycle, ns on rank 0's clock."""
+    """One rank in one cycle; times are ns on rank 0's clock."""
 
     entered_ns: int
     left_ns: int
-    """The agreement is over."""
+    """End of the agreement."""
     work_ns: int
-    """Of the time between, in the protocol's own code."""
+    """Share of the time from entering to leaving that was spent in the protocol's own code."""
     finished_ns: int
-    """What was agreed on is done."""
+    """End of what was agreed on."""
     rings: int | None
-    """Neighbours that the rank woke; None where the record does not say. Of an idle run its first cycle has all."""
+    """Neighbours that the rank woke; None where it was not recorded. For a run of idle cycles the first has all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +49,26 @@ class Turn:
     sweeps: tuple[Sweep, ...]
     """The messages, in order."""
     passages: tuple[Passage, ...]
-    """By rank."""
+    """What each rank did, by rank."""
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """A recorded run's cycles, as far as the protocol decides as it did then."""
+    """A recorded run's cycles, up to the first that the protocol decides differently."""
 
     ranks: int
     radix: int
-    """Of the tree of links."""
+    """Radix of the tree of links."""
     turns: list[Turn]
     stopped: str
-    """Why not all cycles are there; empty: they are."""
+    """Why the replay ended before the last cycle; empty if it did not."""
     stopped_in: int | None
     """The step in which the replay ended."""
     counted: bool
-    """Whether the record has the ranks' own counts of messages and bytes, which then agree: reductions that travelled
-    with a bit vector are in its sizes. Otherwise they are not."""
+    """Whether the record has the ranks' own counts of messages and bytes.
+
+    They then agree, and reductions that travelled with a bit vector are part of the sizes. Otherwise they are not.
+    """
 
 
 class _Seen(NamedTuple):
@@ -73,14 +76,14 @@ class _Seen(NamedTuple):
 
     record: CycleRecord | IdleRecord
     place: int
-    """In a run of idle ones."""
+    """Place of the cycle in a run of idle cycles; 0 for a cycle recorded by itself."""
 
 
 def replayed(records: Sequence[RankRecord]) -> Replayed:
     """Replay the cycles that all of ``records`` have, from the first on.
 
-    A gap that all ranks left out (steps that were not among the slowest) is passed over: where the cache is no longer
-    what it was before, that shows. Raises InputError for a run whose messages cannot be known.
+    Steps that all ranks left out of their records (those that were not among the slowest) are skipped; a cache that has
+    changed in them shows as a difference. Raises InputError for a run whose messages cannot be known.
     """
     plane, settings = settings_of(records)
     try:
@@ -90,23 +93,23 @@ def replayed(records: Sequence[RankRecord]) -> Replayed:
     replay = _Replay(Job(plane, settings), records, requests)
     turns = list(_with_steps(replay.turns()))
     counts = _Counts(settings.ranks, settings.radix, records)
-    turns, differs = counts.compared(turns, replay.seen)
+    turns, differs = counts.compare(turns, replay.seen)
     stopped_in = counts.stopped_in if differs else replay.stopped_in
     return Replayed(settings.ranks, settings.radix, turns, differs or replay.stopped, stopped_in, counts.known)
 
 
 def _request(facts: dict[str, object]) -> Request | None:
-    """None for a parameter, which nobody submits under that name."""
+    """Return the request of a recorded tensor; None for a parameter, which is not submitted under that name."""
     return None if facts.get("kind") == "parameter" else request_of(facts)
 
 
 class _Replay:
-    """The protocol, fed from the record."""
+    """The protocol, fed with the submissions of a record."""
 
     def __init__(
         self, job: Job, records: Sequence[RankRecord], requests: Sequence[Sequence[Request | None]]
     ) -> None:
-        self.seen = [_seen(record) for record in records]
+        self.seen = [_index_cycles(record) for record in records]
         self.stopped = ""
         self.stopped_in: int | None = None
         self._job = job
@@ -115,9 +118,9 @@ class _Replay:
         self._offsets = [clock_offset(record) for record in records]
 
     def turns(self) -> Iterator[Turn]:
-        """Cycle after cycle; of one that is idle everywhere the step is -1."""
+        """Yield one turn a cycle; a cycle that is idle on all ranks has step -1."""
         quiet: tuple[int, tuple[Sweep, ...]] = (-2, ())
-        """The last cycle, if nobody wanted anything in it, and its messages: those of the next such one."""
+        """The last cycle if all ranks were idle in it, and its messages, which the next idle cycle repeats."""
         for cycle in sorted(set.intersection(*map(set, self.seen))):
             together = [seen[cycle] for seen in self.seen]
             records = [each.record for each in together]
@@ -128,7 +131,7 @@ class _Replay:
                 sweeps = quiet[1]
             else:
                 try:
-                    schedule, sweeps = self._job.exchanged(popped)
+                    schedule, sweeps = self._job.run_cycle(popped)
                 except (DuplicateName, AssertionError) as error:
                     differs = str(error)
                 else:
@@ -137,16 +140,18 @@ class _Replay:
                     self.stopped, self.stopped_in = f"cycle {cycle} in step {step}: {differs}", step
                     return
             quiet = (cycle, sweeps) if idle else (-2, ())
-            passages = (_passage(each, offset) for each, offset in zip(together, self._offsets, strict=True))
+            passages = (_locate(each, offset) for each, offset in zip(together, self._offsets, strict=True))
             yield Turn(cycle, step, sweeps, tuple(passages))
 
     def _popped(self, rank: int, record: CycleRecord | IdleRecord) -> list[Request]:
+        """Return the requests that a rank popped in one cycle."""
         if isinstance(record, IdleRecord):
             return []
-        found = [self._requests[rank][each] for each in record.popped]
-        return [each for each in found if each is not None]
+        requests = [self._requests[rank][tensor] for tensor in record.popped]
+        return [request for request in requests if request is not None]
 
     def _differences(self, records: Sequence[CycleRecord | IdleRecord], schedule: Schedule) -> Iterator[str]:
+        """Yield a sentence for each way in which the records differ from the replayed cycle."""
         names = [response.names for response in schedule.responses]
         for rank, record in enumerate(records):
             if isinstance(record, IdleRecord):
@@ -154,28 +159,32 @@ class _Replay:
                     yield f"rank {rank} executed nothing, but {len(names)} responses are agreed on"
                 continue
             slow = record.kind in (Kind.SLOW, Kind.INVALIDATE)
-            found = record.schedule_hash, slow, record.kind == Kind.INVALIDATE, record.hits_common
-            if found != (schedule_hash(names), schedule.slow, schedule.invalidated, schedule.hits_common):
+            recorded = record.schedule_hash, slow, record.kind == Kind.INVALIDATE, record.hits_common
+            if recorded != (schedule_hash(names), schedule.slow, schedule.invalidated, schedule.hits_common):
                 yield f"rank {rank} agreed on something else"
             took_in = record.requests, record.request_bytes
             if rank == 0 and took_in != (self._job.requests, self._job.request_bytes):
                 yield f"rank 0 took in {took_in[0]} requests ({took_in[1]} bytes), not {self._job.requests}"
 
 
-def _seen(record: RankRecord) -> dict[int, _Seen]:
-    """By cycle."""
+def _index_cycles(record: RankRecord) -> dict[int, _Seen]:
+    """Return a rank's cycles by number, idle ones included. Raises InputError for too many to replay."""
     cycles = len(record.cycles) + sum(idle.cycles for idle in record.idle)
     if cycles > MOST_CYCLES:
         message = f"has {cycles:,} cycles; {MOST_CYCLES:,} at most can be replayed"
         raise InputError.one(str(record.path), "", cycles, message)
-    found = {each.cycle: _Seen(each, 0) for each in record.cycles}
+    by_cycle = {each.cycle: _Seen(each, 0) for each in record.cycles}
     for idle in record.idle:
-        found |= {idle.cycle + place: _Seen(idle, place) for place in range(idle.cycles)}
-    return found
+        by_cycle |= {idle.cycle + place: _Seen(idle, place) for place in range(idle.cycles)}
+    return by_cycle
 
 
-def _passage(seen: _Seen, offset_ns: int) -> Passage:
-    """Cycles of an idle run are taken to be evenly spaced, and as long as the last of them."""
+def _locate(seen: _Seen, offset_ns: int) -> Passage:
+    """Return when a rank passed through a cycle.
+
+    Of a run of idle cycles only the first and the last are recorded; the others are assumed to be evenly spaced and as
+    long as the last one.
+    """
     record = seen.record
     rings = None if record.sent is None else 0 if seen.place else record.sent.rings
     if isinstance(record, CycleRecord):
@@ -190,7 +199,7 @@ def _passage(seen: _Seen, offset_ns: int) -> Passage:
 
 
 def _with_steps(turns: Iterator[Turn]) -> Iterator[Turn]:
-    """Cycles that were idle everywhere belong to the step that comes next; those behind the last one to none."""
+    """Assign cycles that were idle on all ranks to the step that follows. Those after the last step are dropped."""
     waiting: list[Turn] = []
     for turn in turns:
         if turn.step < 0:
@@ -202,7 +211,7 @@ def _with_steps(turns: Iterator[Turn]) -> Iterator[Turn]:
 
 
 class _Counts:
-    """What ranks say that they sent, against what the protocol says."""
+    """The ranks' own counts of messages and bytes, against those of the protocol."""
 
     def __init__(self, ranks: int, radix: int, records: Sequence[RankRecord]) -> None:
         sent = [each.sent for record in records for each in record.cycles]
@@ -212,29 +221,34 @@ class _Counts:
         self._children = [len(tree_children(rank, ranks, radix)) for rank in range(ranks)]
         self._parents = [0, *(tree_parent(rank, radix) for rank in range(1, ranks))]
 
-    def compared(self, turns: list[Turn], seen: Sequence[dict[int, _Seen]]) -> tuple[list[Turn], str]:
-        """``turns`` with what travelled along with their vectors, up to the first that a rank counted otherwise; and
-        what is other there."""
+    def compare(self, turns: list[Turn], seen: Sequence[dict[int, _Seen]]) -> tuple[list[Turn], str]:
+        """Return the turns up to the first that a rank counted differently, and a sentence on this difference.
+
+        The turns returned include the data that travelled along with their bit vectors.
+        """
         if not self.known:
             return turns, ""
-        more = [self._more(rank, turns, seen[rank]) for rank in range(len(seen))]
-        found: list[Turn] = []
+        more = [self._surplus(rank, turns, seen[rank]) for rank in range(len(seen))]
+        agreeing: list[Turn] = []
         for place, turn in enumerate(turns):
             extra = [of_rank[place] for of_rank in more]
-            sweeps = self._along(turn.sweeps, [each or 0 for each in extra]) if any(extra) else turn.sweeps
+            sweeps = self._add_data(turn.sweeps, [each or 0 for each in extra]) if any(extra) else turn.sweeps
             if None in extra or sweeps is None:
                 self.stopped_in = turn.step
                 rank = extra.index(None) if None in extra else next(rank for rank, each in enumerate(extra) if each)
-                return found, f"cycle {turn.cycle} in step {turn.step}: rank {rank} counted other messages or bytes"
-            found.append(turn if sweeps is turn.sweeps else replace(turn, sweeps=sweeps))
-        return found, ""
+                return agreeing, f"cycle {turn.cycle} in step {turn.step}: rank {rank} counted other messages or bytes"
+            agreeing.append(turn if sweeps is turn.sweeps else replace(turn, sweeps=sweeps))
+        return agreeing, ""
 
-    def _more(self, rank: int, turns: Sequence[Turn], seen: dict[int, _Seen]) -> list[int | None]:
-        """By turn: bytes that ``rank`` sent beyond what the protocol says, of an idle run all in its first cycle; None
-        where it sent another number of messages, or less."""
-        found: list[int | None] = [0] * len(turns)
+    def _surplus(self, rank: int, turns: Sequence[Turn], seen: dict[int, _Seen]) -> list[int | None]:
+        """Return by turn the bytes that ``rank`` sent beyond what the protocol says.
+
+        A run of idle cycles has all its bytes at its first cycle. The value is None where the rank sent another number
+        of messages, or fewer bytes.
+        """
+        surplus: list[int | None] = [0] * len(turns)
         totals: dict[int, tuple[int, int]] = {}
-        """Messages and bytes of the rank by the sweeps' id: idle cycles share theirs."""
+        """Messages and bytes of the rank by the sweeps' id, since idle cycles share their sweeps."""
         place = 0
         while place < len(turns):
             record = seen[turns[place].cycle].record
@@ -243,17 +257,17 @@ class _Counts:
             while place < len(turns) and seen[turns[place].cycle].record is record:
                 sweeps = turns[place].sweeps
                 if id(sweeps) not in totals:
-                    totals[id(sweeps)] = self._sent(rank, sweeps)
+                    totals[id(sweeps)] = self._count_sent(rank, sweeps)
                 messages, nbytes = messages + totals[id(sweeps)][0], nbytes + totals[id(sweeps)][1]
                 place += 1
             whole = isinstance(record, CycleRecord) or place - first == record.cycles
             if whole and sent is not None:
                 right = sent.messages == messages and sent.nbytes >= nbytes
-                found[first] = sent.nbytes - nbytes if right else None
-        return found
+                surplus[first] = sent.nbytes - nbytes if right else None
+        return surplus
 
-    def _sent(self, rank: int, sweeps: Sequence[Sweep]) -> tuple[int, int]:
-        """Messages and bytes."""
+    def _count_sent(self, rank: int, sweeps: Sequence[Sweep]) -> tuple[int, int]:
+        """Count the messages and the bytes that ``rank`` sends."""
         up = [sweep.nbytes_R[rank] for sweep in sweeps if sweep.up and rank]
         down = [
             nbytes for sweep in sweeps if not sweep.up
@@ -261,9 +275,12 @@ class _Counts:
         ]  # fmt: skip
         return len(up) + len(down), sum(up) + sum(down)
 
-    def _along(self, sweeps: tuple[Sweep, ...], more: Sequence[int]) -> tuple[Sweep, ...] | None:
-        """``more``: bytes by rank, beyond the vectors. A result that carries data carries it over every link; a vector
-        on its way up only if all below agree, so that what is left of a rank's bytes is that. None: it does not fit."""
+    def _add_data(self, sweeps: tuple[Sweep, ...], more: Sequence[int]) -> tuple[Sweep, ...] | None:
+        """Add the data that travelled with the bit vectors; ``more`` is each rank's bytes beyond the vectors.
+
+        A result that carries data carries it over every link. A vector on its way up carries data only if all ranks
+        below agree, so that what is left of a rank's bytes is that. The result is None if the bytes do not fit this.
+        """
         if len(sweeps) < 2 or not sweeps[0].vector:
             return None
         down, odd = divmod(more[0], self._children[0])
