@@ -27,9 +27,9 @@ from coordsim.protocol.wire import list_bytes
 from coordsim.record.ranks.format import CYCLE, IDLE, NULL, RESPONSE, SENT, STEP, Block, block
 from coordsim.record.trace import Kind, schedule_hash
 from real_backend.control.transport import NOTHING_SENT, Sent
-from real_backend.engine.observer import CycleTold, Observer, Performed
+from real_backend.engine.observer import CycleDetails, Observer, Performed
 from real_backend.life.clocks import Offset
-from real_backend.stream import Parameter, RankStream, StepTold, Writer
+from real_backend.stream import Parameter, RankStream, StepDetails, Writer
 
 WORST_TRIES = 10
 """Slow steps written at most, as a multiple of those wanted: a run that gets slower all the time has no end of them."""
@@ -115,7 +115,7 @@ class Recorder(Observer):
         self._popped = _Popped((), b"")
         self._step = _Step()
         self._marked = False
-        self._marks: list[tuple[str, int, StepTold | None]] = []
+        self._marks: list[tuple[str, int, StepDetails | None]] = []
         self._names: list[tuple[str, str]] = []
         """Told with steps in which nothing was submitted: they belong to the next one."""
         self._hooked = False
@@ -129,7 +129,7 @@ class Recorder(Observer):
         self._worst: list[int] = []
         self._worst_written = 0
         self._responses: list[tuple[int, Response, Performed]] = []
-        self._told: CycleTold | None = None
+        self._details: CycleDetails | None = None
         self._next_clock_ns = 0
         self._left_out = 0
         self._ready: deque[tuple[Parameter, int]] = deque()
@@ -140,46 +140,46 @@ class Recorder(Observer):
 
     # What the engine tells.
 
-    def mark(self, what: str, now_ns: int, told: StepTold | None = None) -> None:
-        """From the framework's thread; the background thread sorts marks in when it next comes by. ``told``: with
+    def mark(self, what: str, now_ns: int, details: StepDetails | None = None) -> None:
+        """From the framework's thread; the background thread sorts marks in when it next comes by. ``details``: with
         "step", what the hooks in the script know of it."""
         if self._over:
             return
         if what == "step":
-            if told is None and self._hooked:  # the optimizer's own mark of a step that the hooks tell more about
+            if details is None and self._hooked:  # the optimizer's own mark of a step that the hooks tell more about
                 return
-            self._hooked |= told is not None
-        self._marks.append((what, now_ns, told))
+            self._hooked |= details is not None
+        self._marks.append((what, now_ns, details))
 
     def ready(self, parameter: Parameter, now_ns: int) -> None:
         """A parameter's gradient is there; from any thread. Written with the step that it belongs to."""
         if not self._over:
             self._ready.append((parameter, now_ns))
 
-    def cycle(self, told: CycleTold) -> None:
-        self._told = told
+    def cycle(self, details: CycleDetails) -> None:
+        self._details = details
         self._responses = []
 
     def response(self, response: Response, performed: Performed, tasks: Sequence[Request | None]) -> None:
         self._responses.append((len(self._responses), response, performed))
 
     def cycle_ends(self, cycle: int, finished_ns: int) -> None:
-        told = self._told
-        if told is None or self._over:
+        details = self._details
+        if details is None or self._over:
             return
-        kind = _kind(told)
-        if kind is Kind.IDLE and not told.popped:
-            self._count_idle(cycle, told)
+        kind = _kind(details)
+        if kind is Kind.IDLE and not details.popped:
+            self._count_idle(cycle, details)
             return
         self._end_idle()
-        self._place(told)
+        self._place(details)
         step = self._step
         step.cycles += 1
-        step.slow_cycles += told.schedule.slow
+        step.slow_cycles += details.schedule.slow
         if self._detailed:
-            nbytes = CYCLE.size + 12 * len(told.popped) + SENT.size
-            digest, popped = self._digest(told), self._popped
-            self._hold(partial(self._cycle_block, told, popped, kind, finished_ns, step.number, digest), nbytes)
+            nbytes = CYCLE.size + 12 * len(details.popped) + SENT.size
+            digest, popped = self._digest(details), self._popped
+            self._hold(partial(self._cycle_block, details, popped, kind, finished_ns, step.number, digest), nbytes)
         for index, response, performed in self._responses:
             if performed.end_ns is not None:
                 step.end_collective_ns = max(step.end_collective_ns, performed.end_ns)
@@ -202,18 +202,18 @@ class Recorder(Observer):
 
     # Steps.
 
-    def _place(self, told: CycleTold) -> None:
+    def _place(self, details: CycleDetails) -> None:
         """Which step the popped submissions belong to: after a mark, or with a name that this step had before."""
-        if not told.popped:
+        if not details.popped:
             return
         if self._marks:
-            self._take_marks(told.stamps[0])
-        if not self._place_at_once(told):
-            self._place_one_by_one(told)
+            self._take_marks(details.stamps[0])
+        if not self._place_at_once(details):
+            self._place_one_by_one(details)
 
-    def _place_at_once(self, told: CycleTold) -> bool:
+    def _place_at_once(self, details: CycleDetails) -> bool:
         """Whether all of them belong to the step that runs, as nearly always: then they are put there."""
-        popped, stamps = told.popped, told.stamps
+        popped, stamps = details.popped, details.stamps
         if popped != self._popped.requests:
             self._popped = _Popped(popped, self._pack_ids([self._id(request) for request in popped]))
         names = self._popped.names
@@ -232,8 +232,8 @@ class Recorder(Observer):
         step.last_submit_ns = stamps[-1]
         return True
 
-    def _place_one_by_one(self, told: CycleTold) -> None:
-        for request, stamp_ns in zip(told.popped, told.stamps, strict=True):
+    def _place_one_by_one(self, details: CycleDetails) -> None:
+        for request, stamp_ns in zip(details.popped, details.stamps, strict=True):
             if self._marks and stamp_ns > self._marks[0][1]:
                 self._take_marks(stamp_ns)
             step = self._step
@@ -248,7 +248,7 @@ class Recorder(Observer):
 
     def _take_marks(self, until_ns: int) -> None:
         while self._marks and self._marks[0][1] < until_ns:
-            what, at_ns, told = self._marks.pop(0)
+            what, at_ns, details = self._marks.pop(0)
             if what == "forward":
                 self._step.start_ns = at_ns
             elif what == "backward":
@@ -256,11 +256,11 @@ class Recorder(Observer):
             else:
                 self._marked = True
                 if self._step.tensors:
-                    self._end_step(at_ns, told)
-                elif told is not None:
-                    self._names += told.names
+                    self._end_step(at_ns, details)
+                elif details is not None:
+                    self._names += details.names
 
-    def _end_step(self, end_ns: int, told: StepTold | None = None) -> None:
+    def _end_step(self, end_ns: int, details: StepDetails | None = None) -> None:
         step = self._step
         begin_ns = step.start_ns if step.start_ns != NULL else step.first_submit_ns
         last_ns = max(end_ns, step.end_collective_ns, step.last_submit_ns)
@@ -270,7 +270,7 @@ class Recorder(Observer):
         elif step.blocks:
             self._left_out += 1
         self._stream.ready(step.number, self._take_ready(last_ns))
-        self._step_details(step.number, told)
+        self._step_details(step.number, details)
         self._stream.add(block(Block.STEP, STEP.pack(
             step.number, step.start_ns, step.forward_end_ns, step.first_submit_ns, step.last_submit_ns,
             step.end_collective_ns, end_ns, step.cycles, step.tensors, step.slow_cycles, wanted,
@@ -281,15 +281,15 @@ class Recorder(Observer):
         if self._step.number == self.limits.steps:
             self._close()
 
-    def _step_details(self, number: int, told: StepTold | None) -> None:
+    def _step_details(self, number: int, details: StepDetails | None) -> None:
         """Spans and CPU time of the step; this thread's own is sampled here, a little after the step's end."""
         now_ns = time.thread_time_ns()
         before_ns, self._loop_cpu_ns = self._loop_cpu_ns, now_ns
-        if told is not None:
-            told.names, self._names = [*self._names, *told.names], []
-            if told.cpu is not None:
-                told.cpu = told.cpu._replace(loop_ns=now_ns - (before_ns or 0))
-            self._stream.step_details(number, told)
+        if details is not None:
+            details.names, self._names = [*self._names, *details.names], []
+            if details.cpu is not None:
+                details.cpu = details.cpu._replace(loop_ns=now_ns - (before_ns or 0))
+            self._stream.step_details(number, details)
 
     def _take_ready(self, until_ns: int) -> list[tuple[Parameter, int]]:
         """Readiness up to ``until_ns``, a parameter's latest; the rest is the next step's."""
@@ -329,25 +329,25 @@ class Recorder(Observer):
 
     # Blocks.
 
-    def _digest(self, told: CycleTold) -> int:
+    def _digest(self, details: CycleDetails) -> int:
         """Of the cache as it is now; 0 where nobody asked for it."""
-        if self.limits.digests and isinstance(told.negotiator, CachedNegotiator):
-            return told.negotiator.cache.digest()
+        if self.limits.digests and isinstance(details.negotiator, CachedNegotiator):
+            return details.negotiator.cache.digest()
         return 0
 
     @staticmethod
     def _cycle_block(
-        told: CycleTold, popped: _Popped, kind: Kind, finished_ns: int, step: int, digest: int
+        details: CycleDetails, popped: _Popped, kind: Kind, finished_ns: int, step: int, digest: int
     ) -> bytes:
-        schedule = told.schedule
+        schedule = details.schedule
         return block(Block.CYCLE, CYCLE.pack(
-            told.cycle, step, kind, told.entered_ns, told.left_ns, told.work_ns, finished_ns,
-            sum(len(each.requests) for each in told.received),
-            sum(list_bytes(each) for each in told.received if each.rank), schedule.hits_common,
+            details.cycle, step, kind, details.entered_ns, details.left_ns, details.work_ns, finished_ns,
+            sum(len(each.requests) for each in details.received),
+            sum(list_bytes(each) for each in details.received if each.rank), schedule.hits_common,
             len(schedule.responses), schedule_hash([response.names for response in schedule.responses]), digest,
-            len(told.popped),
-        ) + (popped.packed + _packed_stamps(told.stamps) if told.popped else b"")
-          + _packed_sent(told.sent))  # fmt: skip
+            len(details.popped),
+        ) + (popped.packed + _packed_stamps(details.stamps) if details.popped else b"")
+          + _packed_sent(details.sent))  # fmt: skip
 
     def _response_block(
         self, cycle: int, index: int, response: Response, performed: Performed, step: int
@@ -382,14 +382,14 @@ class Recorder(Observer):
 
     # Idle cycles and clocks.
 
-    def _count_idle(self, cycle: int, told: CycleTold) -> None:
+    def _count_idle(self, cycle: int, details: CycleDetails) -> None:
         if not self._idle:
-            self._idle, self._idle_sent = [cycle, 0, told.entered_ns], None
+            self._idle, self._idle_sent = [cycle, 0, details.entered_ns], None
         self._idle[1] += 1
-        if told.sent is not None:
+        if details.sent is not None:
             before = self._idle_sent or NOTHING_SENT
-            self._idle_sent = Sent._make(map(add, before, told.sent))
-        self._idle_from, self._idle_left = told.entered_ns, told.left_ns
+            self._idle_sent = Sent._make(map(add, before, details.sent))
+        self._idle_from, self._idle_left = details.entered_ns, details.left_ns
 
     def _end_idle(self) -> None:
         if self._idle:
@@ -419,10 +419,10 @@ def _packed_stamps(stamps: Sequence[int]) -> bytes:
     return struct.pack(f"<{len(stamps)}q", *stamps)
 
 
-def _kind(told: CycleTold) -> Kind:
-    schedule = told.schedule
+def _kind(details: CycleDetails) -> Kind:
+    schedule = details.schedule
     if schedule.invalidated:
         return Kind.INVALIDATE
-    if schedule.slow and (told.popped or schedule.responses or isinstance(told.negotiator, CachedNegotiator)):
+    if schedule.slow and (details.popped or schedule.responses or isinstance(details.negotiator, CachedNegotiator)):
         return Kind.SLOW
     return Kind.FAST if schedule.responses else Kind.IDLE

@@ -32,7 +32,7 @@ class Parameter:
 
 
 @dataclass
-class StepTold:
+class StepDetails:
     """What the hooks in a script know of one step when it ends."""
 
     kind: str
@@ -109,15 +109,15 @@ class RankStream:
             count = len(ids)
             self.add(block(Block.READY, READY.pack(step, count) + struct.pack(f"<{count}I{count}q", *ids, *times)))
 
-    def step_details(self, step: int, told: StepTold) -> None:
+    def step_details(self, step: int, details: StepDetails) -> None:
         """What the hooks know of ``step``; must be added before the step's own block."""
-        for of, name in told.names:
+        for of, name in details.names:
             self.add(block(Block.NAME, json.dumps({"of": of, "name": name}).encode()))
-        packed = b"".join(SPAN.pack(*span) for span in told.spans)
-        self.add(block(Block.SPANS, SPANS.pack(step, len(told.spans)) + packed + told.kind.encode()))
-        if told.cpu is not None:
-            core_wait_ns = NULL if told.cpu.core_wait_ns is None else told.cpu.core_wait_ns
-            self.add(block(Block.CPU, CPU.pack(step, *told.cpu[:3], core_wait_ns)))
+        packed = b"".join(SPAN.pack(*span) for span in details.spans)
+        self.add(block(Block.SPANS, SPANS.pack(step, len(details.spans)) + packed + details.kind.encode()))
+        if details.cpu is not None:
+            core_wait_ns = NULL if details.cpu.core_wait_ns is None else details.cpu.core_wait_ns
+            self.add(block(Block.CPU, CPU.pack(step, *details.cpu[:3], core_wait_ns)))
 
     def clock(self, now_ns: int, found: Offset) -> None:
         self.add(block(Block.CLOCK, CLOCK.pack(now_ns, found.offset_ns, found.error_ns)))

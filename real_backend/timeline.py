@@ -19,7 +19,7 @@ from coordsim.formats.horovod import TimelineWriter
 from coordsim.protocol import execution
 from coordsim.protocol.messages import JOIN_NAME, Op, Request, Response
 from coordsim.protocol.negotiator import COORDINATOR
-from real_backend.engine.observer import CycleTold, Observer, Performed
+from real_backend.engine.observer import CycleDetails, Observer, Performed
 
 COPY_IN, COPY_OUT, REDUCE = "MEMCPY_IN_FUSION_BUFFER", "MEMCPY_OUT_FUSION_BUFFER", "GLOO_"
 _SHORT = {"BROADCAST": "BCAST"}
@@ -64,21 +64,21 @@ class TimelineObserver(Observer):
                     self._writer.start(path, mark_cycles, start_epoch_us=self._epoch_us)
             self._writer.cycle_start(self._us(self._clock_ns()))
 
-    def cycle(self, told: CycleTold) -> None:
+    def cycle(self, details: CycleDetails) -> None:
         if self._writer.path is None:
             return
-        self._ranks = told.negotiator.settings.ranks
-        now_us = self._us(told.left_ns)
-        asked = {request.name for each in told.received for request in each.requests}
+        self._ranks = details.negotiator.settings.ranks
+        now_us = self._us(details.left_ns)
+        asked = {request.name for each in details.received for request in each.requests}
         with self._or_no_timeline():
-            for request in told.popped:
+            for request in details.popped:
                 if request.name != JOIN_NAME and request.name not in asked:
                     self._writer.negotiate_start(request.name, request.op.name, now_us)
-            for each in told.received:
+            for each in details.received:
                 for request in each.requests:
                     self._writer.negotiate_start(request.name, request.op.name, now_us)
                     self._writer.tick(request.name, each.rank, now_us)
-            for response in told.schedule.responses:
+            for response in details.schedule.responses:
                 for name in response.names:
                     self._writer.negotiate_end(name, now_us)
 

@@ -191,6 +191,6 @@ def _vague_names(source: str) -> Iterator[tuple[str, int]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.arg) and node.arg in VAGUE:
             yield node.arg, node.lineno
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in VAGUE:
-            if id(node) not in in_comprehensions:
-                yield node.id, node.lineno
+        bound = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and id(node) not in in_comprehensions
+        if bound and node.id in VAGUE:
+            yield node.id, node.lineno

@@ -21,7 +21,7 @@ from real_backend.control.links import LinkLost
 from real_backend.control.transport import ControlTransport
 from real_backend.data.transport import DataTransport
 from real_backend.engine.handles import Bell, Handle, Task, close
-from real_backend.engine.observer import CycleTold, Observer, Performed, Timeline
+from real_backend.engine.observer import CycleDetails, Observer, Performed, Timeline
 from real_backend.engine.pace import FixedPace, Pace, WakingPace
 from real_backend.engine.settings import EngineSettings
 from real_backend.errors import CannotStart, CollectiveFailed, NotRunning, PeerLost, SettingsDiffer, ShutDown
@@ -211,11 +211,11 @@ class Engine:
         schedule: Schedule
         schedule, work_ns = self._converse(conversation, exchange)
         self.counters.count(schedule)
-        told = CycleTold(
+        details = CycleDetails(
             cycle, entered_ns, self.clock_ns(), work_ns, self._session.popped, stamps, schedule, self._received,
             self._session.negotiator, self._control.sent(),
         )  # fmt: skip
-        self._observer.cycle(told)
+        self._observer.cycle(details)
         if self._session.report is not None:
             self.tell(self._session.report.text())
             if self.life is not None:
@@ -264,17 +264,17 @@ class Engine:
         if response.op is Op.ERROR:
             now_ns = self.clock_ns()
             self._finish(response, tasks, error=CollectiveFailed(response.error))
-            self._told(response, tasks, Performed(now_ns, now_ns, now_ns, now_ns, now_ns))
+            self._report(response, tasks, Performed(now_ns, now_ns, now_ns, now_ns, now_ns))
         elif response.op in (Op.BARRIER, Op.JOIN):
             now_ns = self.clock_ns()
             self._finish(response, tasks, results=[response.root_rank if response.op is Op.JOIN else None])
-            self._told(response, tasks, Performed(now_ns, now_ns, now_ns, now_ns, now_ns))
+            self._report(response, tasks, Performed(now_ns, now_ns, now_ns, now_ns, now_ns))
         else:
             done = self._data.perform(response, tasks)
             self._finish(response, tasks, results=done.results, settle=done.settle)
-            self._told(response, tasks, done.performed)
+            self._report(response, tasks, done.performed)
 
-    def _told(self, response: Response, tasks: Sequence[Task | None], performed: Performed) -> None:
+    def _report(self, response: Response, tasks: Sequence[Task | None], performed: Performed) -> None:
         self._observer.response(response, performed, [None if task is None else task.request for task in tasks])
 
     def _finish(

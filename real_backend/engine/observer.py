@@ -27,7 +27,7 @@ class Performed:
 
 
 @dataclass(slots=True)
-class CycleTold:
+class CycleDetails:
     """One turn of the loop, before its schedule is executed; ns of the engine's clock."""
 
     cycle: int
@@ -50,7 +50,7 @@ class Observer:
     """Called by the background thread, but for :meth:`mark`."""
 
     wants_stamps = False
-    """Whether :attr:`CycleTold.stamps` is needed."""
+    """Whether :attr:`CycleDetails.stamps` is needed."""
 
     def mark(self, what: str, now_ns: int) -> None:
         """By the framework's thread: see :meth:`real_backend.engine.engine.Engine.mark`."""
@@ -58,7 +58,7 @@ class Observer:
     def cycle_begins(self, cycle: int) -> None:
         """All that was submitted is about to be popped."""
 
-    def cycle(self, told: CycleTold) -> None:
+    def cycle(self, details: CycleDetails) -> None:
         """A schedule was agreed."""
 
     def response(self, response: Response, performed: Performed, tasks: Sequence[Request | None]) -> None:
@@ -94,9 +94,9 @@ class Observers(Observer):
         for one in self._each:
             one.cycle_begins(cycle)
 
-    def cycle(self, told: CycleTold) -> None:
+    def cycle(self, details: CycleDetails) -> None:
         for one in self._each:
-            one.cycle(told)
+            one.cycle(details)
 
     def response(self, response: Response, performed: Performed, tasks: Sequence[Request | None]) -> None:
         for one in self._each:

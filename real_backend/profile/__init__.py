@@ -1,8 +1,8 @@
-"""Records scripts that stay as they are: DDP and FSDP2 over any backend, ``coord``, ``DistributedOptimizer``.
+"""Recording of unchanged scripts: DDP and FSDP over any backend, ``coord``, ``DistributedOptimizer``.
 
-``coordsim profile`` starts a command with :data:`FOLDER` set and ``site/`` on ``PYTHONPATH``; there a ``sitecustomize``
-calls :func:`real_backend.profile.install.install` before the script begins. Whatever goes wrong in here is told once,
-ends the record, and leaves training alone.
+``coordsim profile`` starts a command with :data:`FOLDER` set and ``site/`` on ``PYTHONPATH``. The ``sitecustomize`` in
+there calls :func:`real_backend.profile.install.install` before the script begins. A fault in this package is reported
+once and ends the record; training goes on.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ if TYPE_CHECKING:
     from real_backend.profile.session import Session, Sink
 
 FOLDER = "COORDSIM_RECORD"
-"""Variable: where streams go; the engine's records, too."""
+"""Environment variable: the folder for the record streams, including those of the ``coord`` engine."""
 STEPS = "COORDSIM_RECORD_STEPS"
-"""Variable: steps that are recorded."""
+"""Environment variable: the number of steps to record."""
 WANTED = "COORDSIM_PROFILE"
-"""Variable: hooks are wanted in this process."""
+"""Environment variable: set if this process is to install hooks."""
 STOPS = "COORDSIM_PROFILE_STOPS"
-"""Variable: processes end once all ranks have recorded their steps."""
+"""Environment variable: set if processes end once all ranks have recorded their steps."""
 VARIABLES = (FOLDER, STEPS, WANTED, STOPS)
 CONTROL_PLANE = "ddp"
-"""Of a record in which nobody negotiates."""
+"""The control plane written to a record of a framework that does not negotiate."""
 
 _session: Session | None = None
 
 
 def begin(session: Session) -> None:
-    """From now on this process has hooks."""
+    """Register the session of this process, which now has hooks."""
     global _session
     _session = session
 
 
 def attach(sink: Sink) -> None:
-    """An engine records: marks and readiness go to it. Nothing happens in a process without hooks."""
+    """Direct marks and readiness to the record of an engine. In a process without hooks this does nothing."""
     if _session is not None:
         _session.attach(sink)

@@ -1,4 +1,4 @@
-"""How far rank 0's clock is from this rank's, by round trips over the job's store (:mod:`real_backend.life.clocks`)."""
+"""Offset of rank 0's clock, from round trips over the job's store (:mod:`real_backend.life.clocks`)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from real_backend.life.clocks import Offset, OffsetEstimate, offset
 
 ROUND_TRIPS = 8
 PATIENCE = timedelta(seconds=20)
-"""For a rank that does not come: it may have no hooks."""
+"""Longest wait for another rank, which may have no hooks."""
 
 
 def offset_from_rank_0(store: Any, rank: int, ranks: int, clock_ns: Callable[[], int]) -> Offset:
-    """All ranks call it at once: rank 0 answers one after the other. Raises DistStoreError when some rank is not there.
+    """Measure how far rank 0's clock is ahead of this rank's. All ranks call this at the same time.
 
-    A rank's error is half of its shortest round trip, some tens of microseconds on one host.
+    Rank 0 answers the others one after the other. A rank's error is half of its shortest round trip, some tens of
+    microseconds on one host. Raises DistStoreError when a rank does not come within :data:`PATIENCE`.
     """
     import torch.distributed as dist
 
@@ -33,9 +34,9 @@ def offset_from_rank_0(store: Any, rank: int, ranks: int, clock_ns: Callable[[],
         received, answered = _wait(own, f"{rank}/{trip}/answer").split()
         back_ns = clock_ns()
         estimate.add(offset(sent_ns, int(received), int(answered), back_ns), back_ns)
-    found = estimate.at(clock_ns())
-    assert found is not None
-    return found
+    best = estimate.at(clock_ns())
+    assert best is not None
+    return best
 
 
 def _answer(store: Any, rank: int, clock_ns: Callable[[], int]) -> None:

@@ -1,4 +1,4 @@
-"""What a thread took of the cores, and how long it waited for one."""
+"""CPU time of a thread, and the time for which it waited for a core."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DistributedDataParallel: readiness by parameter, and each bucket's collective, by a hook that reduces as DDP does."""
+"""DistributedDataParallel: readiness of parameters, and collectives of buckets by a hook that reduces as DDP does."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from real_backend.profile.steps import Collective, StepRecorder
 
 
 class Ddp:
-    """What :mod:`torch.nn.parallel.distributed` gets when it is loaded."""
+    """Wraps :mod:`torch.nn.parallel.distributed` when it is loaded."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
         self._models: WeakKeyDictionary[Any, _Model] = WeakKeyDictionary()
 
     def loaded(self, module: ModuleType) -> None:
-        """Wraps the class's ``__init__`` and what registers hooks."""
+        """Wrap the class's ``__init__`` and the functions that register communication hooks."""
         kind = module.DistributedDataParallel
         init, register, builtin = kind.__init__, kind.register_comm_hook, kind._register_builtin_comm_hook
 
@@ -54,7 +54,7 @@ class Ddp:
             self._models[model] = _Model(self._process, model)
 
     def _around(self, model: Any, hook: Callable[..., Any]) -> Callable[..., Any]:
-        """``hook`` with its begin and its end stamped."""
+        """Return ``hook`` with its begin and its end stamped."""
         session = self._process.session
 
         @wraps(hook)
@@ -72,13 +72,13 @@ class Ddp:
 
 
 class _Model:
-    """One wrapped model."""
+    """One model that DDP has wrapped."""
 
     def __init__(self, process: Process, model: Any) -> None:
         self._process, self._session = process, process.session
         self._group, self._ranks = model.process_group, model.process_group.size()
         self.plain = not model._comm_hooks and not any(getattr(each, "sparse", False) for each in model.modules())
-        """Whether DDP reduces by itself, as far as is known: then :meth:`_reduce` can do that for it."""
+        """Whether DDP itself reduces, as far as is known, so that :meth:`_reduce` can take its place."""
         self.reduces = False
         self.theirs: tuple[object, Callable[..., Any]] | None = None
         """A hook that the script registered after the first forward pass."""
@@ -87,15 +87,16 @@ class _Model:
             for name, each in model.module.named_parameters() if each.requires_grad
         }  # fmt: skip
         self._homes: dict[int, int] = {}
-        """Of a parameter: where the gradient lay when it was there; only where that decides how DDP divides."""
+        """Address of each gradient when it became ready, by its parameter's id; kept only where it decides how DDP
+        divides."""
         self._begun = False
         self._session.rooted = True
         watched = [each for each in model.module.parameters() if each.requires_grad]
         stamp = self._session.stamper
         handles = [each.register_post_accumulate_grad_hook(stamp(self._names[id(each)])) for each in watched]
         if model.gradient_as_bucket_view and self._ranks & (self._ranks - 1):
-            for each in watched:  # for good: what reduces stays when the record is over
-                each.register_post_accumulate_grad_hook(self._lies)
+            for parameter in watched:  # Not removed at the end of the record, since the hook that reduces stays, too.
+                parameter.register_post_accumulate_grad_hook(self._lies)
         handles.append(model.register_forward_pre_hook(untraced(self._forward), prepend=True))
         self._kind = type(model.module).__name__
         for handle in handles:
@@ -123,19 +124,19 @@ class _Model:
         called(self._session, model, gradients, self._kind)
 
     def begin(self, bucket: Any) -> Collective | None:
-        """A bucket is full; None where nobody records such."""
+        """Record that a bucket is full and its collective begins; None if no record takes collectives."""
         sink = self._session.sink
         if not isinstance(sink, StepRecorder):
             return None
         buffer = bucket.buffer()
         parameters = [self._names[id(each)] for each in bucket.parameters() if id(each) in self._names]
         nbytes = buffer.numel() * buffer.element_size()
-        found = sink.collective(Op.ALLREDUCE, parameters, nbytes, self._session.clock_ns())
-        found.known = not buffer.is_cuda
-        return found
+        collective = sink.collective(Op.ALLREDUCE, parameters, nbytes, self._session.clock_ns())
+        collective.known = not buffer.is_cuda
+        return collective
 
     def _reduce(self, state: object, bucket: Any) -> Any:
-        """What DDP does without a hook, to the bit."""
+        """Reduce a bucket with the same result as DDP without a hook, to the bit."""
         import torch.distributed as dist
 
         begun = None if self._session.over else self._session.quietly(self.begin, bucket)
@@ -151,13 +152,16 @@ class _Model:
         if begun is not None:
             begun.called_ns = self._session.clock_ns()
         work = dist.all_reduce(buffer, group=self._group, async_op=True)
-        if buffer.is_cuda:  # NCCL's future is done when the collective has been launched: nobody waits here
+        if buffer.is_cuda:  # The future of NCCL is done once the collective is launched, so nothing blocks here.
             return work.get_future().then(lambda done: done.value()[0])
-        return self._over(work, buffer, begun)
+        return self._future_of(work, buffer, begun)
 
-    def _over(self, work: Any, buffer: Any, begun: Collective | None) -> Any:
-        """A future with ``buffer`` once ``work`` is done. An exception that is given to a Python future is a value to
-        C++, where DDP waits; one raised in a callback is an error."""
+    def _future_of(self, work: Any, buffer: Any, begun: Collective | None) -> Any:
+        """Return a future that holds ``buffer`` once ``work`` is done, and raises if ``work`` fails.
+
+        The error is raised in a callback, since DDP in C++ takes an exception that is set on a Python future for a
+        value.
+        """
         import torch
 
         over: Any = torch.futures.Future()
@@ -168,7 +172,7 @@ class _Model:
                 raise failed[0]
             return buffer
 
-        def told(error: BaseException | None) -> None:
+        def finish(error: BaseException | None) -> None:
             if begun is not None:
                 self._process.ended(begun)
             if error is not None:
@@ -176,13 +180,14 @@ class _Model:
             over.set_result(None)
 
         result = over.then(value)
-        self._process.waiter.after(work.wait, told)
+        self._process.waiter.after(work.wait, finish)
         return result
 
     def _average(self, bucket: Any, buffer: Any) -> None:
-        """DDP multiplies by 1 / N while it copies a gradient into the bucket, and divides one that lies there already.
+        """Divide a bucket by the number of ranks as DDP does.
 
-        The two differ in the last bit unless N is a power of two.
+        DDP multiplies a gradient by 1 / N while it copies it into the bucket, and divides a gradient that already lies
+        there. The two differ in the last bit unless N is a power of two.
         """
         home = buffer.untyped_storage().data_ptr()
         lies = [self._homes.get(id(each)) == home for each in bucket.parameters()] if self._homes else []
@@ -194,5 +199,6 @@ class _Model:
 
 
 def _joins(model: Any) -> bool:
-    """Whether ranks may end early and the others then divide by how many are left, which no hook is told."""
+    """Return whether ranks may end early, so that the others divide by the number of ranks left, which no hook is
+    given."""
     return bool(model._join_config.enable) and not model._divide_by_initial_world_size

@@ -1,5 +1,7 @@
-"""Collectives of frameworks without hooks: functions of torch's own modules are wrapped as those are loaded, and say
-when one's buffer is filled, when it is called, and when it is over."""
+"""Collectives of frameworks without hooks: functions of torch's modules are wrapped as the modules are loaded.
+
+The wrappers stamp when a collective's buffer is filled, when the collective is called, and when it is over.
+"""
 
 from __future__ import annotations
 
@@ -15,24 +17,25 @@ from real_backend.stream import Parameter
 
 GATHERS = ("all_gather_single", "all_gather_into_tensor", "all_gather")
 REDUCES = ("reduce_scatter_single", "reduce_scatter_tensor", "all_reduce")
-"""As torch calls them since 2.13, before, and on the CPU."""
+"""Names of the collectives in torch: since 2.13, before, and on the CPU."""
 
 
 class Filling:
-    """What one framework is filling the buffer of."""
+    """Tracks which parameters are being packed for the next collective of one framework."""
 
     def __init__(self, process: Process) -> None:
         self._process, self._session = process, process.session
         self._running: Collective | None = None
 
-    def told(self, module: Any) -> None:
-        """``module`` calls collectives as ``dist.NAME``: from now on they are seen."""
-        module.dist = _Told(module.dist, self._around)
+    def watch(self, module: Any) -> None:
+        """Observe the collectives that ``module`` calls as ``dist.NAME`` from now on."""
+        module.dist = _ObservedModule(module.dist, self._around)
 
-    def of(
+    def wrap(
         self, plain: Callable[..., Any], op: Op, parameters: Callable[..., Sequence[Parameter]]
     ) -> Callable[..., Any]:
-        """``plain`` fills a buffer and calls an ``op``; ``parameters`` is given its arguments and says of what."""
+        """Wrap ``plain``, which fills a buffer and calls an ``op``. ``parameters`` maps its arguments to what it
+        packs."""
 
         @wraps(plain)
         def filled(*arguments: Any, **more: Any) -> Any:
@@ -77,12 +80,12 @@ class Filling:
             self._process.ends(running, work.wait)
 
 
-def _is_tensor(each: Any) -> bool:
-    return hasattr(each, "element_size")
+def _is_tensor(value: Any) -> bool:
+    return hasattr(value, "element_size")
 
 
-class _Told:
-    """:mod:`torch.distributed` as a framework's module sees it: a few functions say when they are called."""
+class _ObservedModule:
+    """Stands in for :mod:`torch.distributed` in a framework's module, and observes calls of a few functions."""
 
     def __init__(self, plain: ModuleType, around: Callable[..., Any]) -> None:
         self._plain = plain
@@ -97,7 +100,7 @@ class _Told:
 
 def _around(plain: Callable[..., Any], around: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(plain)
-    def told(*arguments: Any, **more: Any) -> Any:
+    def observed(*arguments: Any, **more: Any) -> Any:
         return around(plain, arguments, more)
 
-    return told
+    return observed

@@ -1,5 +1,8 @@
-"""``fully_shard`` (FSDP2): readiness by parameter, and each group's gather and reduction. It has no hooks for that, so
-functions of torch's own modules are wrapped as they are loaded; where they are not what they were, nothing is."""
+"""``fully_shard`` (FSDP2): readiness of parameters, and gathers and reductions of groups.
+
+FSDP2 has no hooks for this, so functions of torch's own modules are wrapped as they are loaded. Where a torch release
+lacks one of these functions, the record ends with a message.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from real_backend.stream import Parameter
 
 
 class Fsdp:
-    """What FSDP2's modules get when they are loaded, each by a method named after it."""
+    """Wraps FSDP2's modules when they are loaded, each by a method named after it."""
 
     def __init__(self, process: Process) -> None:
         self._process, self._session = process, process.session
@@ -25,11 +28,11 @@ class Fsdp:
     # Collectives.
 
     def collectives(self, module: Any) -> None:
-        self._filling.told(module)
+        self._filling.watch(module)
 
     def group(self, module: Any) -> None:
-        module.foreach_all_gather = self._filling.of(module.foreach_all_gather, Op.ALLGATHER, self._of_group)
-        module.foreach_reduce = self._filling.of(module.foreach_reduce, Op.REDUCESCATTER, self._of_group)
+        module.foreach_all_gather = self._filling.wrap(module.foreach_all_gather, Op.ALLGATHER, self._of_group)
+        module.foreach_reduce = self._filling.wrap(module.foreach_reduce, Op.REDUCESCATTER, self._of_group)
 
     def _of_group(self, fsdp_params: Any, *_: Any, **__: Any) -> Sequence[Parameter]:
         return [self._parameter(each) for each in fsdp_params]
@@ -58,12 +61,12 @@ class Fsdp:
             self._session.at_stop(handle.remove)
 
     def _parameter(self, fsdp_param: Any) -> Parameter:
-        found = self._parameters.get(id(fsdp_param))
-        if found is None:
+        parameter = self._parameters.get(id(fsdp_param))
+        if parameter is None:
             sharded = fsdp_param.sharded_param
-            found = self._process.parameter(fsdp_param._param_fqn or f"unnamed.{len(self._parameters)}", sharded)
-            self._parameters[id(fsdp_param)] = found
-        return found
+            parameter = self._process.parameter(fsdp_param._param_fqn or f"unnamed.{len(self._parameters)}", sharded)
+            self._parameters[id(fsdp_param)] = parameter
+        return parameter
 
     def state(self, module: Any) -> None:
         kind = module.FSDPState
@@ -80,7 +83,7 @@ class Fsdp:
         kind._lazy_init = begun
 
     def _root(self, module: Any) -> None:
-        """A root's first forward pass begins."""
+        """Register the hook of a root whose first forward pass begins."""
         self._session.rooted = True
         self._process.record("fsdp2")
         handle = module.register_forward_pre_hook(untraced(self._forward), prepend=True)

@@ -1,5 +1,7 @@
-"""``FullyShardedDataParallel`` (FSDP1): its unit is the flat parameter, of one wrapped module. When that one's gradient
-is there, and each gather and reduction, by the same means as :mod:`real_backend.profile.fsdp`."""
+"""``FullyShardedDataParallel`` (FSDP1), whose unit is the flat parameter of one wrapped module.
+
+The readiness of its gradient, and gathers and reductions, are recorded as in :mod:`real_backend.profile.fsdp`.
+"""
 
 from __future__ import annotations
 
@@ -15,31 +17,31 @@ from real_backend.profile.process import Process
 from real_backend.stream import Parameter
 
 WRAPPED = "_fsdp_wrapped_module"
-"""FSDP1's own part of a module's name."""
+"""The part that FSDP1 adds to a module's name."""
 
 
 class Fsdp1:
-    """What FSDP1's modules get when they are loaded."""
+    """Wraps FSDP1's modules when they are loaded."""
 
     def __init__(self, process: Process) -> None:
         self._process, self._session = process, process.session
         self._filling = Filling(process)
         self._names: dict[int, str] = {}
-        """Of a module: its name under the root."""
+        """Name of each module under the root, by the module's id."""
         self._parameters: dict[int, Parameter] = {}
 
     def flat(self, module: Any) -> None:
-        self._filling.told(module)
+        self._filling.watch(module)
         kind = module.FlatParamHandle
-        kind._all_gather_flat_param = self._filling.of(
+        kind._all_gather_flat_param = self._filling.wrap(
             kind._all_gather_flat_param, Op.ALLGATHER, lambda handle, *_: self._of(handle)
         )
 
     def runtime(self, module: Any) -> None:
-        self._filling.told(module)
+        self._filling.watch(module)
         for name, op in (("_reduce_grad", Op.REDUCESCATTER), ("_reduce_grad_no_shard", Op.ALLREDUCE)):
             plain = getattr(module, name)
-            setattr(module, name, self._filling.of(plain, op, lambda _, handle: self._of(handle)))
+            setattr(module, name, self._filling.wrap(plain, op, lambda _, handle: self._of(handle)))
         self._gradients(module)
         self._root(module)
 
@@ -68,8 +70,8 @@ class Fsdp1:
     def _ready(self, handle: Any) -> None:
         sink = self._session.sink
         if sink is not None:
-            for each in self._of(handle):
-                sink.ready(each, self._session.clock_ns())
+            for parameter in self._of(handle):
+                sink.ready(parameter, self._session.clock_ns())
 
     def _forward(self, root: Any) -> None:
         import torch
@@ -83,12 +85,12 @@ class Fsdp1:
         called(self._session, root, gradients, type(getattr(root, WRAPPED, root)).__name__)
 
     def _of(self, handle: Any) -> Sequence[Parameter]:
-        found = self._parameters.get(id(handle))
-        if found is None:
+        parameter = self._parameters.get(id(handle))
+        if parameter is None:
             parts = self._names.get(id(handle._fully_sharded_module), f"unnamed.{len(self._parameters)}").split(".")
             name = ".".join([*(each for each in parts if each and each != WRAPPED), "_flat_param"])
             flat = handle.flat_param  # sharded or not, by the moment
             shape = tuple(flat._unpadded_unsharded_size)
             dtype, nbytes = str(flat.dtype).removeprefix("torch."), math.prod(shape) * flat.element_size()
-            found = self._parameters[id(handle)] = Parameter(name, dtype, shape, nbytes)
-        return [found]
+            parameter = self._parameters[id(handle)] = Parameter(name, dtype, shape, nbytes)
+        return [parameter]

@@ -1,4 +1,4 @@
-"""Calls us when a module has just been loaded, before whoever imports it sees it; nothing is imported early."""
+"""Calls a function when a module has just been loaded, before its importer sees it; nothing is imported early."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Loaded = Callable[[ModuleType], None]
 
 
 class Watcher(MetaPathFinder):
-    """First among the finders; finds as the path finder does, for the watched names only."""
+    """The first of the import system's finders; it finds only the watched names, as the path finder does."""
 
     def __init__(self, watched: Mapping[str, Loaded]) -> None:
-        """``watched``: module's name -> what to call with it; must not raise."""
+        """``watched`` maps a module's name to the function to call with the module, which must not raise."""
         self._watched = dict(watched)
 
     def install(self) -> None:
@@ -32,12 +32,12 @@ class Watcher(MetaPathFinder):
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Told(spec.loader, self._watched.pop(fullname))
+            spec.loader = _NotifyingLoader(spec.loader, self._watched.pop(fullname))
         return spec
 
 
-class _Told(Loader):
-    """Another loader, which says when it is done; then the module has its own loader again."""
+class _NotifyingLoader(Loader):
+    """Wraps another loader and reports when that is done; the module then has its own loader again."""
 
     def __init__(self, loader: Loader, loaded: Loaded) -> None:
         self._loader, self._loaded = loader, loaded

@@ -1,5 +1,7 @@
-"""Puts this process's hooks in place; called before the script begins. Every Python process of the command comes here,
-so nothing is loaded until the script loads torch.distributed."""
+"""Installs this process's hooks, before the script begins.
+
+Every Python process of the command comes here, so nothing heavy is loaded until the script loads torch.distributed.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,10 @@ WATCHED = (
 
 
 def install() -> None:
-    """Hooks as the environment wants them (:data:`real_backend.profile.VARIABLES`). Raises KeyError, ValueError,
-    OSError."""
+    """Install the hooks that the environment asks for (:data:`real_backend.profile.VARIABLES`).
+
+    Raises KeyError, ValueError or OSError.
+    """
     folder = Path(os.environ[profile.FOLDER])
     session = Session(folder, int(os.environ[profile.STEPS]))
     folder.mkdir(parents=True, exist_ok=True)

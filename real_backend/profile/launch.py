@@ -1,4 +1,4 @@
-"""What ``coordsim profile`` needs of this room to start a command: its environment. Loads nothing heavy."""
+"""The environment in which ``coordsim profile`` starts a command. This module loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -9,38 +9,40 @@ from real_backend.profile import FOLDER, STEPS, STOPS, WANTED
 
 SITE = Path(__file__).parent / "site"
 HOOKED = "hooked"
-"""Left in the folder by a Python process that has hooks."""
+"""Name of a file that a Python process with hooks leaves in the folder."""
 INITIALIZED = "initialized"
-"""In the folder: the rank of each process that came to ``init_process_group``, a line each."""
+"""Name of a file in the folder: one line with its rank for each process that called ``init_process_group``."""
 RECORDED = "recorded"
-"""In the folder: the rank of each process that has recorded all steps that are wanted, a line each."""
+"""Name of a file in the folder: one line with its rank for each process that has recorded all its steps."""
 SINGLE = "single"
-"""In the folder: the process id of the one that records, of several without ranks."""
+"""Name of a file in the folder: the id of the process that records, of several processes without ranks."""
 _ALL_RANKS = 1 << 30
 
 
 def environment(folder: Path, steps: int, then_stop: bool = False) -> dict[str, str]:
-    """The surroundings of a command whose processes record ``steps`` steps after the first into ``folder``, and then
-    end if ``then_stop``."""
-    found = dict(os.environ)
-    found["PYTHONPATH"] = os.pathsep.join([str(SITE), *filter(None, [found.get("PYTHONPATH")])])
-    found |= {
+    """Return the environment of a command whose processes record into ``folder``.
+
+    They record ``steps`` steps after the first one and then, with ``then_stop``, end.
+    """
+    variables = dict(os.environ)
+    variables["PYTHONPATH"] = os.pathsep.join([str(SITE), *filter(None, [variables.get("PYTHONPATH")])])
+    variables |= {
         WANTED: "1", FOLDER: str(folder.absolute()), STEPS: str(steps + 1),
         "COORDSIM_RECORD_FIRST_STEPS": str(steps + 1), "COORDSIM_RECORD_WORST_STEPS": "0",
         "COORDSIM_RECORD_SAMPLED_RANKS": str(_ALL_RANKS),
     }  # fmt: skip
-    found.pop(STOPS, None)
+    variables.pop(STOPS, None)
     if then_stop:
-        found[STOPS] = "1"
-    return found
+        variables[STOPS] = "1"
+    return variables
 
 
 def hooked(folder: Path) -> bool:
-    """Whether some Python process of the command had hooks."""
+    """Return whether a Python process of the command had hooks."""
     return (folder / HOOKED).exists()
 
 
 def jobs(folder: Path) -> int:
-    """How many jobs were started, one after the other: how many processes were a rank 0."""
+    """Return how many jobs were started one after the other, counted as processes with rank 0."""
     path = folder / INITIALIZED
     return path.read_text().split().count("0") if path.exists() else 0

@@ -1,6 +1,6 @@
-"""Beginnings and ends of the command's processes, a line of JSON each in one file, written by the processes themselves.
+"""Begin and end of the command's processes, one line of JSON each in one file, written by the processes themselves.
 
-A process that is killed leaves no end: ``coordsim profile`` watches from outside (:mod:`real_backend.profile.watch`).
+A killed process writes no end; ``coordsim profile`` watches from outside (:mod:`real_backend.profile.watch`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LIVES = "processes.jsonl"
 _LONGEST_TEXT = 300
 
 def here() -> str:
-    """Host and process namespace: where process ids mean what they mean to us."""
+    """Return the host and the process namespace, within which a process id is unique."""
     try:
         namespace = os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -31,22 +31,22 @@ def here() -> str:
 
 
 plain_exit: Callable[[int], Any] = os._exit
-"""``os._exit`` without our hook."""
+"""``os._exit`` without the hook."""
 
 
 def first_line(error: BaseException) -> str:
-    """An exception's type and the first line of its message."""
+    """Return an exception's type and the first line of its message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return ": ".join([type(error).__name__, *lines[:1]])[:_LONGEST_TEXT]
 
 
 def is_child_of_multiprocessing() -> bool:
-    """Whether this interpreter was started by :mod:`multiprocessing` (a worker of a DataLoader, or of ``spawn``)."""
+    """Return whether :mod:`multiprocessing` started this interpreter, as a DataLoader's worker or by ``spawn``."""
     return "--multiprocessing-fork" in getattr(sys, "orig_argv", ())
 
 
 class Lives:
-    """What this process says about itself."""
+    """Writes the begin and the end of this process."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / LIVES
@@ -54,14 +54,14 @@ class Lives:
         self.ranks: int | None = None
         self._pid = os.getpid()
         self._pending: dict[str, Any] | None = None
-        """What ``sys.exit`` was called with: it ends the process unless somebody catches it."""
+        """Arguments of ``sys.exit``, which ends the process unless the script catches it."""
         self._ended = False
         self._watching: int | None = None
-        """The process whose end is watched: another one after a fork."""
+        """Id of the process whose end is watched; it differs after a fork."""
         self.on_end: Callable[[dict[str, Any]], None] = lambda _: None
 
     def write(self, **what: Any) -> None:
-        """One line. A fault of the file system is ignored."""
+        """Append one line. Errors of the file system are ignored."""
         line = json.dumps({"pid": os.getpid(), "place": here(), "unix_ns": time.time_ns(), **what}) + "\n"
         with suppress(OSError):
             file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -71,7 +71,7 @@ class Lives:
                 os.close(file)
 
     def hooked(self) -> None:
-        """This process has hooks. One that a launcher gave a rank is watched from now on."""
+        """Note that this process has hooks. If a launcher gave it a rank, its end is watched from now on."""
         rank = os.environ.get("RANK", "")
         if rank.isdecimal() and not is_child_of_multiprocessing():
             ranks = os.environ.get("WORLD_SIZE", "")
@@ -80,7 +80,7 @@ class Lives:
             self.write(event="hooked", parent=os.getppid())
 
     def begins(self, rank: int, ranks: int | None, how: str) -> None:
-        """This process is a rank; ``how``: "given" by a launcher, "initialized", or "alone"."""
+        """Note that this process is a rank; ``how`` is "given" by a launcher, "initialized" or "alone"."""
         self.rank, self.ranks, self._pid = rank, ranks, os.getpid()
         self.write(event="begins", rank=rank, ranks=ranks, how=how, parent=os.getppid())
         if self._watching is None:
@@ -90,7 +90,7 @@ class Lives:
             at_exit(self._left)
 
     def ends(self, how: str, **more: Any) -> None:
-        """Say it once, and only in the process that began."""
+        """Note the end once, and only in the process that began."""
         if self._ended or os.getpid() != self._pid:
             return
         self._ended = True

@@ -1,4 +1,4 @@
-"""Where passes, optimizers, input and checkpoints begin and end, without a word in the script."""
+"""Marks of where passes, optimizers, input and checkpoints begin and end, without any change to the script."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ Remove = Callable[[], None]
 
 
 def install(session: Session) -> Remove:
-    """Put the hooks on torch; returns what takes them off. The optimizer's hook is torch's own, and so is forward's."""
+    """Put the hooks on torch and return a function that removes them.
+
+    The hooks of the optimizer and of forward are torch's own.
+    """
     forward = _Forward(session)
     removes = [
         _optimizers(session, forward), _backward(session, forward), _grad_scaler(session), _input(session),
@@ -25,8 +28,8 @@ def install(session: Session) -> Remove:
     forward.arm()
 
     def remove() -> None:
-        for each in removes:
-            each()
+        for remove_one in removes:
+            remove_one()
 
     return remove
 
@@ -58,9 +61,9 @@ def _optimizers(session: Session, forward: _Forward) -> Remove:
 
 
 def _closure(session: Session, forward: _Forward, closure: Callable[..., Any]) -> Callable[..., Any]:
-    """``closure`` as an optimizer is given it, with its begin and its end told."""
+    """Return ``closure`` as it is given to an optimizer, with its begin and its end stamped."""
 
-    def told(*arguments: Any, **more: Any) -> Any:
+    def stamped(*arguments: Any, **more: Any) -> Any:
         session.quietly(session.closure)
         forward.arm()
         try:
@@ -68,8 +71,8 @@ def _closure(session: Session, forward: _Forward, closure: Callable[..., Any]) -
         finally:
             session.quietly(session.closure_over)
 
-    told._coordsim = True  # type: ignore[attr-defined]
-    return told
+    stamped._coordsim = True  # type: ignore[attr-defined]
+    return stamped
 
 
 def _backward(session: Session, forward: _Forward) -> Remove:
@@ -91,7 +94,7 @@ def _backward(session: Session, forward: _Forward) -> Remove:
 
 
 def _grad_scaler(session: Session) -> Remove:
-    """``GradScaler.step`` that does not step ends an iteration, too."""
+    """Observe ``GradScaler.step``, which ends an iteration also when it skips the optimizer."""
     import torch
 
     kind = torch.amp.GradScaler
@@ -140,8 +143,8 @@ def _checkpoints(session: Session) -> Remove:
     removes = [_saves(session, module, name) for module, name in places if hasattr(module, name)]
 
     def remove() -> None:
-        for each in removes:
-            each()
+        for remove_one in removes:
+            remove_one()
 
     return remove
 
@@ -154,7 +157,8 @@ def _saves(session: Session, module: Any, name: str) -> Remove:
 
 
 def _timed(session: Session, plain: Callable[..., Any], stage: Stage, kind: SpanKind) -> Callable[..., Any]:
-    """``plain``, whose calls are spans; a call inside another one (a loader that feeds a loader) is part of that."""
+    """Return ``plain`` with its calls recorded as spans. A call inside another one (nested loaders) is part of that
+    one."""
 
     @wraps(plain)
     def timed(*arguments: Any, **more: Any) -> Any:
@@ -170,22 +174,25 @@ def _timed(session: Session, plain: Callable[..., Any], stage: Stage, kind: Span
 
 
 def _restore(owner: Any, name: str, ours: Any, plain: Any) -> None:
-    """Unless somebody else has put something over ours meanwhile."""
+    """Restore ``plain``, unless other code has replaced our function meanwhile."""
     if getattr(owner, name, None) is ours:
         setattr(owner, name, plain)
 
 
 def untraced(hook: Callable[..., Any]) -> Callable[..., Any]:
-    """``hook`` on a module that the script may compile: dynamo calls it, and does not look into it and complain."""
+    """Return ``hook`` for a module that the script may compile: dynamo calls it without tracing into it."""
     import torch
 
-    found: Callable[..., Any] = torch.compiler.disable(hook)  # type: ignore[no-untyped-call]
-    return found
+    wrapped: Callable[..., Any] = torch.compiler.disable(hook)  # type: ignore[no-untyped-call]
+    return wrapped
 
 
 def called(session: Session, model: Any, gradients: bool, name: str | None = None, then: Remove | None = None) -> None:
-    """A root is called. When it returns is asked of a hook that is there for this one call, and not where something is
-    compiled and gradients are on: dynamo would cut the graph at it, and a graph that is cut has other last bits."""
+    """Record that a root module is called, and register a hook for its return.
+
+    The hook is there for this one call. It is left out where something is compiled and gradients are on, since dynamo
+    would break the graph at the hook, and a graph broken in two gives other last bits.
+    """
     session.called(model, gradients, name)
     if gradients and getattr(model, "training", True) and _compiles():
         return
@@ -201,14 +208,14 @@ def called(session: Session, model: Any, gradients: bool, name: str | None = Non
 
 
 def _compiles() -> bool:
-    """Whether dynamo has looked at any frame of this process."""
+    """Return whether dynamo has traced any frame of this process."""
     return bool(getattr(sys.modules.get("torch._dynamo.convert_frame"), "FRAME_COUNTER", 0))
 
 
 class _Forward:
-    """A hook on whatever module is called next, once a pass; gone as soon as it has been called.
+    """A hook on the next module that is called, once a pass; it removes itself when it is called.
 
-    Not needed where DDP or FSDP say which module is the root.
+    It is not needed where DDP or FSDP name the root module.
     """
 
     def __init__(self, session: Session) -> None:

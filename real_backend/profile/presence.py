@@ -1,4 +1,4 @@
-"""Where a rank is now, in a file of a few bytes that outlives it: a killed or hanging rank cannot say it itself."""
+"""Where a rank is now, in a file of a few bytes that outlives it, since a killed or hanging rank cannot report it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NOW = struct.Struct("<qqB")
 
 
 class Stage(IntEnum):
-    """What the training thread is in."""
+    """What the training thread is doing."""
 
     BETWEEN = 0
     INPUT = 1
@@ -25,9 +25,9 @@ class Stage(IntEnum):
     CHECKPOINT = 7
     AFTER_BACKWARD = 9
     STARTED = 8
-    """In a process group, and in no step yet."""
+    """In a process group, before the first step."""
     OVER = 10
-    """The record is over; where the rank has come to since is not known."""
+    """The record is over, so the rank's place is no longer known."""
 
 
 WORDS = {
@@ -38,11 +38,11 @@ WORDS = {
 
 
 class Seen(NamedTuple):
-    """What the file says."""
+    """The content of a rank's file."""
 
     step: int
     since_ns: int
-    """Of the host's monotonic clock."""
+    """Time on the host's monotonic clock."""
     stage: Stage
 
     @property
@@ -55,13 +55,13 @@ class Seen(NamedTuple):
 
 
 class Presence:
-    """Written by the rank; nothing happens before :meth:`open`."""
+    """The file of one rank, written by that rank; before :meth:`open` nothing is written."""
 
     def __init__(self) -> None:
         self._map: mmap.mmap | None = None
 
     def open(self, record: Path) -> None:
-        """Beside the rank's ``record``. Raises OSError."""
+        """Create the file beside the rank's ``record``. Raises OSError."""
         file = os.open(record.with_suffix(SUFFIX), os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
             os.ftruncate(file, _NOW.size)
@@ -75,7 +75,7 @@ class Presence:
 
 
 def seen(folder: Path, rank: int) -> Seen | None:
-    """Where ``rank`` is or was last; None where it has not come to a step."""
+    """Return where ``rank`` is, or was last; None if it has not come to a step."""
     try:
         data = (folder / f"rank-{rank:05d}{SUFFIX}").read_bytes()
         step, since_ns, stage = _NOW.unpack(data)

@@ -1,4 +1,4 @@
-"""What hooks of one process share: the record, begun when it is first needed, and the ends of collectives."""
+"""State that the hooks of one process share: the record, which is begun when first needed, and ends of collectives."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from real_backend.profile.waiter import Waiter
 from real_backend.stream import Parameter, append_end
 
 NO_FRAMEWORK = "none"
-"""In the settings of a record in which collectives are the script's own, or none: they are not seen."""
+"""The framework in the settings of a record whose script calls collectives itself, or none; they are not recorded."""
 LONGEST_WAIT_S = 60.0
-"""For ranks that have not recorded their steps yet, before the process ends with ``--then-stop``."""
+"""Longest wait, at the end of the process with ``--then-stop``, for ranks that still record."""
 OURS = "coord"
 """The backend whose engine keeps clocks and collectives itself."""
 
 
 class Process:
-    """One process; its rank is known once ``init_process_group`` returns."""
+    """The hooks of one process, whose rank is known once ``init_process_group`` returns."""
 
     def __init__(self, session: Session, lives: Lives) -> None:
         self.session, self.waiter, self.lives = session, Waiter(), lives
@@ -45,15 +45,15 @@ class Process:
         self._ranks: int | None = None
         self._recorder: StepRecorder | None = None
         self._optimizers: WeakSet[Any] = WeakSet()
-        session.without_sink = self._alone
-        session.when_recorded = self._recorded
+        session.without_sink = self._record_without_framework
+        session.when_recorded = self._note_recorded
         lives.on_end = self._ends
         os.register_at_fork(after_in_child=self._forked)
 
     # The process group.
 
     def loaded(self, module: ModuleType) -> None:
-        """Wraps ``init_process_group`` in :mod:`torch.distributed.distributed_c10d`."""
+        """Wrap ``init_process_group`` in :mod:`torch.distributed.distributed_c10d`."""
         plain = module.init_process_group
 
         @wraps(plain)
@@ -71,8 +71,8 @@ class Process:
         rank, ranks = c10d.get_rank(), c10d.get_world_size()
         if not self._counted:
             self._counted = True
-            with (folder / INITIALIZED).open("a") as told:
-                told.write(f"{rank}\n")
+            with (folder / INITIALIZED).open("a") as file:
+                file.write(f"{rank}\n")
         self._drop_recorder(ranks)
         self.lives.begins(rank, ranks, "initialized")
         self._ranks = ranks
@@ -85,11 +85,11 @@ class Process:
             self._clock = offset_from_rank_0(c10d._get_default_store(), rank, ranks, self.session.clock_ns)
 
     def _drop_recorder(self, ranks: int) -> None:
-        """A process group begins while a record runs: the record is of another job."""
+        """End a running record when another process group begins, since the record is of another job."""
         recorder = self._recorder
         if recorder is None:
             return
-        if self.session.sink is not recorder:  # an engine has taken the file over
+        if self.session.sink is not recorder:  # An engine has taken the file over.
             self._recorder = None
             return
         if recorder.unranked or not recorder.steps_ended:
@@ -102,7 +102,7 @@ class Process:
     # The record.
 
     def record(self, framework: str) -> None:
-        """Begin a record without cycles, unless somebody records already. Raises OSError."""
+        """Begin a record without cycles, unless a record runs already. Raises OSError."""
         import torch.distributed as dist
 
         if self._recorder is not None and self._recorder.framework == NO_FRAMEWORK and not self._recorder.steps_ended:
@@ -125,7 +125,7 @@ class Process:
         session.attach(recorder)
 
     def optimizers(self, module: ModuleType) -> None:
-        """Wraps the making of an optimizer in :mod:`torch.optim.optimizer`: the script is about to train."""
+        """Wrap the constructor in :mod:`torch.optim.optimizer`: a script that makes an optimizer is about to train."""
         kind = module.Optimizer
         plain = kind.__init__
 
@@ -138,9 +138,11 @@ class Process:
 
         kind.__init__ = made
 
-    def _alone(self) -> None:
-        """A backward pass begins, and neither DDP, FSDP nor an engine records: the parts of steps can be told all the
-        same, and when gradients were there. Raises OSError."""
+    def _record_without_framework(self) -> None:
+        """Begin a record where neither DDP, FSDP nor an engine records. Raises OSError.
+
+        The parts of steps and the readiness of gradients can be recorded without them. It is called at a backward pass.
+        """
         import torch.distributed as dist
 
         if not self._optimizers:
@@ -159,7 +161,7 @@ class Process:
         self._watch_parameters()
 
     def _claims(self) -> bool:
-        """Whether this process is the one that records, of several without ranks."""
+        """Return whether this process is the one that records, of several without ranks."""
         path = self.session.folder / SINGLE
         try:
             with path.open("x") as file:
@@ -177,24 +179,26 @@ class Process:
         watched: set[int] = set()
         for optimizer in list(self._optimizers):
             for place, group in enumerate(optimizer.param_groups):
-                for index, each in enumerate(group["params"]):
-                    if not each.requires_grad or not each.is_leaf or id(each) in watched:
+                for index, parameter in enumerate(group["params"]):
+                    if not parameter.requires_grad or not parameter.is_leaf or id(parameter) in watched:
                         continue
-                    watched.add(id(each))
-                    name = names.get(id(each), f"group {place}.{index}")
-                    stamp = self.session.stamper(self.parameter(name, each))
-                    self.session.at_stop(each.register_post_accumulate_grad_hook(stamp).remove)
+                    watched.add(id(parameter))
+                    name = names.get(id(parameter), f"group {place}.{index}")
+                    stamp = self.session.stamper(self.parameter(name, parameter))
+                    self.session.at_stop(parameter.register_post_accumulate_grad_hook(stamp).remove)
 
     # Ends.
 
-    def _recorded(self) -> None:
-        """All steps that are wanted have ended here."""
+    def _note_recorded(self) -> None:
+        """Note that this process has recorded all the steps that are wanted."""
         with (self.session.folder / RECORDED).open("a") as file:
             file.write(f"{self._rank}\n")
 
     def leave_when_all_have(self) -> None:
-        """With ``--then-stop``: once every rank has recorded its steps, the process ends, with exit code 0. Nobody's
-        collective is running then, and no ``finally`` of the script's writes a checkpoint of a training cut short."""
+        """End the process with exit code 0 once every rank has recorded its steps (``--then-stop``).
+
+        No collective is running then, and no ``finally`` of the script writes a checkpoint of unfinished training.
+        """
         path, ranks = self.session.folder / RECORDED, self.lives.ranks or 1
         until = time.monotonic() + LONGEST_WAIT_S
         while len(set(path.read_text().split())) < ranks:
@@ -210,13 +214,13 @@ class Process:
         lives.plain_exit(0)
 
     def _ends(self, said: dict[str, Any]) -> None:
-        """How the process ends is appended to its record, whoever writes that."""
+        """Append how the process ends to its record, which another component may have written."""
         if self._rank is not None:
             append_end(self.session.folder / f"rank-{self._rank:05d}{SUFFIX}", **said)
 
     @property
     def _rank(self) -> int | None:
-        """None where nobody has said it yet; an engine's record has it in its name."""
+        """The rank; None if it is not known. An engine's record has it in its name."""
         path = getattr(self.session.sink, "path", None)
         return int(path.stem.rpartition("-")[2]) if self.lives.rank is None and path is not None else self.lives.rank
 
@@ -225,7 +229,7 @@ class Process:
         recorder.close(_uncaught())
 
     def _forked(self) -> None:
-        """In a child that a recording process forked: the record stays the parent's."""
+        """Leave the record to the parent, in a child that a recording process has forked."""
         if self.session.sink is not None:
             self.session.forget()
 
@@ -235,12 +239,12 @@ class Process:
         return Parameter(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), nbytes)
 
     def ends(self, collective: Collective, wait: Callable[[], Any]) -> None:
-        """Stamp ``collective`` when ``wait`` returns; on a GPU that would tell nothing."""
+        """Stamp ``collective`` when ``wait`` returns, except on a GPU, where this would not be its end."""
         if collective.known:
             self.waiter.after(wait, lambda _: self.ended(collective))
 
     def ended(self, collective: Collective) -> None:
-        """It is over now."""
+        """Stamp the end of ``collective`` with the present time."""
         if collective.known:
             collective.end_ns = self.session.clock_ns()
 

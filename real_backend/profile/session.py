@@ -1,4 +1,4 @@
-"""What this process records into, and when it is over; every hook goes through :meth:`Session.quietly`."""
+"""The record of this process and its end; every hook goes through :meth:`Session.quietly`."""
 
 from __future__ import annotations
 
@@ -18,42 +18,42 @@ from real_backend.profile.presence import Presence, Stage
 if TYPE_CHECKING:
     from coordsim.record.ranks.reader import SpanKind
     from real_backend.profile.steplog import EndedStep, StepLog
-    from real_backend.stream import Parameter, StepTold
+    from real_backend.stream import Parameter, StepDetails
 
 SPARE_STEPS = 2
-"""Hooks stay so many steps longer than the record: a mark may come before what belongs to it."""
+"""Number of steps for which hooks stay after the last recorded one, since a mark may come before its gradients."""
 
 
 class Sink(Protocol):
-    """A stream of this process: an engine's, or :class:`real_backend.profile.steps.StepRecorder`."""
+    """A record stream of this process: an engine's, or :class:`real_backend.profile.steps.StepRecorder`."""
 
-    def mark(self, what: str, now_ns: int, told: StepTold | None = None) -> None: ...
+    def mark(self, what: str, now_ns: int, details: StepDetails | None = None) -> None: ...
 
     def ready(self, parameter: Parameter, now_ns: int) -> None: ...
 
 
 class Session:
-    """One process's hooks. They are few, and gone once the steps that are wanted have been recorded."""
+    """The hooks of one process, which are removed once the steps that are wanted have been recorded."""
 
     def __init__(
         self, folder: Path, steps: int, clock_ns: Callable[[], int] = time.perf_counter_ns,
         tell: Callable[[str], None] | None = None, cpu: Callable[[], Clocks] | None = None,
     ) -> None:  # fmt: skip
-        """``steps`` includes the cold one."""
+        """``steps`` includes the cold step."""
         self.folder, self.steps, self.clock_ns = folder, steps, clock_ns
         self.over = False
         self.sink: Sink | None = None
         self.rooted = False
-        """Whether DDP or FSDP says where forward begins."""
+        """Whether DDP or FSDP names the module at which forward begins."""
         self.presence = Presence()
         self.without_sink: Callable[[], None] = lambda: None
-        """Called when a backward pass begins and nobody records: it may attach a sink."""
+        """Called when a backward pass begins without a record; it may attach a sink."""
         self.when_recorded: Callable[[], None] = lambda: None
-        """Called once the steps that are wanted have ended."""
+        """Called when the last step that is wanted has ended."""
         self.when_over: Callable[[], None] = lambda: None
-        """Called when hooks have gone because the steps have been recorded."""
+        """Called when the hooks have been removed because all steps have been recorded."""
         self.models: WeakSet[Any] = WeakSet()
-        """Those that were called with gradients on before there was a sink."""
+        """Models that were called with gradients on before there was a sink."""
         self._cpu = CpuClocks() if cpu is None else cpu
         self._log: StepLog | None = None
         self._thread: int | None = None
@@ -65,7 +65,7 @@ class Session:
 
     @property
     def log(self) -> StepLog:
-        """Made when it is first needed: this module is loaded by processes that never load torch."""
+        """The step log, made when it is first needed, since processes that never load torch load this module, too."""
         if self._log is None:
             from real_backend.profile.steplog import StepLog
 
@@ -75,23 +75,23 @@ class Session:
     # Hooks come and go.
 
     def at_start(self, install: Callable[[], Callable[[], None]]) -> None:
-        """``install`` is called by :meth:`start`; what it returns removes the hooks again."""
+        """Have ``install`` called by :meth:`start`; the function that it returns removes the hooks again."""
         self._on_start.append(install)
         if self._started and not self.over:
             self.quietly(self._start)
 
     def at_stop(self, remove: Callable[[], None]) -> None:
-        """Called once, when the record is over."""
+        """Have ``remove`` called once, when the record is over."""
         self._on_stop.append(remove)
 
     def start(self) -> None:
-        """The script is about to train: hooks are put in place. Harmless when they are."""
+        """Install the hooks, since the script is about to train. Does nothing if they are installed."""
         if not self._started and not self.over:
             self._started = True
             self.quietly(self._start)
 
     def attach(self, sink: Sink) -> None:
-        """From now on marks go to ``sink``, and hooks are there."""
+        """Direct marks to ``sink`` from now on, and install the hooks."""
         if self.over:
             return
         before, self.sink = self.sink, sink
@@ -125,7 +125,7 @@ class Session:
         self.presence.put(self._steps_ended, Stage.FORWARD if gradients else Stage.EVALUATION, now_ns)
 
     def returned(self) -> None:
-        """It has returned."""
+        """The root module called last has returned."""
         if self._trains(False):
             self.log.returned(self.clock_ns())
 
@@ -157,14 +157,14 @@ class Session:
             self.presence.put(self._steps_ended, Stage.OPTIMIZER, now_ns)
 
     def optimizer_over(self, optimizer: Any) -> None:
-        """It has returned."""
+        """The optimizer's ``step`` has returned."""
         if self._trains(False):
             now_ns = self.clock_ns()
             self._deliver(self.log.optimizer_over(optimizer, now_ns))
             self._between(now_ns)
 
     def skipped(self, optimizer: Any, begin_ns: int) -> None:
-        """GradScaler has not called ``optimizer``, for a gradient was not finite."""
+        """GradScaler has not called ``optimizer``, because a gradient was not finite."""
         if self._trains(False):
             now_ns = self.clock_ns()
             self._deliver(self.log.skipped(self._place(optimizer), begin_ns, now_ns))
@@ -179,7 +179,10 @@ class Session:
             self.log.closure_over(self.clock_ns())
 
     def spends(self, stage: Stage) -> int | None:
-        """Input or a checkpoint begins: when; None where it is part of another one, or of no interest."""
+        """Input or a checkpoint begins; return when.
+
+        The result is None if it is part of another span, or is not recorded.
+        """
         if self._spending or not self._trains(False):
             return None
         self._spending = True
@@ -188,7 +191,7 @@ class Session:
         return now_ns
 
     def spent(self, kind: SpanKind, begin_ns: int) -> None:
-        """It is over."""
+        """The input or checkpoint that began at ``begin_ns`` is over."""
         self._spending = False
         if self._trains(False):
             now_ns = self.clock_ns()
@@ -201,7 +204,7 @@ class Session:
             self.presence.put(self._steps_ended, Stage.BETWEEN, now_ns)
 
     def _trains(self, decides: bool) -> bool:
-        """Whether the calling thread is the one that trains: the first that called a model with gradients on."""
+        """Return whether the calling thread is the one that trains: the first that called a model with gradients on."""
         if self.over:
             return False
         if self._thread is None and decides:
@@ -209,7 +212,10 @@ class Session:
         return self._thread is None or self._thread == threading.get_ident()
 
     def _place(self, optimizer: Any) -> int:
-        """Optimizers of one class over the same parameters are one: some scripts make a new one every epoch."""
+        """Return an optimizer's place in the log.
+
+        Optimizers of one class over the same parameters count as one, since some scripts make a new one every epoch.
+        """
         kind = type(optimizer).__name__
         groups = getattr(optimizer, "param_groups", None) or [{}]
         first = next(iter(groups[0].get("params", ())), None)
@@ -218,14 +224,14 @@ class Session:
     # Steps.
 
     def _release(self) -> None:
-        """Tell the end of a step that was held back."""
+        """Deliver a step whose end was held back."""
         if self._log is not None:
             self._deliver(self._log.release())
 
     def _deliver(self, ended: EndedStep | None) -> None:
         if ended is None or self.sink is None:
             return
-        self.sink.mark("step", ended.end_ns, ended.told)
+        self.sink.mark("step", ended.end_ns, ended.details)
         self._steps_ended += 1
         if self._steps_ended == self.steps:
             self.when_recorded()
@@ -235,11 +241,11 @@ class Session:
             self.when_over()
 
     def release(self) -> None:
-        """As at the end of the process: tell the end of a step that was held back."""
+        """Deliver a step whose end was held back, at the end of the process."""
         self.quietly(self._release)
 
     def stamper(self, parameter: Parameter) -> Callable[[Any], None]:
-        """A hook on a gradient of ``parameter``: it is there. As short as can be, for it runs once for each."""
+        """Return a hook that stamps a gradient of ``parameter``. It is short, since it runs once for every gradient."""
         clock_ns = self.clock_ns
 
         def stamp(_: Any) -> None:
@@ -254,7 +260,7 @@ class Session:
         return stamp
 
     def stop(self) -> None:
-        """The record is over: hooks go."""
+        """End the record and remove the hooks."""
         if not self.over:
             with suppress(Exception):
                 self._release()
@@ -265,13 +271,14 @@ class Session:
                 remove()
 
     def forget(self) -> None:
-        """In a process that was forked off one that records: the record is the parent's."""
+        """Drop the record in a forked child of a process that records: the record is the parent's."""
         self.over, self.sink, self._on_stop = True, None, []
         self.when_recorded = self.when_over = lambda: None
         self.presence = Presence()
 
     def quietly(self, what: Callable[..., Any], *arguments: Any) -> Any:
-        """``what(*arguments)``, or None: a fault is told once and ends the record, never the training."""
+        """Return ``what(*arguments)``, or None on a fault, which is reported once and ends the record, never the
+        training."""
         try:
             return what(*arguments)
         except Exception as error:

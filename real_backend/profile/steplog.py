@@ -1,8 +1,8 @@
-"""What the training thread does, told step by step as spans; pure: every moment is given, nothing is looked up.
+"""The training thread's work, step by step, as spans. The module is pure: every time is given, none is looked up.
 
-A step ends with the optimizer's outermost ``step`` behind at least one backward pass, or with a ``GradScaler.step``
-that skips it. Where several optimizers step one after the other without a backward pass between them, the last one ends
-it: the first step shows that, and from then on an end is held until something else begins.
+A step ends with the optimizer's outermost ``step`` after at least one backward pass, or with a ``GradScaler.step`` that
+skips it. Where several optimizers step one after the other without a backward pass between them, the last one ends the
+step. The first step shows whether this is so; from then on each end is held until something else begins.
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ from typing import NamedTuple
 
 from coordsim.record.ranks.reader import CpuTimes, Span, SpanKind
 from real_backend.profile.cpu import Clocks
-from real_backend.stream import StepTold
+from real_backend.stream import StepDetails
 
 MOST_SPANS = 2000
-"""Of one step; beyond, neighbours of one kind become one span: a script may skip a million batches in a step."""
+"""Largest number of spans in a step. Beyond it, neighbours of one kind become one span, since a script may skip a
+million batches in one step."""
 
 class EndedStep(NamedTuple):
     """A step that is over."""
 
     end_ns: int
-    told: StepTold
+    details: StepDetails
 
 
 @dataclass
 class _Work:
-    """What was done since the end of the step before."""
+    """Work since the end of the preceding step."""
 
     spans: list[Span] = field(default_factory=list)
     passes: int = 0
@@ -45,7 +46,7 @@ class _Call:
     begin_ns: int
     model: int
     kind: SpanKind | None
-    """None: it is part of something else."""
+    """None if the call is part of another span."""
 
 
 class StepLog:
@@ -60,34 +61,34 @@ class StepLog:
         self._ended_one = False
         self._indices: dict[str, dict[object, int]] = {"optimizers": {}, "models": {}}
         self._names: list[tuple[str, str]] = []
-        """All of them, in order of first sight."""
+        """All names, in order of first sight."""
         self._first_models: dict[tuple[int, ...], frozenset[int]] = {}
         self._forward_ns: int | None = None
         self._maybe: _Call | None = None
-        """A call in evaluation mode with gradients on: forward if backward follows it, else evaluation."""
+        """A call in evaluation mode with gradients on: it is forward if backward follows, else evaluation."""
         self._maybe_over_ns = 0
         self._calls: list[_Call] = []
         self._backward_ns: int | None = None
         self._backwards = 0
         self._running: list[object] = []
-        """Optimizers whose step runs, each called by the one before it: ZeroRedundancyOptimizer has one of its own."""
+        """Optimizers whose step runs, each called by the one before; ZeroRedundancyOptimizer contains another one."""
         self._optimizer_ns = 0
         self._optimizer = 0
         self._closure_ns: list[int] = []
 
     @property
     def first_forward_ns(self) -> int | None:
-        """When the running step's first forward pass began; None before it."""
+        """Begin of the running step's first forward pass; None before it."""
         begins = [span.begin_ns for span in self._work.spans if span.kind == SpanKind.FORWARD]
         return min(begins, default=self._forward_ns)
 
     @property
     def passes(self) -> int:
-        """Backward passes of the running step that are over."""
+        """Number of backward passes of the running step that are over."""
         return self._work.passes
 
     def index(self, of: str, key: object, name: str) -> int:
-        """The place of an optimizer or a model (``of``) in the order of first sight."""
+        """Return the place of an optimizer or a model (``of``) in the order of first sight."""
         known = self._indices[of]
         if key not in known:
             known[key] = len(known)
@@ -96,13 +97,13 @@ class StepLog:
         return known[key]
 
     def announce(self) -> None:
-        """A new record begins: it has to be told all names from the first on."""
+        """Repeat all names in the next step, because a new record begins."""
         self._work.names = list(self._names)
 
     # Models.
 
     def called(self, model: int, now_ns: int, gradients: bool, training: bool) -> bool:
-        """A model is called. Whether the step's first forward pass begins with that."""
+        """Note that a model is called; return whether the step's first forward pass begins with this call."""
         begins = False
         if self._calls or self._backwards or (gradients and self._forward_ns is not None):
             kind = None
@@ -128,7 +129,7 @@ class StepLog:
         return begins
 
     def returned(self, now_ns: int) -> None:
-        """The last call has returned."""
+        """Note that the last call has returned."""
         if not self._calls:
             return
         call = self._calls.pop()
@@ -138,13 +139,13 @@ class StepLog:
             self._evaluated(call.model, call.begin_ns, now_ns)
 
     def _settle_maybe(self) -> None:
-        """The pending call in evaluation mode was no forward pass."""
+        """Decide that the pending call in evaluation mode was no forward pass."""
         call, self._maybe = self._maybe, None
         if call is not None and self._maybe_over_ns >= call.begin_ns:
             self._evaluated(call.model, call.begin_ns, self._maybe_over_ns)
 
     def _evaluated(self, model: int, begin_ns: int, end_ns: int) -> None:
-        """Consecutive evaluations are one span, and so is the input that they are fed from."""
+        """Add an evaluation. Consecutive evaluations are one span, together with the input that they are fed from."""
         self._interrupt(begin_ns, end_ns)
         spans = self._work.spans
         if len(spans) > 1 and spans[-1].kind == SpanKind.INPUT and spans[-2].kind == SpanKind.EVALUATION:
@@ -157,7 +158,7 @@ class StepLog:
         self._add(SpanKind.EVALUATION, model, begin_ns, end_ns)
 
     def _interrupt(self, begin_ns: int, end_ns: int) -> None:
-        """Something else goes on between forward and backward: forward is cut there."""
+        """Cut forward where something else goes on between forward and backward."""
         if self._forward_ns is not None and self._backward_ns is None:
             if begin_ns > self._forward_ns:
                 self._add(SpanKind.FORWARD, self._work.passes, self._forward_ns, begin_ns)
@@ -166,7 +167,7 @@ class StepLog:
     # What else the thread does.
 
     def spent(self, kind: SpanKind, begin_ns: int, end_ns: int) -> None:
-        """Input or a checkpoint; nothing where that is part of a model's call, of backward or of an optimizer."""
+        """Add input or a checkpoint, unless it is part of a model's call, of backward or of an optimizer."""
         if self._calls or self._backwards or (self._running and not self._closure_ns):
             return
         self._settle_maybe()
@@ -176,7 +177,7 @@ class StepLog:
     # Passes.
 
     def backward(self, now_ns: int) -> bool:
-        """A backward pass begins. Whether it is the step's first."""
+        """Note that a backward pass begins; return whether it is the step's first."""
         self._backwards += 1
         if self._backwards > 1:
             return False
@@ -202,8 +203,8 @@ class StepLog:
     # Optimizers.
 
     def optimizer(self, optimizer: object, place: int, now_ns: int) -> None:
-        """Its ``step`` begins."""
-        if optimizer in self._running:  # its last step raised
+        """Note that the optimizer's ``step`` begins."""
+        if optimizer in self._running:  # Its last step raised, so its end was not seen.
             del self._running[self._running.index(optimizer) :]
         self._running.append(optimizer)
         if len(self._running) == 1:
@@ -213,7 +214,7 @@ class StepLog:
             self._optimizer, self._optimizer_ns = place, now_ns
 
     def closure(self, now_ns: int) -> None:
-        """The outermost optimizer evaluates its closure."""
+        """Note that the outermost optimizer evaluates its closure."""
         if not self._closure_ns:
             self._add(SpanKind.OPTIMIZER, self._optimizer, self._optimizer_ns, now_ns)
         self._closure_ns.append(now_ns)
@@ -227,7 +228,7 @@ class StepLog:
                 self._optimizer_ns = now_ns
 
     def optimizer_over(self, optimizer: object, now_ns: int) -> EndedStep | None:
-        """Its ``step`` is over; the step that ended by that, unless its end is held."""
+        """Note that the optimizer's ``step`` is over; return the step that this ends, unless its end is held."""
         if optimizer in self._running:
             del self._running[self._running.index(optimizer) :]
         if self._running:
@@ -236,7 +237,7 @@ class StepLog:
         return self._step_over(span, now_ns)
 
     def skipped(self, place: int, begin_ns: int, now_ns: int) -> EndedStep | None:
-        """``GradScaler.step`` did not call the optimizer; as :meth:`optimizer_over`."""
+        """Note that ``GradScaler.step`` did not call the optimizer; return as :meth:`optimizer_over` does."""
         return self._step_over(Span(SpanKind.OPTIMIZER_SKIPPED, place, begin_ns, now_ns), now_ns)
 
     def _step_over(self, span: Span, now_ns: int) -> EndedStep | None:
@@ -251,10 +252,10 @@ class StepLog:
         if self._several:
             self._held = (now_ns, work, self._cpu_spent())
             return None
-        return EndedStep(now_ns, self._told(work, self._cpu_spent()))
+        return EndedStep(now_ns, self._make_details(work, self._cpu_spent()))
 
     def _another(self, span: Span, now_ns: int) -> None:
-        """An optimizer has stepped without a backward pass of its own: behind one that ended the step."""
+        """Take note of an optimizer that steps without a backward pass of its own, after one that ended the step."""
         if not self._ended_one or self._forward_ns is not None:
             return
         self._several = True
@@ -267,10 +268,10 @@ class StepLog:
             self._held = (now_ns, work, _add_times(before, more))
 
     def _close_forward(self, now_ns: int) -> None:
-        """A forward pass without a backward pass."""
+        """End a forward pass that no backward pass follows."""
         self._settle_maybe()
         if self._forward_ns is not None:
-            if now_ns > self._forward_ns:  # else what interrupted it has cut all of it off already
+            if now_ns > self._forward_ns:  # Otherwise an interruption has already ended all of it.
                 self._add(SpanKind.FORWARD, self._work.passes, self._forward_ns, now_ns)
             self._forward_ns = None
 
@@ -280,16 +281,16 @@ class StepLog:
         (work.stepped if span.kind == SpanKind.OPTIMIZER else work.skipped).add(span.place)
 
     def release(self) -> EndedStep | None:
-        """The step whose end was held, if there is one: something else begins."""
+        """Return the step whose end was held, if there is one, because something else begins."""
         held, self._held = self._held, None
-        return None if held is None else EndedStep(held[0], self._told(held[1], held[2]))
+        return None if held is None else EndedStep(held[0], self._make_details(held[1], held[2]))
 
-    def _told(self, work: _Work, cpu: CpuTimes) -> StepTold:
+    def _make_details(self, work: _Work, cpu: CpuTimes) -> StepDetails:
         spans = sorted(work.spans, key=lambda span: (span.begin_ns, -span.end_ns))
-        return StepTold(self._kind(work), spans, cpu, work.names)
+        return StepDetails(self._kind(work), spans, cpu, work.names)
 
     def _kind(self, work: _Work) -> str:
-        """Names the work of a step, so that unlike steps are told apart."""
+        """Return a name for the kind of a step's work, by which unlike steps are distinguished."""
         optimizers = tuple(sorted(work.stepped | work.skipped))
         parts = [f"optimizer {'+'.join(map(str, optimizers))}"]
         if work.closures > 1:

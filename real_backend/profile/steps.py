@@ -1,4 +1,4 @@
-"""The record of a rank whose framework negotiates nothing: steps, readiness by parameter, collectives."""
+"""The record of a rank whose framework does not negotiate: steps, readiness of parameters, collectives."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from coordsim.protocol.messages import Op
 from coordsim.record.ranks.format import NULL, RESPONSE, STEP, Block, block
 from coordsim.record.ranks.reader import SpanKind
 from real_backend.life.clocks import Offset
-from real_backend.stream import Parameter, RankStream, StepTold, Writer
+from real_backend.stream import Parameter, RankStream, StepDetails, Writer
 
 MAX_BYTES = 256 << 20
 
 
 @dataclass(eq=False)
 class Collective:
-    """One collective of one step; moments are filled in as they come, ns."""
+    """One collective of one step. Times are ns and are filled in as they become known."""
 
     op: Op
     parameters: Sequence[Parameter]
     nbytes: int
     asked_ns: int
-    """When the framework turned to it."""
+    """When the framework began to prepare the collective."""
     called_ns: int = NULL
-    """When the collective was called, its buffer filled."""
+    """When the collective was called, after its buffer was filled."""
     end_ns: int = NULL
     known: bool = True
-    """Whether its end will be known: not on a GPU."""
+    """Whether its end will be known, which is not so on a GPU."""
 
     @property
     def open(self) -> bool:
@@ -45,22 +45,28 @@ class _Step:
     start_ns: int = NULL
     forward_end_ns: int = NULL
     end_ns: int = NULL
-    told: StepTold | None = None
+    details: StepDetails | None = None
     ready: dict[Parameter, int] = field(default_factory=dict)
     collectives: list[Collective] = field(default_factory=list)
 
 
 class StepRecorder:
-    """One rank's stream without cycles. Methods but :meth:`close` take moments of the same clock, from any thread."""
+    """One rank's stream without cycles.
+
+    Methods except :meth:`close` take times of the same clock, and may be called from any thread.
+    """
 
     def __init__(
         self, folder: Path, rank: int, ranks: int, *, job: str, settings: dict[str, Any], steps: int,
         clock: Offset | None, clock_ns: Callable[[], int],
     ) -> None:  # fmt: skip
-        """``clock``: how far rank 0's is ahead. ``steps``: how many are recorded. Raises OSError."""
+        """Open the stream of ``rank`` in ``folder``. Raises OSError.
+
+        ``clock`` is how far rank 0's clock is ahead; ``steps`` is the number of steps to record.
+        """
         self._steps = steps
         self.framework = ""
-        """Whose collectives these are."""
+        """The framework whose collectives are recorded."""
         self.unranked = False
         """Whether the process is in no process group."""
         self.steps_ended = 0
@@ -72,16 +78,16 @@ class StepRecorder:
         self._lock = threading.Lock()
         self._step = _Step(0)
         self._ended: deque[_Step] = deque()
-        """Ended, of which a collective's end is not known yet."""
+        """Ended steps that still wait for the end of a collective."""
         self._over = False
 
     @property
     def path(self) -> Path:
-        """Of the stream."""
+        """Path of the stream."""
         return self._stream.path
 
-    def mark(self, what: str, now_ns: int, told: StepTold | None = None) -> None:
-        """"forward" or "backward" begins, or "step" ends; ``told``: with "step", what else is known of it."""
+    def mark(self, what: str, now_ns: int, details: StepDetails | None = None) -> None:
+        """Note that "forward" or "backward" begins, or that a "step" ends, then with its ``details``."""
         with self._lock:
             if self._over:
                 return
@@ -90,41 +96,41 @@ class StepRecorder:
                 step.start_ns = now_ns
             elif what == "backward":
                 step.forward_end_ns = now_ns
-            elif step.ready or told is not None:
+            elif step.ready or details is not None:
                 self.steps_ended += 1
-                step.end_ns, step.told = now_ns, told
+                step.end_ns, step.details = now_ns, details
                 self._ended.append(step)
                 self._step = _Step(step.number + 1)
             self._settle()
 
     def ready(self, parameter: Parameter, now_ns: int) -> None:
-        """A gradient is there; of several times in a step the last one counts."""
+        """Note that a gradient is ready. If it is noted several times in a step, the last time counts."""
         self._step.ready[parameter] = now_ns
 
     def collective(self, op: Op, parameters: Sequence[Parameter], nbytes: int, now_ns: int) -> Collective:
-        """One begins. Gradients that have no time of their own are there now."""
-        found = Collective(op, parameters, nbytes, now_ns)
+        """Begin a collective. Gradients without a time of their own become ready now."""
+        collective = Collective(op, parameters, nbytes, now_ns)
         step = self._step
         if op is not Op.ALLGATHER:
             for parameter in parameters:
                 step.ready.setdefault(parameter, now_ns)
-        step.collectives.append(found)
-        return found
+        step.collectives.append(collective)
+        return collective
 
     def close(self, error: str = "") -> None:
-        """Write what is whole, and the end. Harmless when that was done."""
+        """Write the complete steps and the end. Does nothing if that was done."""
         with self._lock:
             if not self._over:
                 self._settle(wait=False)
                 self._end(error)
 
     def discard(self) -> None:
-        """The record is of nothing that anybody wants: its file goes."""
+        """Delete the record, because it is of no use."""
         self.close()
         self._stream.path.unlink(missing_ok=True)
 
     def abandon(self) -> None:
-        """An engine records from now on, into the same file."""
+        """Stop, because an engine records into the same file from now on."""
         with self._lock:
             self._over = True
             self._stream.abandon()
@@ -144,19 +150,19 @@ class StepRecorder:
     def _write(self, step: _Step) -> None:
         stream = self._stream
         stream.ready(step.number, list(step.ready.items()))
-        if step.told is not None:
-            stream.step_details(step.number, step.told)
-        for place, each in enumerate(step.collectives):
-            ids = [stream.parameter(parameter) for parameter in each.parameters]
-            begin_ns = each.asked_ns
-            if each.op is not Op.ALLGATHER:
-                begin_ns = max((step.ready[one] for one in each.parameters), default=begin_ns)
-            begin_ns = min(begin_ns, each.asked_ns)
+        if step.details is not None:
+            stream.step_details(step.number, step.details)
+        for place, collective in enumerate(step.collectives):
+            ids = [stream.parameter(parameter) for parameter in collective.parameters]
+            begin_ns = collective.asked_ns
+            if collective.op is not Op.ALLGATHER:
+                begin_ns = max((step.ready[one] for one in collective.parameters), default=begin_ns)
+            begin_ns = min(begin_ns, collective.asked_ns)
             stream.add(block(Block.RESPONSE, RESPONSE.pack(
-                step.number, step.number, place, each.nbytes, each.op, begin_ns, begin_ns, each.called_ns, each.end_ns,
-                each.end_ns, len(ids),
+                step.number, step.number, place, collective.nbytes, collective.op, begin_ns, begin_ns,
+                collective.called_ns, collective.end_ns, collective.end_ns, len(ids),
             ) + struct.pack(f"<{len(ids)}I", *ids)))  # fmt: skip
-        stamps = list(step.ready.values()) or _backward_ends(step.told)
+        stamps = list(step.ready.values()) or _backward_ends(step.details)
         stream.add(block(Block.STEP, STEP.pack(
             step.number, step.start_ns, step.forward_end_ns, min(stamps), max(stamps),
             max((each.end_ns for each in step.collectives), default=NULL), step.end_ns, 0, len(step.ready), 0, 1,
@@ -164,7 +170,10 @@ class StepRecorder:
         stream.flush()
 
 
-def _backward_ends(told: StepTold | None) -> list[int]:
-    """When gradients were there at the latest, where nobody stamped them: at the end of the last backward pass."""
-    spans = () if told is None else told.spans
+def _backward_ends(details: StepDetails | None) -> list[int]:
+    """Return the latest time at which gradients can have become ready, if none was stamped.
+
+    It is the end of the last backward pass.
+    """
+    spans = () if details is None else details.spans
     return [max((span.end_ns for span in spans if span.kind == SpanKind.BACKWARD), default=NULL)]

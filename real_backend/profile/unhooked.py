@@ -1,4 +1,4 @@
-"""Why a command's Python processes have no hooks: what each was started with, as ``/proc`` shows it, and the fix."""
+"""Why a command's Python processes have no hooks, and the remedy; ``/proc`` shows how each was started."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ _IN_SCRIPT = f"or begin the script with: import runpy; runpy.run_path({str(SITE 
 
 
 def reason(arguments: Sequence[str], variables: Mapping[str, str]) -> str | None:
-    """What keeps hooks out of a Python process with these arguments and environment, and how to mend it; None when
-    nothing does."""
+    """Return what keeps hooks out of a Python process with these arguments and environment, and the remedy.
+
+    The result is None if nothing does.
+    """
     for flag, letters in (("-I", "I"), ("-E", "E"), ("-S", "S")):
         if any(letter in each for each in _flags(arguments) for letter in letters):
             ignores = "does not run sitecustomize" if flag == "-S" else "ignores PYTHONPATH"
@@ -34,38 +36,38 @@ def reason(arguments: Sequence[str], variables: Mapping[str, str]) -> str | None
 
 
 def _flags(arguments: Sequence[str]) -> list[str]:
-    """The interpreter's own single-letter options, before the script."""
-    found = []
+    """Return the interpreter's own single-letter options, which stand before the script."""
+    flags = []
     skip = False
-    for each in arguments[1:]:
+    for argument in arguments[1:]:
         if skip:
             skip = False
             continue
-        if not each.startswith("-") or each.startswith("--") or each == "-":
+        if not argument.startswith("-") or argument.startswith("--") or argument == "-":
             break
-        letters = each[1:]
+        letters = argument[1:]
         for place, letter in enumerate(letters):
             if letter in "cm":
-                found.append(letters[:place])
-                return found
+                flags.append(letters[:place])
+                return flags
             if letter in "WX":
-                found.append(letters[:place])
+                flags.append(letters[:place])
                 skip = place + 1 == len(letters)
                 break
         else:
-            found.append(letters)
-    return found
+            flags.append(letters)
+    return flags
 
 
 class Unhooked:
-    """Looks at the descendants of one process while they run."""
+    """Watches the descendants of one process for Python processes without hooks."""
 
     def __init__(self, root: int) -> None:
         self._root = root
         self._known: dict[int, str | None] = {}
 
     def look(self, hooked: Collection[int]) -> None:
-        """Note each Python process below the root that has no hooks. Does nothing where there is no ``/proc``."""
+        """Note each Python process below the root that has no hooks. Without ``/proc`` this does nothing."""
         for pid in _descendants(self._root):
             if pid in hooked or self._known.get(pid) is not None:
                 continue
@@ -76,9 +78,9 @@ class Unhooked:
                     self._known[pid] = reason(arguments, {key: value for key, _, value in pairs})
 
     def why(self, hooked: Collection[int]) -> str | None:
-        """The most frequent reason among processes without hooks; None when there was no such process."""
-        found = [why for pid, why in self._known.items() if why is not None and pid not in hooked]
-        return max(found, key=found.count, default=None)
+        """Return the most frequent reason among processes without hooks; None if there was no such process."""
+        reasons = [why for pid, why in self._known.items() if why is not None and pid not in hooked]
+        return max(reasons, key=reasons.count, default=None)
 
 
 def _words(pid: int, name: str) -> list[str]:
@@ -86,15 +88,15 @@ def _words(pid: int, name: str) -> list[str]:
 
 
 def _descendants(root: int) -> Iterable[int]:
-    """The process and what it has started, directly and indirectly."""
+    """Return the process and those that it has started, directly or indirectly."""
     children: dict[int, list[int]] = {}
-    for each in Path("/proc").glob("[0-9]*/stat"):
+    for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError, ValueError, IndexError):
-            parent = int(each.read_text().rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(each.parent.name))
-    waiting, found = [root], []
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(stat.parent.name))
+    waiting, pids = [root], []
     while waiting:
         pid = waiting.pop()
-        found.append(pid)
+        pids.append(pid)
         waiting += children.get(pid, [])
-    return found
+    return pids

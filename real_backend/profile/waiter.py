@@ -1,6 +1,6 @@
-"""A thread that waits for collectives on the CPU and tells when each is over.
+"""A thread that waits for collectives on the CPU and reports the end of each.
 
-No callback of ours is left to gloo's own threads: one that still has to run, or to be thrown away, while the
+No callback of this package runs on gloo's own threads: a callback that still has to run, or to be destroyed, while the
 interpreter shuts down would abort the process. This thread is joined before that.
 """
 
@@ -14,19 +14,19 @@ from typing import Any
 from real_backend.leaving import at_exit
 
 LAST_WAIT_S = 5.0
-"""At the end, for a collective that nobody else came to."""
+"""Longest wait at the end of the process, for a collective that other ranks never joined."""
 _Item = tuple[Callable[[], Any], Callable[[BaseException | None], None]]
 
 
 class Waiter:
-    """Waits in the order in which it is told, which is that of the collectives; the thread starts with the first."""
+    """Waits for collectives in their order; the first one starts the thread."""
 
     def __init__(self) -> None:
         self._items: SimpleQueue[_Item | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def after(self, wait: Callable[[], Any], call: Callable[[BaseException | None], None]) -> None:
-        """``call(error)`` once ``wait()`` has returned (None) or raised."""
+        """Call ``call(error)`` once ``wait()`` has returned (``error`` is None) or raised."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="coordsim-waiter", daemon=True)
             self._thread.start()

@@ -1,8 +1,9 @@
-"""Watches a command's ranks from outside: who ended, when and how, who failed first, who does not move on.
+"""Watches a command's ranks from outside: who ended, when and how, who failed first, and who makes no progress.
 
-A process that is killed says nothing, and one whose neighbour died says "connection closed". The kernel says when each
-process ended (pidfd, Linux) and, until its parent has asked, with which exit code (``/proc/PID/stat``). Elsewhere, and
-for ranks on other hosts, what processes wrote themselves is all there is (:mod:`real_backend.profile.lives`).
+A killed process writes nothing, and a rank whose neighbour died reports only "connection closed". The kernel states
+when each process ended (pidfd, Linux) and, until its parent has collected it, with which exit code
+(``/proc/PID/stat``). On other systems, and for ranks on other hosts, only what processes wrote themselves is known
+(:mod:`real_backend.profile.lives`).
 """
 
 from __future__ import annotations
@@ -28,24 +29,24 @@ from real_backend.profile.presence import Seen, Stage, seen
 from real_backend.stream import append_end
 
 LONG_NS = 5_000_000_000
-"""In one place; beyond, it is worth a word."""
+"""A rank that has been in one place for longer than this is reported with the time."""
 STALL_S = 60.0
-"""Without any rank's moving on, somebody is told; ten times as long as the longest pause so far, if that is more."""
+"""A stall is reported after this time without progress of any rank, or after ten times the longest pause so far."""
 _VICTIM = re.compile(
     r"connection (closed|reset|refused)|closed by peer|broken pipe|socket closed|remote process|timed? ?out|nccl"
     r"|rank \d+ (died|is gone|was lost|left)|lost rank|peer",
     re.IGNORECASE,
 )
-"""In the error of a rank whose neighbour has gone."""
+"""Matches the error of a rank whose neighbour has gone."""
 _PIDFD_INFO = struct.Struct("=Q52xi")
-"""``struct pidfd_info`` of Linux 6.15 (include/uapi/linux/pidfd.h): what is asked for and answered, and the status."""
+"""``struct pidfd_info`` of Linux 6.15 (include/uapi/linux/pidfd.h): the mask asked for and answered, and the status."""
 _PIDFD_INFO_EXIT = 1 << 3
 _PIDFD_GET_INFO = 0xC040FF0B
 """``_IOWR(0xFF, 11, struct pidfd_info)``."""
 
 
 class Ending(NamedTuple):
-    """How one rank, or the command itself (``rank`` is None), ended."""
+    """How one rank ended, or the command itself (``rank`` is None)."""
 
     rank: int | None
     pid: int
@@ -56,7 +57,7 @@ class Ending(NamedTuple):
     signal: int | None = None
     text: str = ""
     where: str = ""
-    """The step, and what it was in."""
+    """The step and the stage in which it ended."""
 
     @property
     def failed(self) -> bool:
@@ -64,7 +65,7 @@ class Ending(NamedTuple):
 
     @property
     def words(self) -> str:
-        """What happened to it."""
+        """What happened to the rank, as the predicate of a sentence."""
         if self.how == "signal":
             verb = "ended" if self.signal == signal.SIGTERM else "killed"
             return f"was {verb} by {signal_name(self.signal)}"
@@ -89,11 +90,11 @@ def signal_name(number: int | None) -> str:
 
 
 def first_failure(endings: Sequence[Ending]) -> Ending | None:
-    """Who failed first, rather than whom that brought down; None when nobody failed.
+    """Return the failure that came first, rather than one of those that it caused; None if none failed.
 
-    A rank that lost its neighbour, or that a launcher ended by SIGTERM, fails first only when nobody else did.
+    A rank that lost its neighbour, or that a launcher ended by SIGTERM, counts as the first only when no other failed.
     """
-    failed = sorted((each for each in endings if each.failed), key=lambda each: each.unix_ns)
+    failed = sorted((each for each in endings if each.failed), key=lambda ending: ending.unix_ns)
     causes = [each for each in failed if not _is_victim(each)]
     return next(iter(causes or failed), None)
 
@@ -111,29 +112,29 @@ class _Life:
     how: str
     """"given", "initialized" or "alone"."""
     local: bool = True
-    """Whether it runs where we do: only then its process id says something to us."""
+    """Whether the process runs on this host and in this namespace; only then its id can be used here."""
     said: dict[str, Any] | None = None
-    """How the process says that it ended."""
+    """What the process itself wrote about its end."""
     fd: int | None = None
     died_ns: int | None = None
     status: int | None = None
-    """As of ``waitpid``; None where the parent was faster than we."""
+    """Status as of ``waitpid``; None if the parent had collected it before."""
 
 
 class Watch:
-    """One command's processes."""
+    """The processes of one command."""
 
     def __init__(self, folder: Path, command: int, now_ns: Callable[[], int] = time.time_ns) -> None:
-        """``command``: the command's own process."""
+        """``command`` is the id of the command's own process."""
         self.folder, self._now_ns = folder, now_ns
         self._here = here()
         self._read = 0
         self._sizes: list[tuple[str, int]] = []
-        """How each rank began, and of how many; in order."""
+        """How each rank began, and the number of ranks of its job; in order."""
         self._lives: dict[tuple[str, int], _Life] = {}
-        """By host and process id."""
+        """Processes by place (host and namespace) and process id."""
         self.hooked: set[int] = set()
-        """Python processes that have hooks."""
+        """Ids of Python processes that have hooks."""
         self._poll = select.poll() if hasattr(select, "poll") else None
         self._by_fd: dict[int, _Life] = {}
         self._command_fd = self._open(command)
@@ -152,7 +153,7 @@ class Watch:
         return fd
 
     def turn(self, wait_s: float) -> None:
-        """Wait until something happens, ``wait_s`` at most, and take note of it."""
+        """Wait until something happens, for ``wait_s`` at most, and take note of it."""
         self._take_lives()
         if self._poll is None:
             time.sleep(wait_s)
@@ -187,7 +188,7 @@ class Watch:
         if said["event"] == "begins":
             helper = self._lives.get((place, said["parent"]))
             if said["how"] == "given" and helper is not None and helper.rank == said["rank"]:
-                return  # a Python process that a rank has started has the rank's variables, too
+                return  # A Python process that a rank has started inherits the rank's variables but is no rank.
             old = self._lives.get((place, pid))
             life = _Life(said["rank"], said["ranks"], pid, said["parent"], said["how"], local)
             if local:
@@ -206,17 +207,17 @@ class Watch:
 
     @property
     def ranks(self) -> int:
-        """Of the job that began last; 0 when nobody was a rank."""
+        """Number of ranks of the job that began last; 0 if no process was a rank."""
         return self._sizes[-1][1] if self._sizes else 0
 
     @property
     def sizes(self) -> list[int]:
-        """Numbers of ranks of process groups, in order of their beginnings, neighbours that are alike once."""
-        found: list[int] = []
+        """Sizes of process groups in the order of their beginnings; equal neighbours are listed once."""
+        sizes: list[int] = []
         for how, ranks in self._sizes:
-            if how == "initialized" and (not found or found[-1] != ranks):
-                found.append(ranks)
-        return found
+            if how == "initialized" and (not sizes or sizes[-1] != ranks):
+                sizes.append(ranks)
+        return sizes
 
     @property
     def recorded(self) -> bool:
@@ -228,16 +229,16 @@ class Watch:
         return len(done) >= max(self.ranks, 1)
 
     def running(self) -> list[tuple[int, int]]:
-        """(rank, process) of ranks that still run."""
+        """Return (rank, process id) of the ranks that still run."""
         return sorted({(life.rank, life.pid) for life in self._lives.values() if _runs(life)})
 
     def endings(self) -> list[Ending]:
-        """How each rank's last process ended, of those that have; by rank."""
-        found = [_ending(life, seen(self.folder, life.rank)) for life in self._last()]
-        return [each for each in found if each is not None]
+        """Return how each rank's last process ended, by rank, of those that have ended."""
+        endings = [_ending(life, seen(self.folder, life.rank)) for life in self._last()]
+        return [each for each in endings if each is not None]
 
     def _last(self) -> list[_Life]:
-        """Each rank's last process, by rank."""
+        """Return each rank's last process, by rank."""
         last: dict[int, _Life] = {}
         for life in self._lives.values():
             if life.rank not in last or life.how != "given" or last[life.rank].how == "given":
@@ -245,13 +246,16 @@ class Watch:
         return [life for _, life in sorted(last.items())]
 
     def places(self) -> dict[int, Seen]:
-        """Where each rank of this host is, or was last; the files of others come late over a network."""
+        """Return where each rank of this host is, or was last; files from other hosts arrive late over a network."""
         ranks = sorted({life.rank for life in self._lives.values() if life.local})
-        found = {rank: seen(self.folder, rank) for rank in ranks}
-        return {rank: place for rank, place in found.items() if place is not None}
+        places = {rank: seen(self.folder, rank) for rank in ranks}
+        return {rank: place for rank, place in places.items() if place is not None}
 
     def stalled(self, now_s: float) -> str | None:
-        """Where ranks are, once, when none of them has moved on for long; ``now_s``: of the monotonic clock."""
+        """Return where ranks are, once, if none of them has made progress for long.
+
+        ``now_s`` is a time of the monotonic clock.
+        """
         places = self.places()
         before, since_s = self._moved
         if not places or any(each.stage is Stage.OVER for each in places.values()):
@@ -268,17 +272,20 @@ class Watch:
         return f"no rank has moved on for {paused_s:.0f} s: {at_places(places)}"
 
     def close_records(self) -> None:
-        """Append to records how their ranks ended, where those could not say it."""
+        """Append to records how their ranks ended, where the ranks could not write it."""
         for life in self._last():
-            each = _ending(life, None)
-            if each is not None and (life.said is None or each.how == "signal"):
-                text = "" if each.text == _FROM_OUTSIDE else each.text
+            ending = _ending(life, None)
+            if ending is not None and (life.said is None or ending.how == "signal"):
+                text = "" if ending.text == _FROM_OUTSIDE else ending.text
                 path = self.folder / f"rank-{life.rank:05d}{SUFFIX}"
-                append_end(path, each.how, code=each.code, signal=each.signal, text=text or None)
+                append_end(path, ending.how, code=ending.code, signal=ending.signal, text=text or None)
 
 
 def at_places(places: dict[int, Seen], now_ns: int | None = None) -> str:
-    """ "ranks 0, 2 in step 7, backward (for 61 s); rank 1 in step 7, input"; ``now_ns``: of the ranks' clock."""
+    """Describe where ranks are, such as "ranks 0, 2 in step 7, backward (for 61 s); rank 1 in step 7, input".
+
+    ``now_ns`` is a time of the ranks' clock.
+    """
     by_words: dict[str, list[int]] = {}
     for rank, place in places.items():
         words = place.words
@@ -289,10 +296,10 @@ def at_places(places: dict[int, Seen], now_ns: int | None = None) -> str:
 
 
 def ranks_words(ranks: Iterable[int]) -> str:
-    """ "rank 3", "ranks 0, 1"; of many the first ones."""
-    found = sorted(ranks)
-    shown = ", ".join(map(str, found[:8])) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
-    return f"rank {shown}" if len(found) == 1 else f"ranks {shown}"
+    """Name ranks, such as "rank 3" or "ranks 0, 1"; of many only the first ones."""
+    ordered = sorted(ranks)
+    shown = ", ".join(map(str, ordered[:8])) + (f" and {len(ordered) - 8} more" if len(ordered) > 8 else "")
+    return f"rank {shown}" if len(ordered) == 1 else f"ranks {shown}"
 
 
 def _runs(life: _Life) -> bool:
@@ -316,14 +323,14 @@ def _ending(life: _Life, place: Seen | None) -> Ending | None:
         elif how is None or not code:
             how, code, number, text = "sys.exit", os.WEXITSTATUS(life.status), None, _FROM_OUTSIDE
     if how is None:
-        how = "unknown"  # ranks that end by themselves say so: this one was killed, or runs another program by now
+        how = "unknown"  # A rank that ends by itself writes its end: this one was killed, or runs another program.
     return Ending(life.rank, life.pid, at_ns, how, code, number, text, where)
 
 
 def exit_status(pid: int, pidfd: int) -> int | None:
-    """The wait status of a process that has ended; None when neither way of asking answers.
+    """Return the wait status of a process that has ended; None if it cannot be had.
 
-    The process table has it until the parent has asked for it, the descriptor from then on (Linux 6.15 and later).
+    The process table has it until the parent has collected it, the descriptor from then on (Linux 6.15 and later).
     """
     status = _status_of_zombie(pid)
     return _status_of_descriptor(pidfd) if status is None else status

@@ -66,12 +66,12 @@ class Script:
 
     @property
     def kinds(self) -> list[str]:
-        return [ended.told.kind for ended in self.ended]
+        return [ended.details.kind for ended in self.ended]
 
     @property
     def spans(self) -> list[Span]:
         """Of the step that ended last."""
-        return list(self.ended[-1].told.spans)
+        return list(self.ended[-1].details.spans)
 
     def durations(self, kind: SpanKind) -> list[tuple[int, int]]:
         return [(span.place, span.end_ns - span.begin_ns) for span in self.spans if span.kind == kind]
@@ -83,7 +83,7 @@ def test_a_step_is_input_forward_backward_and_optimizer_with_what_lies_between()
         Span(INPUT, 0, 0, 5), Span(FORWARD, 0, 5, 14), Span(BACKWARD, 0, 14, 25), Span(OPTIMIZER, 0, 40, 43)
     ]  # fmt: skip
     assert script.ended[0].end_ns == 43
-    assert script.ended[0].told.cpu == CpuTimes(43, 0, 129, 0)
+    assert script.ended[0].details.cpu == CpuTimes(43, 0, 129, 0)
 
 
 def test_waits_for_a_core_are_counted_by_step_where_the_kernel_tells_them() -> None:
@@ -92,7 +92,7 @@ def test_waits_for_a_core_are_counted_by_step_where_the_kernel_tells_them() -> N
     script.step(3).call(7).backward(11)
     script.core_wait = None
     script.step(3)
-    assert [ended.told.cpu.core_wait_ns for ended in script.ended if ended.told.cpu] == [4, None]
+    assert [ended.details.cpu.core_wait_ns for ended in script.ended if ended.details.cpu] == [4, None]
 
 
 def test_each_micro_batch_is_a_pass_of_its_own() -> None:
@@ -243,7 +243,7 @@ def test_a_record_that_begins_late_is_told_all_names() -> None:
     script.log.announce()
     script.log.index("optimizers", "b", "Adam")
     script.call().backward().step()
-    assert [list(ended.told.names) for ended in script.ended] == [
+    assert [list(ended.details.names) for ended in script.ended] == [
         [("optimizers", "SGD")], [("optimizers", "SGD"), ("optimizers", "Adam")]
     ]  # fmt: skip
 
@@ -267,8 +267,8 @@ def test_whatever_a_script_does_spans_do_not_overlap_and_lie_in_their_step(actio
     script.take(script.log.release())
     before = 0
     for ended in script.ended:
-        for span in ended.told.spans:
+        for span in ended.details.spans:
             assert before <= span.begin_ns <= span.end_ns <= ended.end_ns
             before = span.end_ns
-        assert any(span.kind == BACKWARD for span in ended.told.spans)
+        assert any(span.kind == BACKWARD for span in ended.details.spans)
         before = ended.end_ns

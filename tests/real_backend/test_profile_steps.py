@@ -34,7 +34,7 @@ from real_backend.profile import marks
 from real_backend.profile.launch import environment
 from real_backend.profile.session import Session
 from real_backend.profile.steps import StepRecorder
-from real_backend.stream import Parameter, StepTold
+from real_backend.stream import Parameter, StepDetails
 from tests.budget import examples
 from tests.formats.chakra.chakra_schema import attributes, read_et
 from tests.told import answered, told
@@ -118,9 +118,9 @@ def test_a_run_that_negotiates_nothing_is_exported_to_every_format(to: str, tied
         kinds = [attributes(node)["comm_type"] for node in nodes[1] if "comm_type" in attributes(node)]
         assert kinds == ([2, 2, 2, 7] if tied else [0, 0]) * 2
     elif to == "horovod":
-        told = (tmp_path / "file").read_text()
+        details = (tmp_path / "file").read_text()
         asked = ("NEGOTIATE_ALLGATHER", "NEGOTIATE_REDUCESCATTER") if tied else ("NEGOTIATE_ALLREDUCE",)
-        assert all(each in told for each in asked)
+        assert all(each in details for each in asked)
         assert list(TimelineReader(tmp_path / "file"))
         assert any("nobody negotiates" in sentence for sentence in done.left_out)
     else:
@@ -338,12 +338,12 @@ class Marks:
     def __init__(self) -> None:
         self.found: list[str] = []
         self.times_ns: list[int] = []
-        self.told: list[StepTold | None] = []
+        self.details: list[StepDetails | None] = []
 
-    def mark(self, what: str, now_ns: int, told: StepTold | None = None) -> None:
+    def mark(self, what: str, now_ns: int, details: StepDetails | None = None) -> None:
         self.found.append(what)
         if what == "step":
-            self.told.append(told)
+            self.details.append(details)
         self.times_ns.append(now_ns)
 
     def ready(self, parameter: Parameter, now_ns: int) -> None:
@@ -387,7 +387,7 @@ def test_the_last_of_several_optimizers_ends_a_step(tmp_path: Path) -> None:
         step_of(session, optimizers=3)
     session.release()
     assert sink.found == ["forward", "backward", "step"] * 3
-    kinds = [told.kind for told in sink.told if told is not None]
+    kinds = [details.kind for details in sink.details if details is not None]
     assert kinds == ["optimizer 0", "optimizer 0+1+2", "optimizer 0+1+2"]
     ends, begins = sink.times_ns[2::3], sink.times_ns[3::3]
     assert [begin - end for end, begin in zip(ends, begins, strict=False)] == [5, 1]
@@ -461,8 +461,8 @@ def test_a_step_ends_with_the_outermost_optimizers(tmp_path: Path) -> None:
 
 
 def test_a_fault_is_told_once_and_ends_the_record(tmp_path: Path) -> None:
-    told: list[str] = []
-    session = Session(tmp_path, 2, tell=told.append)
+    details: list[str] = []
+    session = Session(tmp_path, 2, tell=details.append)
     session.attach(Marks())
 
     def broken() -> None:
@@ -471,8 +471,8 @@ def test_a_fault_is_told_once_and_ends_the_record(tmp_path: Path) -> None:
     assert session.quietly(broken) is None
     assert session.quietly(broken) is None
     assert session.over
-    assert len(told) == 1
-    assert "KeyError" in told[0]
+    assert len(details) == 1
+    assert "KeyError" in details[0]
 
 
 def test_a_process_without_torch_loads_next_to_nothing(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from coordsim.protocol.negotiator import CachedNegotiator
 from real_backend.engine.assembly import assemble
 from real_backend.engine.engine import Engine
 from real_backend.engine.handles import Handle
-from real_backend.engine.observer import CycleTold, Observer, Performed
+from real_backend.engine.observer import CycleDetails, Observer, Performed
 from real_backend.engine.settings import settings_from
 from real_backend.job import environment_store
 from real_backend.requests import RequestBook
@@ -78,14 +78,14 @@ class Watch(Observer):
         while store.add(key, 0) < ranks:
             time.sleep(0.0005)
 
-    def cycle(self, told: CycleTold) -> None:
+    def cycle(self, details: CycleDetails) -> None:
         assert self.engine is not None
         self._latest = self.engine.counters.snapshot()
-        self.invalidated += told.schedule.invalidated
-        if told.schedule.responses:
-            names = [response.names for response in told.schedule.responses]
-            popped = tuple(request.name for request in told.popped)
-            self.seen.append(Seen(told.cycle, names, popped, told.schedule.slow))
+        self.invalidated += details.schedule.invalidated
+        if details.schedule.responses:
+            names = [response.names for response in details.schedule.responses]
+            popped = tuple(request.name for request in details.popped)
+            self.seen.append(Seen(details.cycle, names, popped, details.schedule.slow))
 
     def response(self, response: Response, performed: Performed, tasks: Sequence[Request | None]) -> None:
         if response.op is Op.ERROR:

@@ -11,7 +11,7 @@ from coordsim.errors import InputError
 from coordsim.record.ranks import read_rank
 from coordsim.record.ranks.format import CPU_WITHOUT_WAIT, MAGIC, SPANS, STEP, Block, block, blocks
 from coordsim.record.ranks.reader import CpuTimes, Ended, RankRecord, Span, SpanKind
-from real_backend.stream import RankStream, StepTold, Writer
+from real_backend.stream import RankStream, StepDetails, Writer
 
 SPANS_OF_STEP_0 = (
     Span(SpanKind.INPUT, 0, 10, 20), Span(SpanKind.FORWARD, 0, 20, 50), Span(SpanKind.BACKWARD, 0, 50, 90),
@@ -27,9 +27,9 @@ def step_block(number: int) -> bytes:
 def write(folder: Path) -> Path:
     stream = RankStream(folder, Writer(0, 1, "j", {}, {}, True), max_bytes=1 << 20, clock_ns=lambda: 7)
     names = [("optimizers", "SGD"), ("models", "Sequential")]
-    stream.step_details(0, StepTold("optimizer 0", SPANS_OF_STEP_0, CPU_OF_STEP_0, names))
+    stream.step_details(0, StepDetails("optimizer 0", SPANS_OF_STEP_0, CPU_OF_STEP_0, names))
     stream.add(step_block(0))
-    stream.step_details(1, StepTold("optimizer 1", (), None, [("optimizers", "Adam")]))
+    stream.step_details(1, StepDetails("optimizer 1", (), None, [("optimizers", "Adam")]))
     stream.add(step_block(1))
     stream.add(step_block(2))
     stream.end(error="", left_out_steps=0)
@@ -58,7 +58,7 @@ def test_spans_cpu_times_and_kinds_of_steps_are_read_as_they_were_written(tmp_pa
 
 def test_a_wait_for_a_core_that_is_not_known_stays_unknown(tmp_path: Path) -> None:
     stream = RankStream(tmp_path, Writer(0, 1, "j", {}, {}, True), max_bytes=1 << 20, clock_ns=lambda: 7)
-    stream.step_details(0, StepTold("optimizer 0", (), CpuTimes(60, 5, 130, None), []))
+    stream.step_details(0, StepDetails("optimizer 0", (), CpuTimes(60, 5, 130, None), []))
     stream.add(step_block(0))
     stream.add(block(Block.CPU, CPU_WITHOUT_WAIT.pack(1, 61, 6, 131)))  # as early records of version 3 have it
     stream.add(step_block(1))
