@@ -124,12 +124,12 @@ def module_work(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, Mod
     owners = {name.rpartition(".")[0] for name, _ in model.named_parameters()}
 
     def count(name: str, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        found = _work(module, inputs, output)
+        counted = _work(module, inputs, output)
         if name in owners:
-            work[name] = found
+            work[name] = counted
         else:
             before = next(reversed(work))
-            flops = work[before].forward_flops + found.forward_flops
+            flops = work[before].forward_flops + counted.forward_flops
             work[before] = replace(work[before], forward_flops=flops)
 
     working = [

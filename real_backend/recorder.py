@@ -293,11 +293,11 @@ class Recorder(Observer):
 
     def _take_ready(self, until_ns: int) -> list[tuple[Parameter, int]]:
         """Readiness up to ``until_ns``, a parameter's latest; the rest is the next step's."""
-        found: dict[Parameter, int] = {}
+        latest: dict[Parameter, int] = {}
         while self._ready and self._ready[0][1] <= until_ns:
             parameter, at_ns = self._ready.popleft()
-            found[parameter] = at_ns
-        return list(found.items())
+            latest[parameter] = at_ns
+        return list(latest.items())
 
     def _hold(self, make: Callable[[], bytes], nbytes: int) -> None:
         step = self._step
@@ -403,10 +403,10 @@ class Recorder(Observer):
     def _clock(self) -> None:
         now_ns = self._clock_ns()
         if now_ns >= self._next_clock_ns:
-            found = self.offset()
-            if found is not None:
+            offset = self.offset()
+            if offset is not None:
                 self._next_clock_ns = now_ns + CLOCK_PERIOD_NS
-                self._stream.clock(now_ns, found)
+                self._stream.clock(now_ns, offset)
 
 
 def _packed_sent(sent: Sent | None) -> bytes:

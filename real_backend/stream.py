@@ -119,8 +119,8 @@ class RankStream:
             core_wait_ns = NULL if details.cpu.core_wait_ns is None else details.cpu.core_wait_ns
             self.add(block(Block.CPU, CPU.pack(step, *details.cpu[:3], core_wait_ns)))
 
-    def clock(self, now_ns: int, found: Offset) -> None:
-        self.add(block(Block.CLOCK, CLOCK.pack(now_ns, found.offset_ns, found.error_ns)))
+    def clock(self, now_ns: int, offset: Offset) -> None:
+        self.add(block(Block.CLOCK, CLOCK.pack(now_ns, offset.offset_ns, offset.error_ns)))
 
     def end(self, **why: Any) -> None:
         """Write the last block and close. Harmless when it is closed."""

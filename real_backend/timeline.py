@@ -74,10 +74,10 @@ class TimelineObserver(Observer):
             for request in details.popped:
                 if request.name != JOIN_NAME and request.name not in asked:
                     self._writer.negotiate_start(request.name, request.op.name, now_us)
-            for each in details.received:
-                for request in each.requests:
+            for received in details.received:
+                for request in received.requests:
                     self._writer.negotiate_start(request.name, request.op.name, now_us)
-                    self._writer.tick(request.name, each.rank, now_us)
+                    self._writer.tick(request.name, received.rank, now_us)
             for response in details.schedule.responses:
                 for name in response.names:
                     self._writer.negotiate_end(name, now_us)

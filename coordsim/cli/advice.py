@@ -1,4 +1,4 @@
-"""Which change would pay? Every candidate is simulated with the same seed, and is a command to type."""
+"""Candidates for a change: each is simulated with the same seed and is printed as a command."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from coordsim.simulate.engine import Simulation
 
 _FUSION_STEP = 4
-"""Try a fusion threshold so many times smaller."""
+"""The candidate for the fusion threshold is smaller by this factor."""
 
 
 def candidates(request: Request, simulation: Simulation) -> Iterator[tuple[str, Request]]:
-    """(flags, request with them) for changes that a user of Horovod can make in an afternoon."""
+    """Yield (flags, request with them) for changes that a user of Horovod can make with little work."""
     scenario = simulation.scenario
     plane, workload = scenario.control_plane, scenario.workload
     if not plane.kind.negotiates or scenario.ranks == 1:
@@ -62,7 +62,7 @@ def try_changes(request: Request, simulation: Simulation, progress: Callable[[in
 
 
 def _readable(setting: str) -> str:
-    """``cycle_time=2500000ns`` as ``cycle_time=2.5ms``: exact, or left alone."""
+    """Rewrite ``cycle_time=2500000ns`` as ``cycle_time=2.5ms`` where this is exact."""
     from coordsim.units import format_bytes, format_time, parse_bytes, parse_time
 
     key, _, value = setting.partition("=")

@@ -1,4 +1,4 @@
-"""``coordsim catalog``: the clusters and workloads that ship with coordsim, and where their numbers come from."""
+"""``coordsim catalog``: the clusters and workloads that come with coordsim, and the sources of their numbers."""
 
 from __future__ import annotations
 

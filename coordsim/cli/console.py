@@ -1,4 +1,4 @@
-"""What goes where: data to stdout, notes to stderr."""
+"""Output of the command line: data to stdout, notes to stderr."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from coordsim.report.text import printable_page
 
 
 def page(stream: TextIO | None = None) -> Page:
-    """How wide and how rich the text on ``stream`` (stdout) may be; plain 80 columns when nobody looks."""
+    """Return the width and the features of the text on ``stream`` (stdout).
+
+    A stream that is no terminal gets 80 plain columns.
+    """
     target = stream or sys.stdout
     unicode = "utf" in (getattr(target, "encoding", None) or "").lower()
     if not target.isatty():
@@ -23,31 +26,31 @@ def page(stream: TextIO | None = None) -> Page:
 
 
 def colour_wanted() -> bool:
-    """The convention of https://no-color.org, and terminals that cannot."""
+    """Return whether colour is wanted, by https://no-color.org and the terminal's type."""
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def data(text: str) -> None:
-    """The answer, without anything that would steer a terminal but the page's own colours."""
+    """Write the answer; control characters are removed except the page's own colours."""
     sys.stdout.write(printable_page(text, colour=page().colour) + "\n")
 
 
 def data_json(value: dict[str, Any]) -> None:
-    """The answer as one JSON object; a number that JSON cannot hold is a bug."""
+    """Write the answer as one JSON object. A number that JSON cannot hold raises ValueError, since it is a bug."""
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def note(text: str) -> None:
-    """Something worth knowing beside the answer."""
+    """Write a remark beside the answer."""
     sys.stdout.flush()
     print(printable_page(text), file=sys.stderr, flush=True)
 
 
 def error(text: str) -> None:
-    """One mistake, on one line."""
+    """Write one error, on one line."""
     note("error: " + " ".join(text.splitlines()))
 
 
 def next_command(command: str) -> None:
-    """The last line of every verb: what to type now."""
+    """Write a useful next command, which is the last line of every verb."""
     note(f"next: {command}")

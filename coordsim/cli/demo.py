@@ -1,4 +1,4 @@
-"""``coordsim demo``: two workloads, every way to agree, one node to a whole machine, in under a minute."""
+"""``coordsim demo``: two workloads, every control plane, one node to a whole machine, in less than a minute."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CLUSTER = "summit"
 WORKLOADS = ("stemdl", "resnet50")
 WAYS = (*((plane, "none") for plane in PLANES), (CACHED.name, "layer"))
-"""(control plane, groups)"""
+"""Pairs of (control plane, groups)."""
 SIZES = (6, 96, 1536, 6000, 27_600)
 STEPS = 5
 QUICK_SIZES = SIZES[:3]

@@ -1,4 +1,4 @@
-"""``coordsim doctor``: what this machine has, and what is missing. Imports nothing that might be broken."""
+"""``coordsim doctor``: what this machine has, and what is missing. It imports nothing that might be broken."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from coordsim.cli.kernels import kernel_cache
 
 SCHEMA = "coordsim.doctor/1"
 PYTHON = ((3, 11), (3, 15))
-"""First version that works, first that is not known to."""
+"""The first version that works, and the first that is not known to work."""
 REQUIRED = {
     "numpy": "1.26", "numba": "0.60", "simpy": "4.1", "pandas": "2.2", "matplotlib": "3.8", "scipy": "1.12",
     "pydantic": "2.7", "typer": "0.12", "rich": "13", "tomlkit": "0.13",
 }  # fmt: skip
-"""Least versions, as pyproject.toml has them (a test compares)."""
+"""Lowest versions, as in pyproject.toml (a test compares them)."""
 OPTIONAL = {"torch": "torch"}
-"""Package -> the extra that brings it."""
+"""Package -> the extra that installs it."""
 
 
 def doctor(
@@ -49,7 +49,7 @@ def doctor(
 
 
 def examine() -> dict[str, Any]:
-    """Everything ``doctor`` knows, as plain data."""
+    """Return all that ``doctor`` reports, as a JSON object."""
     required = {name: {"version": installed(name), "needs": least} for name, least in REQUIRED.items()}
     return {
         "schema": SCHEMA,
@@ -70,21 +70,21 @@ def examine() -> dict[str, Any]:
 
 
 def problems(required: dict[str, dict[str, str | None]]) -> list[str]:
-    """What keeps coordsim from working here, one sentence each."""
-    found = []
+    """Return what keeps coordsim from working here, one sentence each."""
+    sentences = []
     if not PYTHON[0] <= sys.version_info[:2] < PYTHON[1]:
-        found.append(f"Python {platform.python_version()} is not among 3.11 to 3.14")
+        sentences.append(f"Python {platform.python_version()} is not among 3.11 to 3.14")
     for name, facts in required.items():
         have, least = facts["version"], facts["needs"]
         if have is None:
-            found.append(f"{name} is missing: pip install '{name}>={least}'")
+            sentences.append(f"{name} is missing: pip install '{name}>={least}'")
         elif _numbers(have) < _numbers(least or ""):
-            found.append(f"{name} {have} is older than {least}: pip install '{name}>={least}'")
-    return found
+            sentences.append(f"{name} {have} is older than {least}: pip install '{name}>={least}'")
+    return sentences
 
 
 def installed(package: str) -> str | None:
-    """Version of an installed package, without importing it; None when there is none."""
+    """Return the version of a package without importing it; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -92,14 +92,14 @@ def installed(package: str) -> str | None:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def memory_bytes() -> int | None:
-    """Physical memory; None where the system does not tell."""
+    """Return the size of physical memory; None if the system does not state it."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
@@ -107,6 +107,6 @@ def memory_bytes() -> int | None:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    """``"2.13.0+cpu"`` as (2, 13, 0)."""
+    """Return the numbers of a version: ``"2.13.0+cpu"`` gives (2, 13, 0)."""
     match = re.match(r"\d+(?:\.\d+)*", text)
     return tuple(int(part) for part in match[0].split(".")) if match else ()

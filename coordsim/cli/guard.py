@@ -1,4 +1,4 @@
-"""From exceptions to one line on stderr and an exit code; a traceback is always a bug of ours."""
+"""Maps exceptions to one line on stderr and an exit code. A traceback is always a bug of coordsim."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ VERBS = (
     "demo", "simulate", "profile", "import", "report", "calibrate", "predict", "validate", "export", "catalog",
     "doctor",
 )  # fmt: skip
-"""In the order of ``--help``."""
+"""The verbs in the order of ``--help``."""
 BAD_INPUT = 2
 ENVIRONMENT = 3
 PIPE_CLOSED = 141
-"""128 + SIGPIPE: the reader of stdout, such as ``head``, has gone."""
+"""128 + SIGPIPE: the reader of stdout, such as ``head``, has ended."""
 
 
 class GuardedGroup(TyperGroup):
-    """The verbs, with everything that a user can meet caught at one place."""
+    """The verbs; errors that a user can meet are caught here for all of them."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [verb for verb in VERBS if verb in self.commands]
@@ -58,5 +58,5 @@ class GuardedGroup(TyperGroup):
 
 
 def _discard_stdout() -> None:
-    """Send what is still buffered nowhere, so that the interpreter's last flush cannot fail."""
+    """Discard what is still buffered, so that the interpreter's last flush cannot fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""``coordsim import``: what other tools recorded, as a run or as a part of a scenario."""
+"""``coordsim import``: reads recordings of other tools, as a run or as a part of a scenario."""
 
 from __future__ import annotations
 
@@ -52,13 +52,14 @@ def import_(
     if out is not None:
         _check(out)
     with Bar(title("reading")):
-        found = import_source(source, form)
+        imported = import_source(source, form)
     if table is not None and (out is None or out.suffix != ".toml"):
         raise InputError.one("--table", "", table, "chooses what --out NAME.toml writes; give that, too")
-    made = _write(out, found, table) if out is not None else None
+    made = _write(out, imported, table) if out is not None else None
     facts = {
-        "schema": SCHEMA, "format": found.format, "files": found.files, "found": found.summary,
-        "unknown": found.unknown, "not_read": found.not_read, "gives": _gives(found), "out": str(out) if made else None,
+        "schema": SCHEMA, "format": imported.format, "files": imported.files, "found": imported.summary,
+        "unknown": imported.unknown, "not_read": imported.not_read, "gives": _gives(imported),
+        "out": str(out) if made else None,
     }  # fmt: skip
     if as_json:
         console.data_json(facts)
@@ -66,11 +67,11 @@ def import_(
         from coordsim.report.imported import import_report
 
         console.data(import_report(facts, source.name or str(source), console.page()))
-    console.next_command(_next(source, found, out, made))
+    console.next_command(_next(source, imported, out, made))
 
 
 def _check(out: Path) -> None:
-    """Nothing that took minutes to read should end in a name that cannot be written."""
+    """Check before the source is read that ``out`` can be written, since reading may take minutes."""
     if out.suffix not in (".csv", ".toml"):
         from coordsim.record.store import check_target
 
@@ -80,37 +81,37 @@ def _check(out: Path) -> None:
         raise InputError.one("--out", "", str(out), why)
 
 
-def _gives(found: Imported) -> dict[str, bool]:
+def _gives(imported: Imported) -> dict[str, bool]:
     return {
-        "run": found.trace is not None, "workload": found.workload_csv is not None,
-        "cluster": bool(found.clusters),
+        "run": imported.trace is not None, "workload": imported.workload_csv is not None,
+        "cluster": bool(imported.clusters),
     }  # fmt: skip
 
 
-def _chosen_cluster(found: Imported, table: int | None) -> str:
-    """The figures that ``--table`` names, or the only ones there are. Raises InputError with the choices."""
-    choices = [f"{number}: {figures.name}" for number, figures in found.clusters.items()]
+def _chosen_cluster(imported: Imported, table: int | None) -> str:
+    """Return the cluster figures that ``--table`` names, or the only ones. Raises InputError with the choices."""
+    choices = [f"{number}: {figures.name}" for number, figures in imported.clusters.items()]
     more = f"; {len(choices) - _MOST_CHOICES:,} more" if len(choices) > _MOST_CHOICES else ""
     listed = "; ".join(choices[:_MOST_CHOICES]) + more
     if table is None and len(choices) > 1:
         message = f"{len(choices)} tables give figures of a cluster; choose one with --table N ({listed})"
         raise InputError.one("--out", "", None, message)
-    number = table if table is not None else next(iter(found.clusters))
-    if number not in found.clusters:
+    number = table if table is not None else next(iter(imported.clusters))
+    if number not in imported.clusters:
         message = f"table {number} gives no figures of a cluster; these do ({listed})"
         raise InputError.one("--table", "", number, message)
-    return found.clusters[number].toml
+    return imported.clusters[number].toml
 
 
-def _write(out: Path, found: Imported, table: int | None) -> str:
-    """Write what the name asks for; returns what that is."""
+def _write(out: Path, imported: Imported, table: int | None) -> str:
+    """Write the kind of output that the name ``out`` asks for, and return this kind."""
     kind = {".csv": "workload", ".toml": "cluster"}.get(out.suffix, "run")
-    if not _gives(found)[kind]:
-        able = [f"a {each} ({_NAMES[each]})" for each, given in _gives(found).items() if given]
+    if not _gives(imported)[kind]:
+        able = [f"a {each} ({_NAMES[each]})" for each, given in _gives(imported).items() if given]
         can = f"; it gives {' and '.join(able)}" if able else ""
-        raise InputError.one("--out", "", str(out), f"a {found.format} recording of this kind gives no {kind}{can}")
+        raise InputError.one("--out", "", str(out), f"a {imported.format} recording of this kind gives no {kind}{can}")
     if kind != "run":
-        text = found.workload_csv if kind == "workload" else _chosen_cluster(found, table)
+        text = imported.workload_csv if kind == "workload" else _chosen_cluster(imported, table)
         assert text is not None
         from coordsim.record.files import whole_file
 
@@ -119,9 +120,9 @@ def _write(out: Path, found: Imported, table: int | None) -> str:
     else:
         from coordsim.record.store import write_run
 
-        assert found.trace is not None
-        assert found.facts is not None
-        write_run(out, found.trace, found.facts)
+        assert imported.trace is not None
+        assert imported.facts is not None
+        write_run(out, imported.trace, imported.facts)
     console.note(f"wrote {out}: a {kind}")
     return kind
 
@@ -130,16 +131,17 @@ _MOST_CHOICES = 8
 _NAMES = {"run": "--out FOLDER", "workload": "--out NAME.csv", "cluster": "--out NAME.toml"}
 
 
-def _next(source: Path, found: Imported, out: Path | None, made: str | None) -> str:
+def _next(source: Path, imported: Imported, out: Path | None, made: str | None) -> str:
     if made == "run":
         return f"coordsim report {quote(str(out))}"
     if made == "workload":
         return f"coordsim simulate --workload {quote(str(out))}"
     if made == "cluster":
         return f"coordsim simulate {quote(str(out))} --cluster summit --workload resnet50"
-    gives: dict[str, Any] = _gives(found)
+    gives: dict[str, Any] = _gives(imported)
     for kind, target in (("run", "run"), ("workload", "workload.csv"), ("cluster", "cluster.toml")):
         if gives[kind]:
-            choice = f" --table {next(iter(found.clusters))}" if kind == "cluster" and len(found.clusters) > 1 else ""
+            several = kind == "cluster" and len(imported.clusters) > 1
+            choice = f" --table {next(iter(imported.clusters))}" if several else ""
             return f"coordsim import {quote(str(source))} --out {target}{choice}"
     return "coordsim simulate --explain"

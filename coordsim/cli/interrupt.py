@@ -1,8 +1,8 @@
-"""Ctrl-C: leave at once while nothing is half done, unwind where files are being written.
+"""Ctrl-C: exit at once while nothing is half written, unwind where files are being written.
 
-A KeyboardInterrupt that unwinds through numba's compiler can crash the process (llvmlite calls back into
-Python from C++), and one that passes through ``exec`` of a string makes CPython die of SIGINT although it was
-caught. So while we compute, the handler ends the process itself.
+A KeyboardInterrupt that unwinds through numba's compiler can crash the process (llvmlite calls back into Python from
+C++), and one that passes through ``exec`` of a string makes CPython die of SIGINT although it was caught. So the
+handler itself ends the process during computation.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 from coordsim.record.files import discard_unfinished
 
 INTERRUPTED = 130
-"""128 + SIGINT, as shells have it."""
+"""128 + SIGINT, as in shells."""
 _CLEAR_LINE_SHOW_CURSOR = "\r\x1b[K\x1b[?25h"
 
 
 def leave(signum: int, frame: Any) -> None:
-    """Signal handler: say so and end the process; files that are being written go."""
+    """Handle SIGINT: print a line, delete files that are being written, and exit."""
     restore = _CLEAR_LINE_SHOW_CURSOR if sys.stderr.isatty() else ""
     os.write(2, f"{restore}interrupted\n".encode())
     discard_unfinished()
@@ -30,14 +30,14 @@ def leave(signum: int, frame: Any) -> None:
 
 
 def install() -> None:
-    """Leave at once from now on, unless whoever started us has SIGINT ignored."""
+    """Exit at once on SIGINT from now on, unless the parent process has SIGINT ignored."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, leave)
 
 
 @contextmanager
 def unwinding() -> Iterator[None]:
-    """Inside, Ctrl-C is a KeyboardInterrupt again, so that half-written files are removed."""
+    """Make Ctrl-C raise KeyboardInterrupt inside the context, so that half-written files are removed."""
     before = signal.getsignal(signal.SIGINT)
     if before is not leave:
         yield

@@ -1,4 +1,4 @@
-"""Where the compiled engine is kept between runs, and whether it is there yet."""
+"""Where the compiled engine is kept between runs, and whether it has been compiled."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class KernelCache:
     directory: str
     writable: bool
     kernels: int
-    """Compiled versions (one per signature)."""
+    """Number of compiled versions, one for each signature."""
     nbytes: int
 
 
 def kernel_cache() -> KernelCache:
-    """Look where numba would: NUMBA_CACHE_DIR, beside the source, or the user's cache directory."""
+    """Examine the directory that numba uses: NUMBA_CACHE_DIR, beside the source, or the user's cache directory."""
     package = Path(coordsim.__file__).parent
-    told = os.environ.get("NUMBA_CACHE_DIR")
-    if told:
-        place = Path(told)
+    configured = os.environ.get("NUMBA_CACHE_DIR")
+    if configured:
+        place = Path(configured)
     elif os.access(package, os.W_OK):
         place = package
     else:
@@ -39,7 +39,7 @@ def kernel_cache() -> KernelCache:
 
 
 def title(doing: str) -> str:
-    """``doing``, and that it compiles first where it has to."""
+    """Return ``doing``, with a remark if the engine has to be compiled first."""
     return doing if kernel_cache().kernels else f"compiling (once), then {doing}"
 
 
@@ -50,7 +50,7 @@ def _cached(place: Path) -> Iterator[Path]:
 
 
 def _writable(place: Path) -> bool:
-    """Whether ``place``, or the first of its parents that exists, can be written."""
+    """Return whether ``place``, or the first of its parents that exists, can be written."""
     while not place.exists() and place != place.parent:
         place = place.parent
     return os.access(place, os.W_OK)

@@ -1,4 +1,4 @@
-"""``coordsim profile``: run a training script as it is, record it, and say where its steps went."""
+"""``coordsim profile``: run an unchanged training script, record it, and report where its steps spend their time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coordsim.cli import console
-from coordsim.cli.training import Done, run, without_terminal
+from coordsim.cli.training import Done, detach_from_terminal, run
 from coordsim.errors import EnvironmentProblem, InputError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FINDING = 1
 _PREDICTABLE = 6
-"""Steps that ``coordsim predict`` wants, and one to spare."""
+"""Fewest steps for which ``coordsim predict`` is suggested: what it needs, and one to spare."""
 _EXAMPLE = "coordsim profile -- torchrun --nproc-per-node 2 train.py"
 
 
@@ -48,7 +48,7 @@ def profile(
     ] = False,
 ) -> None:
     """Record a training command; say where its steps went."""
-    program = _checked(command or [], steps)
+    program = _find_program(command or [], steps)
     from coordsim.record.store import check_target
 
     check_target(out)
@@ -57,7 +57,7 @@ def profile(
     try:
         done = run([program, *(command or [])[1:]], job.folder, steps, as_json, then_stop, job.recorded)
         if done.hangup:
-            without_terminal()
+            detach_from_terminal()
         answer = job.ended(done)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -68,7 +68,10 @@ def profile(
 
 
 def _next(answer: Answer, out: Path) -> str:
-    """With more ranks on the same machine; on a described one where ends of collectives are not known (on a GPU)."""
+    """Return the next command: more ranks on the same machine.
+
+    A described machine is named where ends of collectives are not known (on a GPU).
+    """
     command = answer.facts.command
     failed = command is not None and command.exit_code
     if failed or answer.steps < _PREDICTABLE:
@@ -78,8 +81,8 @@ def _next(answer: Answer, out: Path) -> str:
     return f"coordsim predict {quote(str(out))} --ranks {2 * (answer.facts.ranks or 1)}"
 
 
-def _checked(command: list[str], steps: int) -> str:
-    """The program's path. Raises InputError, EnvironmentProblem."""
+def _find_program(command: list[str], steps: int) -> str:
+    """Return the program's path. Raises InputError or EnvironmentProblem."""
     if not command:
         raise InputError.one("COMMAND", "", None, f"what is to be recorded? Such as: {_EXAMPLE}")
     if steps < 1:
@@ -93,14 +96,14 @@ def _checked(command: list[str], steps: int) -> str:
 
 
 class _Job:
-    """One command that is recorded, and the run directory that becomes of it."""
+    """One command that is recorded, and the run directory that it gives."""
 
     def __init__(self, command: list[str], folder: Path, out: Path, steps: int, then_stop: bool) -> None:
         self.command, self.folder, self.out, self.steps, self.then_stop = command, folder, out, steps, then_stop
         self._stored: Stored | None = None
 
     def recorded(self, ranks: int) -> None:
-        """All steps are recorded, and the command goes on: the run is stored now."""
+        """Store the run while the command goes on, since all steps have been recorded."""
         on = f"{ranks} rank" + ("s" if ranks != 1 else "")
         steps = f"{self.steps} step" + ("s" if self.steps != 1 else "")
         try:
@@ -112,10 +115,13 @@ class _Job:
         console.note(f"recorded {steps} on {on}; see them now: coordsim report {quote(str(self.out))}; {after}")
 
     def ended(self, done: Done) -> Answer:
-        """Store what was recorded, say what went wrong, and answer. Leaves when nothing was recorded."""
+        """Store what was recorded, report what went wrong, and return the summary.
+
+        Raises typer.Exit when nothing was recorded.
+        """
         line = done.line(self.command[0])
         if not any(self.folder.glob("*.rank")):
-            self._nothing(done, line)
+            self._explain_nothing(done, line)
         from coordsim.analyse.answer.opened import answer_of
 
         if line is not None:
@@ -126,18 +132,20 @@ class _Job:
             console.error(f"no rank ended a step; what {len(facts.hosts)} ranks wrote is in {self.out}")
             console.next_command(_EXAMPLE)
             raise typer.Exit(done.code or FINDING)
-        self._notes(done, facts, int(trace.steps["step"].size))
+        self._print_notes(done, facts, int(trace.steps["step"].size))
         return answer_of(stored)
 
     def _store(self, exit_code: int | None, end: CommandEnd | None = None, running: bool = False) -> Stored:
-        """Merge what ranks wrote into the run directory. Where the job that ran last recorded no step, what an earlier
-        one has left in the run directory stays."""
+        """Merge the ranks' records into the run directory.
+
+        Where the last job recorded no step, the run of an earlier one stays in the directory.
+        """
         from coordsim.cli.provenance import provenance
         from coordsim.record.run import Streams
         from coordsim.record.run_facts import Command
         from coordsim.record.store import read_run, write_run
 
-        for path in _of_other_jobs(self.folder):
+        for path in _records_of_other_jobs(self.folder):
             path.unlink()
         streams = Streams(self.folder)
         records = streams.records
@@ -147,21 +155,22 @@ class _Job:
             again = kept._replace(facts=replace(kept.facts, command=command))
             write_run(self.out, *again, self.out / "ranks")
             return again
-        made = _merged(streams)
+        made = _merge(streams)
         facts = replace(
-            made.facts, command=command, provenance=provenance(self.folder), skipped_steps=_skipped(records)
+            made.facts, command=command, provenance=provenance(self.folder), skipped_steps=_count_skipped(records)
         )
         write_run(self.out, made.trace, facts, made.findings, self.folder)
         return made._replace(facts=facts)
 
-    def _notes(self, done: Done, facts: RunFacts, steps: int) -> None:
+    def _print_notes(self, done: Done, facts: RunFacts, steps: int) -> None:
         from real_backend.profile.launch import jobs
 
         started = jobs(self.folder)
         if started > 1:
             sizes = f" (of {', then '.join(map(str, done.sizes))} ranks)" if len(done.sizes) > 1 else ""
             console.note(
-                f"the command started {started} jobs one after the other{sizes}; told is the last that took steps"
+                f"the command started {started} jobs one after the other{sizes}; "
+                "the last one that took steps is reported"
             )
         if done.code:
             console.note(
@@ -179,8 +188,8 @@ class _Job:
         if steps == 1 and facts.first_step == 0:
             console.note("only the first step was recorded, which is cold: the script took no second one")
 
-    def _nothing(self, done: Done, line: str | None) -> None:
-        """Say why nothing was recorded, and leave."""
+    def _explain_nothing(self, done: Done, line: str | None) -> None:
+        """Report why nothing was recorded, and exit."""
         from real_backend.profile.launch import hooked, jobs
 
         if done.code:
@@ -209,8 +218,8 @@ class _Job:
         raise typer.Exit(done.code or FINDING)
 
 
-def _merged(streams: Streams) -> Stored:
-    """The run that ranks recorded, and what there is to find out about it; an empty one where no rank ended a step."""
+def _merge(streams: Streams) -> Stored:
+    """Merge the ranks' records into a run with its findings; an empty run if no rank ended a step."""
     from coordsim.analyse.findings import find_out
     from coordsim.record.ranks.facts import facts_of
     from coordsim.record.store import Stored
@@ -224,15 +233,15 @@ def _merged(streams: Streams) -> Stored:
     return Stored(merged.trace, merged.facts, find_out(merged))
 
 
-def _skipped(records: Sequence[RankRecord]) -> tuple[int, int]:
-    """Steps that GradScaler skipped, and all steps, of the rank that has most."""
+def _count_skipped(records: Sequence[RankRecord]) -> tuple[int, int]:
+    """Return the number of steps that GradScaler skipped, and of all steps, on the rank that has most steps."""
     kinds = [[step.step_kind for step in record.steps] for record in records]
     of_rank = max(kinds, key=len, default=[])
     return sum("skipped" in kind and "skipped " not in kind for kind in of_rank), len(of_rank)
 
 
 def _end_of(done: Done, line: str | None) -> CommandEnd:
-    """How the command and its ranks ended; ``line``: which rank failed first, in words."""
+    """Return how the command and its ranks ended; ``line`` says which rank failed first."""
     from coordsim.record.run_facts import CommandEnd, Ending
 
     fate = "the training ended by itself" if not done.code else f"the training ended with exit code {done.code}"
@@ -249,12 +258,12 @@ def _end_of(done: Done, line: str | None) -> CommandEnd:
     )  # fmt: skip
 
 
-def _of_other_jobs(folder: Path) -> list[Path]:
-    """Records of ranks that a job before the last one had more of; every other one was written over."""
+def _records_of_other_jobs(folder: Path) -> list[Path]:
+    """Return records of ranks that only an earlier job had; the last job overwrote all others."""
     from coordsim.record.ranks.folder import headless, read_rank
 
     records = [read_rank(path) for path in folder.glob("*.rank") if not headless(path)]
-    last = max(records, key=lambda each: each.started_unix_ns).head
+    last = max(records, key=lambda record: record.started_unix_ns).head
     return [each.path for each in records if any(each.head.get(key) != last.get(key) for key in ("ranks", "job"))]
 
 

@@ -1,4 +1,4 @@
-"""A progress bar for whatever takes longer than two seconds, on a terminal only."""
+"""A progress bar for work that takes longer than two seconds, on a terminal only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 PATIENCE_S = 2.0
-"""Waiting for less needs no bar."""
+"""Work that takes less time than this has no bar."""
 
 
 class Bar:
@@ -43,13 +43,13 @@ class Bar:
                 self._shown[0].stop()
 
     def update(self, done: int, total: int) -> None:
-        """``done`` of ``total`` are behind us."""
+        """Note that ``done`` of ``total`` are complete."""
         with self._lock:
             self._done, self._total = done, total
             self._refresh()
 
     def begin(self, title: str) -> None:
-        """The next thing has no progress to tell yet."""
+        """Begin the next piece of work, whose progress is not known yet."""
         with self._lock:
             self._title, self._done, self._total = title, 0, 0
             self._refresh()
@@ -66,7 +66,7 @@ class Bar:
 
         with self._lock:
             if self._timer is None:
-                return  # it was over before anybody lost patience
+                return  # The work ended before the bar was due.
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
             screen = Console(stderr=True, no_color=not colour_wanted())
             progress = Progress(*columns, console=screen, transient=True)

@@ -1,4 +1,4 @@
-"""What a user asked ``simulate`` for: loads as a scenario, and prints as the command that asks for it."""
+"""The arguments of ``simulate``, which load as a scenario and print as a command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEFAULT_CLUSTER = "summit"
 
 @dataclass(frozen=True)
 class Request:
-    """Arguments of ``simulate``; None means that the user left it out."""
+    """Arguments of ``simulate``; None means that the user gave no value."""
 
     scenario: Path | None = None
     cluster: str | None = None
@@ -33,7 +33,7 @@ class Request:
     overrides: tuple[str, ...] = ()
 
     def load(self) -> Scenario:
-        """The scenario. Without a file, STEMDL on Summit where nothing else is named."""
+        """Load the scenario. Without a file, the defaults are STEMDL on Summit."""
         from coordsim.scenario.loading import load_scenario
 
         return load_scenario(
@@ -54,7 +54,7 @@ class Request:
     def changed(
         self, *, control_plane: str | None = None, groups: str | None = None, override: str | None = None
     ) -> Request:
-        """The same request with one more thing asked for."""
+        """Return the same request with one change."""
         more = () if override is None else (override,)
         return replace(
             self,
@@ -64,7 +64,7 @@ class Request:
         )
 
     def command(self, *more: str) -> str:
-        """The command line that asks for this."""
+        """Return the command line of this request."""
         words = ["coordsim", "simulate"] + ([str(self.scenario)] if self.scenario is not None else [])
         for flag, value in (
             ("--cluster", self.cluster),

@@ -6,7 +6,10 @@ from coordsim.errors import InputError
 
 
 def step_range(steps: str | None) -> range | None:
-    """Numbers of the steps A up to B, B excluded; None where nothing was asked. Raises InputError for another form."""
+    """Return the step numbers from A up to but not including B; None if ``steps`` is None.
+
+    Raises InputError for another form.
+    """
     if steps is None:
         return None
     first, colon, last = steps.partition(":")

@@ -1,4 +1,4 @@
-"""Runs the command that ``coordsim profile`` records: watches its ranks, stops it, outlives the terminal."""
+"""Runs the command that ``coordsim profile`` records: watches its ranks, stops it, and survives a closed terminal."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 TURN_S = 0.1
 LOOK_EVERY_S = 0.5
 PATIENCE_S = 20.0
-"""With ``--then-stop``: for the command to end by itself once its ranks have."""
+"""With ``--then-stop``: time for the command to end by itself once its ranks have ended."""
 TERMINATION_S = 35.0
-"""For the command to end after SIGTERM: torchrun gives its ranks 30 s."""
+"""Time for the command to end after SIGTERM; torchrun gives its ranks 30 s."""
 
 
 @dataclass
@@ -32,28 +32,28 @@ class Done:
     """How the command ended."""
 
     code: int
-    """As a shell has it: of a signal n, 128 + n; 0 when it was stopped because everything was recorded."""
+    """Exit code as a shell states it: 128 + n for signal n; 0 if it was stopped because everything was recorded."""
     endings: list[Ending] = field(default_factory=list)
     first: Ending | None = None
-    """Who failed first."""
+    """The failure that came first."""
     running: list[tuple[int, int]] = field(default_factory=list)
-    """(rank, process) that still run although the command has ended."""
+    """(rank, process id) of ranks that still run although the command has ended."""
     sizes: list[int] = field(default_factory=list)
-    """Numbers of ranks that process groups had, one after the other."""
+    """Numbers of ranks of the process groups, one after the other."""
     places: str = ""
-    """Where ranks were when somebody stopped the command from outside."""
+    """Where ranks were when the command was stopped from outside."""
     stopped_by: str = ""
-    """The signal that did."""
+    """The signal that stopped the command."""
     stopped_recorded: bool = False
     hangup: bool = False
     """Whether the terminal was closed."""
     unhooked: str | None = None
-    """Why a Python process of it had no hooks."""
+    """Why a Python process of the command had no hooks."""
     recorded: bool = False
-    """Whether every rank recorded all steps that were wanted."""
+    """Whether every rank recorded all the steps that were wanted."""
 
     def line(self, program: str) -> str | None:
-        """What went wrong first, in one line; None when nothing did."""
+        """Return in one line what went wrong first; None if nothing went wrong."""
         if self.stopped_recorded:
             return None
         if self.stopped_by:
@@ -95,7 +95,7 @@ def run(
     from real_backend.profile.watch import Watch
 
     signals = Signals()
-    with signals.taken():
+    with signals.handled():
         process = subprocess.Popen(
             command, env=environment(folder, steps, then_stop), stdout=sys.stderr if output_to_stderr else None
         )
@@ -104,15 +104,15 @@ def run(
         stopped = _attend(process, watch, unhooked, then_stop, when_recorded)
         code = process.wait()
         ended_ns = time.time_ns()
-        _settle(watch)
-    return _done(code, ended_ns, process.pid, watch, unhooked, signals, stopped)
+        _await_ends(watch)
+    return _finish(code, ended_ns, process.pid, watch, unhooked, signals, stopped)
 
 
 def _attend(
     process: subprocess.Popen[bytes], watch: Watch, unhooked: Unhooked, then_stop: bool,
     when_recorded: Callable[[int], None],
 ) -> bool:  # fmt: skip
-    """Until the command ends. Whether it was stopped because everything was recorded."""
+    """Watch the command until it ends; return whether it was stopped because everything was recorded."""
     recorded_s, looked_s, asked = None, 0.0, False
     while process.poll() is None:
         watch.turn(TURN_S)
@@ -136,8 +136,8 @@ def _attend(
     return then_stop and (recorded_s is not None or watch.recorded)
 
 
-def _settle(watch: Watch) -> None:
-    """Ranks that end with the command: their ends are taken note of."""
+def _await_ends(watch: Watch) -> None:
+    """Wait briefly for ranks that end with the command, and take note of their ends."""
     until_s = time.monotonic() + 2.0
     watch.turn(0)
     while watch.running() and time.monotonic() < until_s:
@@ -145,9 +145,10 @@ def _settle(watch: Watch) -> None:
     watch.turn(0)
 
 
-def _done(
+def _finish(
     code: int, ended_ns: int, pid: int, watch: Watch, unhooked: Unhooked, signals: Signals, stopped: bool
 ) -> Done:
+    """Gather how the command and its ranks ended, and stop ranks that still run if the command was to be stopped."""
     from real_backend.profile.watch import Ending, at_places, first_failure
 
     watch.close_records()
@@ -157,9 +158,9 @@ def _done(
         everybody.append(Ending(None, pid, ended_ns, "signal", signal=-code))
     running = watch.running()
     if stopped:
-        for _, each in running:
+        for _, pid in running:
             with suppress(OSError):
-                os.kill(each, signal.SIGTERM)
+                os.kill(pid, signal.SIGTERM)
     first = first_failure(everybody) if code else None
     places = watch.places()
     return Done(
@@ -171,8 +172,10 @@ def _done(
 
 
 class Signals:
-    """What comes to us while the command runs. Ctrl-C and a closed terminal go to its whole process group, so that the
-    command has them already; TERM is passed on. None of them ends us: what is there is still gathered."""
+    """Signals that arrive while the command runs. None ends this process, which still has to store what was recorded.
+
+    Ctrl-C and a closed terminal reach the whole process group, so the command has them already. TERM is passed on.
+    """
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
@@ -191,7 +194,8 @@ class Signals:
         self.hangup = True
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
+    def handled(self) -> Iterator[None]:
+        """Handle the signals inside the context, and restore the earlier handlers afterwards."""
         handlers = {signal.SIGINT: self._interrupted, signal.SIGTERM: self._terminated}
         if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup stays nohup
             handlers[signal.SIGHUP] = self._hung_up
@@ -199,16 +203,19 @@ class Signals:
         try:
             yield
         finally:
-            for each, handler in before.items():
-                if each is not signal.SIGHUP:
-                    signal.signal(each, handler)
+            for number, handler in before.items():
+                if number is not signal.SIGHUP:
+                    signal.signal(number, handler)
             if signal.SIGHUP in before:
                 # What is gathered from here on must outlive a terminal that closes now.
                 signal.signal(signal.SIGHUP, signal.SIG_IGN if self.hangup else before[signal.SIGHUP])
 
 
-def without_terminal() -> None:
-    """The terminal has gone: writing to it would end us. Output that goes elsewhere goes on."""
+def detach_from_terminal() -> None:
+    """Redirect output from a terminal that is gone, since writing to it would end this process.
+
+    Output to files and pipes stays as it is.
+    """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         try:

@@ -1,8 +1,8 @@
-"""How long an allreduce of gradients takes: ring, tree, NCCL's choice of the two, and hierarchical.
+"""Duration of an allreduce of gradients: ring, tree, NCCL's choice of the two, and hierarchical.
 
-Everything is an integer in ns, rounded up once per message (docs/semantics.md 1.1). Alpha-beta models with NCCL's
-own tables (:mod:`coordsim.cost.nccl`); for each algorithm the best of the protocols LL, LL128 and Simple.
-``ranks`` fill nodes one after the other; where the last node is not full, the fullest one counts.
+All values are integers in ns, rounded up once per message (docs/semantics.md 1.1). The models are alpha-beta models
+with NCCL's own tables (:mod:`coordsim.cost.nccl`). For each algorithm the fastest of the protocols LL, LL128 and Simple
+counts. ``ranks`` fill nodes one after the other; where the last node is not full, the fullest one counts.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ def allreduce_ns(nbytes: int, ranks: int, data: DataNetwork, ranks_per_node: int
 
 
 def nccl_choice(nbytes: int, ranks: int, data: DataNetwork, ranks_per_node: int) -> Algorithm:
-    """Which algorithm NCCL takes for ``nbytes``, whatever ``data.allreduce`` says.
+    """Return the algorithm that NCCL takes for ``nbytes``, whatever ``data.allreduce`` says.
 
-    2.5.6 and 2.7.8: the faster by their own tables (ring on a tie). 2.4.8: its threshold, which knows
-    other latencies than the 2.5.6 table that times it; so with 2.4.8 a message just above the threshold
-    can be faster than one below. 2.2.12: the ring, there was nothing else.
+    2.5.6 and 2.7.8 take the faster by their own tables (the ring on a tie). 2.4.8 uses its threshold, which assumes
+    other latencies than the 2.5.6 table that times it, so that with 2.4.8 a message just above the threshold can be
+    faster than one below. 2.2.12 has only the ring.
     """
     if data.nccl == "2.2.12":
         return "ring"
@@ -88,7 +88,7 @@ def _rows(data: DataNetwork, algorithm: Algorithm) -> tuple[Protocol, ...]:
 
 
 def _xfer_ns(numerator: int, denominator: int) -> int:
-    """ceil(numerator / denominator s), in ns; the one rounding of a message."""
+    """Return ceil(numerator / denominator s) in ns, which is the only rounding of a message."""
     return -(-numerator * _NS // denominator)
 
 
@@ -123,7 +123,10 @@ def _hierarchical_ns(nbytes: int, job: _Job, data: DataNetwork) -> int:
 
 
 def _half_ring_ns(nbytes: int, local: int, data: DataNetwork) -> int:
-    """Reduce-scatter, or allgather, over the ``local`` ranks of a node: n - 1 hops, (n-1)/n of the bytes."""
+    """Return the time of a reduce-scatter, or allgather, over the ``local`` ranks of a node.
+
+    It has n - 1 hops and moves (n-1)/n of the bytes.
+    """
     if local == 1:
         return 0
     return min(
@@ -135,7 +138,7 @@ def _half_ring_ns(nbytes: int, local: int, data: DataNetwork) -> int:
 
 
 def _across_nodes_ns(nbytes: int, nodes: int, data: DataNetwork) -> int:
-    """Allreduce of every local rank's share at once; together a node's ranks move ``nbytes``."""
+    """Return the time of the allreduce of every local rank's share; together a node's ranks move ``nbytes``."""
     if nodes == 1:
         return 0
     volume, bandwidth = 2 * (nodes - 1) * nbytes, nodes * data.network_bandwidth_Bps

@@ -1,4 +1,4 @@
-"""What one response costs on the data plane and on the ranks that launch it (docs/semantics.md 4.5, 6)."""
+"""Cost of one response on the data plane and on the ranks that launch it (docs/semantics.md 4.5, 6)."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class ResponseCost(NamedTuple):
 
     @property
     def stream_ns(self) -> int:
-        """How long the response holds the data plane's stream, ns."""
+        """Time for which the response holds the data plane's stream, ns."""
         return self.copy_in_ns + self.collective_ns + self.copy_out_ns
 
 
 class DataPlane:
-    """Response costs of one scenario; every value a Python int."""
+    """Response costs of one scenario. Every value is a Python int."""
 
     def __init__(self, scenario: Scenario) -> None:
         cluster, plane = scenario.cluster, scenario.control_plane
@@ -43,7 +43,7 @@ class DataPlane:
         self.cost = lru_cache(maxsize=None)(self._cost)
 
     def _cost(self, nbytes: int, tensors: int) -> ResponseCost:
-        """Cost of a response of ``nbytes`` over ``tensors`` members."""
+        """Return the cost of a response of ``nbytes`` over ``tensors`` members."""
         copy = copy_ns(nbytes, tensors, self._data) if self._data.copy_bandwidth_Bps else 0
         collective = 1
         if self._data.allreduce != "free":

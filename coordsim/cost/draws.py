@@ -1,4 +1,4 @@
-"""From a counter to 32 random bits, and from bits to a slow-down; integers only (docs/semantics.md 1.4)."""
+"""Draws of 32 random bits from a counter, and a slow-down from the bits; integers only (docs/semantics.md 1.4)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Int64 = npt.NDArray[np.int64]
 _MASK = (1 << 64) - 1
 TENSOR_STRIDE = 0x9E3779B9
 CHUNK = 1 << 15
-"""Ranks at a time, so that temporaries stay in the cache."""
+"""Number of ranks processed together, so that temporaries stay in the cache."""
 
 
 def keys(seed: int, stream: int, step: int, indices: Int64) -> tuple[UInt32, UInt32]:
-    """The two key words of each index (shape [index]) in one stream and step."""
+    """Return the two key words of each index, shape [index] each, in one stream and step."""
     with np.errstate(over="ignore"):
         base = np.uint64(seed & _MASK)
         for value in (stream, step):
@@ -34,8 +34,10 @@ def keys(seed: int, stream: int, step: int, indices: Int64) -> tuple[UInt32, UIn
 
 
 def draw(key: tuple[UInt32, UInt32], tensor: int = 0) -> UInt32:
-    """u32 of each key (shape [index]) for one tensor: two rounds of a 32-bit mixer with the second key word
-    between them (multipliers: Wellons' lowbias32)."""
+    """Return 32 bits for each key, shape [index], for one tensor.
+
+    The hash is two rounds of a 32-bit mixer with the second key word between them (multipliers: Wellons' lowbias32).
+    """
     low, high = key
     x = low + np.uint32(tensor * TENSOR_STRIDE & 0xFFFFFFFF)
     x ^= x >> np.uint32(16)
@@ -54,18 +56,18 @@ class Quantiles:
     base: npt.NDArray[np.int32]
     slope: npt.NDArray[np.int32]
     symmetric: bool
-    """The sign bit of u32 is the sign of the draw (normal); otherwise it is ignored."""
+    """Whether the sign bit of u32 is the sign of the draw (normal); otherwise the bit is ignored."""
 
     @classmethod
     def of(cls, spread: Spread) -> Quantiles:
-        """The committed table of ``spread``'s distribution, scaled by its sigma."""
+        """Return the committed table of ``spread``'s distribution, scaled by its sigma."""
         symmetric = spread.distribution == "normal"
         name = "half-normal" if symmetric else spread.distribution
         base, slope = scaled_table(name, spread.sigma_ppm)
         return cls(base, slope, symmetric)
 
     def __call__(self, u32: UInt32) -> Int64:
-        """Q16 slow-down of each draw (shape of ``u32``)."""
+        """Return the Q16 slow-down of each draw, in the shape of ``u32``."""
         u = u32 & np.uint32(0x7FFFFFFF)
         coarse = u >> np.uint32(21)
         tail = coarse == 1023
@@ -78,5 +80,5 @@ class Quantiles:
         return value
 
     def factor(self, u32: UInt32) -> Int64:
-        """Q16 factor, never negative (shape of ``u32``)."""
+        """Return the Q16 factor of each draw, in the shape of ``u32``; it is never negative."""
         return np.maximum(self(u32) + ONE_Q16, 0)

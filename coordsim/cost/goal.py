@@ -43,7 +43,7 @@ from coordsim.errors import InputError, Refused
 Kind: TypeAlias = Literal["send", "recv", "calc"]
 _Result = TypeVar("_Result")
 Talk: TypeAlias = Generator[Any, Any, _Result]
-"""What one rank does; it yields whenever it waits for messages."""
+"""The work of one rank; it yields whenever the rank waits for messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +52,12 @@ class GoalOp:
 
     kind: Kind
     size: int
-    """Bytes of a message, ns of a computation."""
+    """Bytes of a message, or ns of a computation."""
     peer: int = -1
     """The other rank of a message."""
     tag: int = 0
     requires: tuple[int, ...] = ()
-    """Places in the same rank's list of what must be done before; all smaller than its own."""
+    """Places, in the same rank's list, of the operations that must end before; all are smaller than its own place."""
 
     def __str__(self) -> str:
         if self.kind == "calc":
@@ -70,10 +70,10 @@ class Goal:
     """A schedule for all ranks."""
 
     ranks: tuple[tuple[GoalOp, ...], ...]
-    """[rank][operation]."""
+    """Operations, shape [rank][operation]."""
 
     def text(self, comments: Iterable[str] = ()) -> str:
-        """The schedule as GOAL text; ``comments`` come first, one line each."""
+        """Return the schedule as GOAL text; ``comments`` come first, one line each."""
         lines = [f"// {comment}" for comment in comments]
         lines.append(f"num_ranks {len(self.ranks)}")
         for rank, ops in enumerate(self.ranks):
@@ -93,13 +93,13 @@ class HasRank(Protocol):
 
 
 class Recorder:
-    """Runs exchange programs of all ranks together, without a clock, and notes what every rank did.
+    """Runs exchange programs of all ranks together, without a clock, and records what every rank does.
 
-    Programs are sent payloads while they run, and sizes travel with payloads, so none can be written down alone.
+    Programs receive payloads while they run, and sizes travel with payloads, so no program can be written down alone.
     """
 
     def __init__(self, network: LogGP, starts_ns: Sequence[int]) -> None:
-        """``starts_ns``: when each rank enters, ns, shape [rank]. Raises InputError for a negative one."""
+        """``starts_ns`` is when each rank enters, ns, shape [rank]. Raises InputError for a negative value."""
         self.network = network
         self._ops: list[list[GoalOp]] = [[] for _ in starts_ns]
         self._before: list[tuple[int, ...]] = [() for _ in starts_ns]  # what the next operation requires
@@ -113,9 +113,9 @@ class Recorder:
             self._calc(rank, start_ns)
 
     def together(self, talks: Sequence[Talk[_Result]]) -> list[_Result]:
-        """Run one generator for each rank until all have ended; their results in rank order, shape [rank].
+        """Run one generator for each rank until all have ended; return their results in rank order, shape [rank].
 
-        Raises RuntimeError when ranks wait for messages that nobody sends.
+        Raises RuntimeError when ranks wait for messages that no rank sends.
         """
         results: dict[int, _Result] = {}
         self._runnable.extend(range(len(talks)))
@@ -130,9 +130,10 @@ class Recorder:
         return [results[rank] for rank in range(len(talks))]
 
     def run(self, me: HasRank, program: Program, tag: Hashable) -> Talk[Any]:
-        """One program at one rank; messages meet by ``tag``, one for each exchange and the same on all ranks.
+        """Run one program at one rank. ``tag`` identifies the exchange and is the same on all ranks.
 
-        Has the event engine's interface (``Interpreter.run``). Raises Refused for a combination in the switches.
+        The method has the interface of the event engine (``Interpreter.run``). Raises Refused for a combination in the
+        switches.
         """
         rank, result = me.rank, None
         while True:
@@ -158,7 +159,7 @@ class Recorder:
                     raise Refused.one("GOAL", "cluster.control.and_reduce", "in-network", message)
 
     def goal(self) -> Goal:
-        """Everything noted so far."""
+        """Return everything recorded so far."""
         return Goal(tuple(tuple(ops) for ops in self._ops))
 
     def _take_all(self, rank: int, tag: Hashable, op: RecvAll) -> Talk[dict[int, Any]]:
@@ -222,17 +223,18 @@ _REQUIRES = re.compile(r"([A-Za-z]\w*)\s+requires\s+([A-Za-z]\w*)")
 
 
 def parse(text: str, where: str = "GOAL") -> Goal:
-    """The schedule in ``text``, which ``where`` names in errors.
+    """Read the schedule in ``text``; ``where`` names it in errors.
 
-    Reads what :meth:`Goal.text` writes, and comments, labels of any name, tags left out and ``cpu 0``. What else GOAL
-    has (``irequires``, ``-1`` for any source, several CPUs, lines without a label), lines that are no GOAL, unknown
-    or doubled labels, ranks that are missing or out of range: InputError with the line.
+    The parser reads what :meth:`Goal.text` writes, and comments, labels of any name, tags left out and ``cpu 0``.
+    Raises InputError with the line for other features of GOAL (``irequires``, ``-1`` for any source, several CPUs,
+    lines without a label), for lines that are not GOAL, for unknown or repeated labels, and for ranks that are missing
+    or out of range.
     """
     return _Parser(where).read(text)
 
 
 class _Parser:
-    """One pass over the lines; a schedule is a list of lists until it is whole."""
+    """One pass over the lines; a schedule is a list of lists until it is complete."""
 
     def __init__(self, where: str) -> None:
         self._where = where
@@ -289,9 +291,9 @@ class _Parser:
             raise self._wrong("no such rank" if int(peer) >= len(self._ranks) else f"a {kind} is not {way} a rank")
 
     def _dependency(self, label: str, before: str) -> None:
-        for each in (label, before):
-            if each not in self._labels:
-                raise self._wrong(f"unknown label {each}")
+        for place in (label, before):
+            if place not in self._labels:
+                raise self._wrong(f"unknown label {place}")
         later, earlier = self._labels[label], self._labels[before]
         if earlier >= later:
             raise self._wrong("an operation can only require one that stands before it")

@@ -23,28 +23,28 @@ Version = Literal["2.2.12", "2.4.8", "2.5.6", "2.7.8"]
 TREE_HOP_NS = 15_000
 """2.4's ``treelatinter``: one level of the tree between nodes."""
 TREE_LOCAL_NS = 4_000
-"""2.4's ``treelatintra``: one GPU more in the chain inside a node."""
+"""2.4's ``treelatintra``: one more GPU in the chain inside a node."""
 RING_HOP_NS = 6_000
-"""2.4's ``ringlatinter``: one rank more in the ring."""
+"""2.4's ``ringlatinter``: one more rank in the ring."""
 
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """One row: what an allreduce costs with one wire protocol. Times in ns."""
+    """One row of the tables: the cost of an allreduce with one wire protocol. Times are ns."""
 
     name: Literal["LL", "LL128", "Simple"]
     base_ns: int
     nvlink_ns: int
-    """A hop inside the node, when the whole job is in one node."""
+    """A hop inside the node, if the whole job is in one node."""
     nvlink_among_nodes_ns: int
-    """A hop inside a node, when the job spans nodes."""
+    """A hop inside a node, if the job spans several nodes."""
     network_ns: int
     """A hop between nodes."""
     share: tuple[int, int]
     """Share of the algorithm's bandwidth that carries data, as a fraction (numerator, denominator)."""
 
     def local_hop_ns(self, nodes: int) -> int:
-        """A hop inside a node of a job on ``nodes`` nodes, in ns."""
+        """Return the time of a hop inside a node, ns, for a job on ``nodes`` nodes."""
         return self.nvlink_ns if nodes == 1 else self.nvlink_among_nodes_ns
 
 
@@ -91,7 +91,10 @@ PROTOCOLS: dict[tuple[Version, Algorithm], tuple[Protocol, ...]] = {
 
 @lru_cache
 def protocols(version: Version, algorithm: Algorithm, hop_percent: int = 100) -> tuple[Protocol, ...]:
-    """The rows of ``version``; hops of jobs over several nodes take ``hop_percent`` % of the table, rounded down."""
+    """Return the rows of ``version``.
+
+    Hops of jobs over several nodes take ``hop_percent`` % of the table's value, rounded down.
+    """
     return tuple(
         replace(
             row,
@@ -103,7 +106,7 @@ def protocols(version: Version, algorithm: Algorithm, hop_percent: int = 100) ->
 
 
 def floor_log2(n: int) -> int:
-    """``log2i`` of NCCL: the base-2 logarithm, truncated. ``n`` >= 1."""
+    """Return the base-2 logarithm, truncated, as NCCL's ``log2i`` does. ``n`` >= 1."""
     return n.bit_length() - 1
 
 
@@ -121,9 +124,9 @@ def selection_latency_ns(algorithm: Algorithm, ranks: int, nodes: int, *, trunca
 
 
 def selection_248(nbytes: int, ranks: int, nodes: int, ring_Bps: int, tree_Bps: int) -> Algorithm:
-    """What NCCL 2.4 runs for an allreduce of ``nbytes``: the tree up to ``treeThreshold``, else the ring.
+    """Return the algorithm that NCCL 2.4 runs for ``nbytes``: the tree up to ``treeThreshold``, else the ring.
 
-    ``ring_Bps`` stands for its 5 GB/s a channel; ``tree_Bps`` doubles at two nodes, as there.
+    ``ring_Bps`` takes the place of its 5 GB/s a channel; ``tree_Bps`` doubles at two nodes, as there.
     """
     gain_ns = selection_latency_ns("ring", ranks, nodes) - selection_latency_ns("tree", ranks, nodes)
     if nodes < 2 or gain_ns <= 0:

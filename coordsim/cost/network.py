@@ -1,4 +1,4 @@
-"""LogGP: what one control message costs its sender, the wire, and its receiver (docs/semantics.md 1.1, 4.1)."""
+"""LogGP: the cost of one control message for its sender, the wire and its receiver (docs/semantics.md 1.1, 4.1)."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from coordsim.scenario.model import Cluster
 
 NS_PER_S = 1_000_000_000
 MAX_MESSAGE_BYTES = 9_200_000_000
-"""Above it ``bytes * 10**9`` leaves int64."""
+"""Largest message for which ``bytes * 10**9`` fits int64."""
 RENDEZVOUS_BYTES = 16
-"""A request-to-send, or the clear-to-send that answers it."""
+"""Size of a request-to-send, and of the clear-to-send that answers it."""
 
 
 LONGEST_CLOCK_NS = 1 << 61
-"""73 years: beyond it sums of times could leave int64."""
+"""73 years. Beyond it sums of times could exceed int64."""
 
 
 def refuse_beyond_clock(time_ns: int, what: str) -> None:
-    """Raise Refused when ``time_ns``, a time or a bound on one, is out of a run's reach."""
+    """Raise Refused if ``time_ns``, a time or a bound on one, exceeds the longest clock; ``what`` names it."""
     if time_ns > LONGEST_CLOCK_NS:
         raise Refused.one("scenario", "", time_ns, f"{what} passes {LONGEST_CLOCK_NS / 1e9:.1e} s, the longest clock")
 
 
 def refuse_message(nbytes: int) -> None:
-    """Raise Refused when a control message is too large for exact integer arithmetic."""
+    """Raise Refused if a control message is too large for exact integer arithmetic."""
     if nbytes > MAX_MESSAGE_BYTES:
         raise Refused.one(
             "scenario", "message", nbytes, f"a message of {nbytes} bytes exceeds {MAX_MESSAGE_BYTES}"
@@ -33,14 +33,14 @@ def refuse_message(nbytes: int) -> None:
 
 
 def transfer_ns(nbytes: int, bandwidth_Bps: int) -> int:
-    """Time on the wire, rounded up once per message. Raises Refused above 9.2 GB."""
+    """Return the time on the wire, rounded up once per message. Raises Refused above 9.2 GB."""
     refuse_message(nbytes)
     return -(-nbytes * NS_PER_S // bandwidth_Bps)
 
 
 @dataclass(frozen=True, slots=True)
 class LogGP:
-    """Message costs between ranks of one job; ranks are placed on nodes in order."""
+    """Message costs between ranks of one job, which are placed on nodes in order."""
 
     latency_ns: int
     overhead_ns: int
@@ -52,7 +52,7 @@ class LogGP:
 
     @classmethod
     def of(cls, cluster: Cluster) -> LogGP:
-        """The control network of ``cluster``."""
+        """Return the control network of ``cluster``."""
         control = cluster.control
         return cls(
             control.latency_ns, control.overhead_ns, control.bandwidth_Bps, control.local_latency_ns,
@@ -60,23 +60,24 @@ class LogGP:
         )  # fmt: skip
 
     def local(self, source: int, target: int) -> bool:
-        """Whether two ranks share a node."""
+        """Return whether two ranks share a node."""
         return source // self.ranks_per_node == target // self.ranks_per_node
 
     def wire_ns(self, source: int, target: int, nbytes: int) -> int:
-        """xfer(b) on the link between two ranks."""
+        """Return xfer(b) on the link between two ranks."""
         local = self.local(source, target)
         return transfer_ns(nbytes, self.local_bandwidth_Bps if local else self.bandwidth_Bps)
 
     def send_busy_ns(self, source: int, target: int, nbytes: int) -> int:
-        """How long the sender's CPU is taken."""
+        """Return the time for which the sender's CPU is busy."""
         return max(self.overhead_ns, self.wire_ns(source, target, nbytes))
 
     def flight_ns(self, source: int, target: int, nbytes: int) -> int:
-        """From the start of the send to the message's arrival: o + L + xfer(b)."""
+        """Return the time from the start of the send to the message's arrival: o + L + xfer(b)."""
         latency = self.local_latency_ns if self.local(source, target) else self.latency_ns
         return self.overhead_ns + latency + self.wire_ns(source, target, nbytes)
 
     def root_service_ns(self, nbytes: int) -> int:
-        """What one gathered message takes at the root: its CPU, or its share of the root's NIC if longer."""
+        """Return the root's time for one gathered message: its CPU, or its share of the root's NIC if that is
+        longer."""
         return max(self.overhead_ns, transfer_ns(nbytes, self.root_nic_Bps))

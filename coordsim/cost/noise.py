@@ -20,23 +20,23 @@ PPM = 1_000_000
 
 STREAM_RANK, STREAM_NODE, STREAM_STEP, STREAM_TENSOR, STREAM_STALL, STREAM_STALL_LENGTH = range(1, 7)
 STREAM_DETOUR, STREAM_DETOUR_LENGTH = 7, 8
-"""Of these two the step's place in the counter is the cycle."""
+"""In the counter of these two streams the cycle takes the place of the step."""
 STREAM_COMMON = 10
-"""After the one of :mod:`coordsim.cost.orders`."""
+"""Follows the stream of :mod:`coordsim.cost.orders`."""
 LARGEST_Q16 = 1 << 27
-"""Of the factors of rank, node, step and common together, so that the tensor's factor (at most 23) stays inside 32
-bits on top of it; a job of a million ranks with spreads of 100 % comes nowhere near."""
+"""Upper bound of the factors of rank, node, step and common together. With it the tensor's factor (at most 23) still
+fits 32 bits. A job of a million ranks with spreads of 100 % stays far below it."""
 
 
 def scaled_ns(duration_ns: Int64 | int, factor_q16: Int64) -> Int64:
-    """Durations times a Q16 factor, floored; ns."""
+    """Return durations times a Q16 factor, rounded down; ns."""
     return np.asarray((np.asarray(duration_ns, dtype=np.int64) * factor_q16) >> 16)
 
 
 class NoiseModel:
-    """Noise of one job: which GPUs it got, and how long compute takes on each in each step.
+    """Noise of one job: which GPUs it has, and how long compute takes on each in each step.
 
-    ``ranks`` placed on nodes of ``ranks_per_node`` in order.
+    ``ranks`` are placed on nodes of ``ranks_per_node`` in order.
     """
 
     def __init__(self, noise: Noise, seed: int, ranks: int, ranks_per_node: int) -> None:
@@ -56,7 +56,7 @@ class NoiseModel:
 
     @cached_property
     def persistent_q16(self) -> Int64:
-        """Factor of rank and node together, shape [rank]; screened nodes are already left out."""
+        """Factor of rank and node together, shape [rank]; screened nodes are left out."""
         nodes = -(-self.ranks // self.ranks_per_node)
         candidates = -(-nodes * PPM // (PPM - self.noise.screen_ppm))
         slots = candidates * self.ranks_per_node
@@ -74,7 +74,7 @@ class NoiseModel:
         return by_node.reshape(-1)[: self.ranks].copy()
 
     def step_q16(self, step: int) -> Int64:
-        """Factor of rank, node, step and common together, shape [rank]; not to be written to."""
+        """Return the factor of rank, node, step and common together, shape [rank]. The caller must not write to it."""
         if self._step is None and self._common is None:
             return self.persistent_q16
         if self._last is None or self._last[0] != step:
@@ -90,7 +90,7 @@ class NoiseModel:
         return np.minimum(factor, LARGEST_Q16, out=factor)
 
     def stall_ns(self, step: int) -> Int64 | None:
-        """Rare stalls of a step, shape [rank]; None when they are switched off."""
+        """Return the rare stalls of a step, shape [rank]; None if they are switched off."""
         if not (self.noise.stall_ppm and self.noise.stall_ns):
             return None
         streams = STREAM_STALL, STREAM_STALL_LENGTH
@@ -98,9 +98,10 @@ class NoiseModel:
         return np.zeros(self.ranks, dtype=np.int64) if stalls is None else stalls
 
     def detour_ns(self, cycle: int) -> Int64 | None:
-        """What each rank's control CPU loses to the operating system in a cycle, shape [rank]; None: nothing.
+        """Return the time that each rank's control CPU loses to the operating system in a cycle, shape [rank].
 
-        One chance per rank and cycle, of an exponential length (docs/semantics.md 4.6).
+        There is one chance per rank and cycle, with an exponential length (docs/semantics.md 4.6). The result is None
+        if no rank loses time.
         """
         if not self.noise.detours:
             return None
@@ -108,7 +109,10 @@ class NoiseModel:
         return self._rare_ns(streams, cycle, self.noise.detour_ppm, self.noise.detour_ns)
 
     def _rare_ns(self, streams: tuple[int, int], counter: int, ppm: int, mean_ns: int) -> Int64 | None:
-        """Lengths where the first stream's draw falls below ``ppm``, else 0, shape [rank]; None where none does."""
+        """Return lengths where the first stream's draw is below ``ppm``, else 0, shape [rank].
+
+        The result is None if no draw is below.
+        """
         threshold = ppm * (1 << 32) // PPM
         hit = draw(keys(self.seed, streams[0], counter, self._indices)).astype(np.int64) < threshold
         if not hit.any():
@@ -123,13 +127,13 @@ class NoiseModel:
         return Quantiles.of(Spread("exponential", PPM))
 
     def forward_ns(self, step: int, forward_ns: int) -> Int64:
-        """Forward pass of each rank, stalls included; shape [rank], at least 1 ns."""
+        """Return each rank's forward pass, stalls included; shape [rank], at least 1 ns."""
         duration = scaled_ns(forward_ns, self.step_q16(step))
         stalls = self.stall_ns(step)
         return np.maximum(duration if stalls is None else duration + stalls, 1)
 
     def tensor_keys(self, step: int) -> tuple[UInt32, UInt32]:
-        """Key words of each rank for the tensor draws of a step, shape [rank] each."""
+        """Return the key words of each rank for the tensor draws of a step, shape [rank] each."""
         low, high = np.empty((2, self.ranks), dtype=np.uint32)
         for first in range(0, self.ranks, CHUNK):
             part = slice(first, first + CHUNK)
@@ -137,7 +141,7 @@ class NoiseModel:
         return low, high
 
     def ready_ns(self, step: int, forward_ns: int, backward_ns: Int64, first: int, last: int) -> Int64:
-        """When each gradient exists, after the step's start: shape [rank, tensor] for ranks first..last-1.
+        """Return when each gradient exists, ns after the step's start, shape [rank, tensor] for ranks first..last-1.
 
         ``backward_ns`` (shape [tensor], ready order) is the compute between one gradient and the next.
         """

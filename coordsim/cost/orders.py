@@ -1,6 +1,6 @@
-"""Ready orders: which gradient comes when, on each rank and in each step (docs/semantics.md 2.6).
+"""Ready orders: the order of gradients on each rank in each step (docs/semantics.md 2.6).
 
-A random permutation per rank and step, drawn by counter like noise: gradients in ascending order of their
+The order is a random permutation per rank and step, drawn by counter like noise: gradients in ascending order of their
 draws ``u32 = hash(seed, stream, step, rank, tensor)``, equal draws in listed order.
 """
 
@@ -11,11 +11,11 @@ import numpy as np
 from coordsim.cost.draws import Int64, draw, keys
 
 STREAM_ORDER = 9
-"""After the streams of :mod:`coordsim.cost.noise`."""
+"""Follows the streams of :mod:`coordsim.cost.noise`."""
 
 
 def shuffled_places(seed: int, step: int, first: int, last: int, tensors: int) -> Int64:
-    """Shape [rank, tensor] for ranks first..last-1: how many of the rank's gradients come before each one."""
+    """Return how many of the rank's gradients come before each one, shape [rank, tensor] for ranks first..last-1."""
     key = keys(seed, STREAM_ORDER, step, np.arange(first, last, dtype=np.int64))
     draws = np.empty((last - first, tensors), dtype=np.uint32)
     for tensor in range(tensors):

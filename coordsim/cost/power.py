@@ -1,4 +1,4 @@
-"""What a run costs its owner: node-hours and energy. For reports only, hence floats; no engine reads them."""
+"""Node-hours and energy of a run. Values are floats, for reports only; no engine reads them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from coordsim.scenario.model import Machine
 Phase = Literal["compute", "wait", "idle"]
 PHASES: tuple[Phase, ...] = ("compute", "wait", "idle")
 COMPONENTS = ("gpus", "hosts", "nics", "facility")
-"""Who draws it; ``facility`` is what PUE adds to the other three."""
+"""The consumers of power; ``facility`` is what PUE adds to the other three."""
 PHASE_OF: dict[str, Phase] = {
     "input_stall": "idle", "forward": "compute", "backward": "compute", "straggler_wait": "wait",
     "cycle_wait": "wait", "control_exchange": "wait", "control_work": "wait", "fusion_copy": "wait",
     "exposed_collective": "wait", "optimizer": "compute",
 }  # fmt: skip
-"""What the job's GPUs do in each part of the breakdown. The parts are those of the median GPU up to its last
-gradient and of the last one after it: a fast GPU waits longer than is charged, a slow one shorter."""
+"""Phase of the job's GPUs in each part of the breakdown. The parts are those of the median GPU up to its last gradient,
+and of the last GPU after it, so a fast GPU waits longer than it is charged for, and a slow one for a shorter time."""
 
 _S_PER_HOUR = 3600
 _NS_PER_HOUR = 3.6e12
@@ -27,12 +27,12 @@ _MW_PER_KW = 1e6  # milliwatts
 
 @dataclass(frozen=True, slots=True)
 class Energy:
-    """kWh at the meter, split in two ways; either sums to the whole."""
+    """Energy at the meter, kWh, split in two ways, of which each sums to the whole."""
 
     by_phase: dict[str, float]
-    """By :data:`PHASES`: what the whole nodes draw while the job's GPUs are in that phase."""
+    """Energy by :data:`PHASES`: what whole nodes draw while the job's GPUs are in that phase."""
     by_component: dict[str, float]
-    """By :data:`COMPONENTS`."""
+    """Energy by :data:`COMPONENTS`."""
 
     @property
     def kwh(self) -> float:
@@ -40,21 +40,21 @@ class Energy:
 
 
 def node_hours(step_time_ns: float, ranks: int, ranks_per_node: int, steps: int) -> float:
-    """Node-hours of ``steps`` steps of ``step_time_ns`` each; whole nodes are billed."""
+    """Return the node-hours of ``steps`` steps of ``step_time_ns`` each. Whole nodes are charged."""
     return _nodes(ranks, ranks_per_node) * step_time_ns * steps / _NS_PER_HOUR
 
 
 def power_kw(phase: Phase, ranks: int, machine: Machine) -> dict[str, float] | None:
-    """Draw in kW by component while the job's GPUs are in ``phase``; None when the machine's power is not known.
+    """Return the power in kW by component while the job's GPUs are in ``phase``; None if it is not known.
 
-    Whole nodes: GPUs of the last node that have no rank idle. A phase whose power is not given is charged as
+    Whole nodes count: GPUs of the last node without a rank are idle. A phase whose power is not given is charged as
     computing, which is an upper bound.
     """
     computing, host = machine.gpu_power_mW, machine.host_power_mW
     if computing is None or host is None:
         return None
     waiting, idle = (
-        computing if told is None else told for told in (machine.gpu_wait_power_mW, machine.gpu_idle_power_mW)
+        computing if power is None else power for power in (machine.gpu_wait_power_mW, machine.gpu_idle_power_mW)
     )
     busy = {"compute": computing, "wait": waiting, "idle": idle}[phase]
     nodes = _nodes(ranks, machine.ranks_per_node)
@@ -68,9 +68,9 @@ def power_kw(phase: Phase, ranks: int, machine: Machine) -> dict[str, float] | N
 
 
 def energy(parts_s: Mapping[str, float], ranks: int, steps: int, machine: Machine) -> Energy | None:
-    """Energy of ``steps`` steps whose breakdown (part name -> seconds) is ``parts_s``, each part at its phase's power.
+    """Return the energy of ``steps`` steps whose breakdown (part name -> seconds) is ``parts_s``.
 
-    None when the machine's power is not known.
+    Each part counts at its phase's power. The result is None if the machine's power is not known.
     """
     by_phase: dict[str, float] = dict.fromkeys(PHASES, 0.0)
     by_component = dict.fromkeys(COMPONENTS, 0.0)

@@ -16,7 +16,7 @@ from coordsim.cost.network import RENDEZVOUS_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Eager: the CPU is busy max(o, xfer); the message arrives start + o + L + xfer later."""
+    """An eager send: the CPU is busy max(o, xfer), and the message arrives start + o + L + xfer later."""
 
     target: int
     nbytes: int
@@ -25,16 +25,16 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Recv:
-    """Waits for the next message from ``source``; busy o. Is sent the payload."""
+    """Waits for the next message from ``source``, with the CPU busy o. The generator receives the payload."""
 
     source: int
 
 
 @dataclass(frozen=True, slots=True)
 class RecvAll:
-    """One message from each of ``sources``, served in arrival order. Is sent {source: payload}.
+    """Receives one message from each of ``sources``, served in arrival order. The generator receives {source: payload}.
 
-    Each is busy o; at a gather's root max(o, its time on the root's NIC); plus ``work`` of its payload.
+    Each message takes the CPU o; at a gather's root max(o, its time on the root's NIC); plus ``work`` of its payload.
     """
 
     sources: Collection[int]
@@ -44,16 +44,16 @@ class RecvAll:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Serial CPU work, ns; the part of an exchange that a faster coordinator would not need."""
+    """Serial CPU work, ns: the part of an exchange that a faster coordinator would not need."""
 
     ns: int
 
 
 @dataclass(frozen=True, slots=True)
 class Combine:
-    """Hands ``value`` to the switches. Is sent what all ``ranks`` handed in, combined, ``ns`` after the last did.
+    """Hands ``value`` to the switches. The generator receives all ranks' values combined, ``ns`` after the last one.
 
-    The CPU waits and is not charged: SHARP's host adapter works alone.
+    The CPU waits and is not charged, since SHARP's host adapter works by itself.
     """
 
     ranks: int
@@ -69,10 +69,10 @@ Program: TypeAlias = Generator[Op, Any, Any]
 def gather_linear(
     rank: int, ranks: int, nbytes: int, payload: Any, eager_limit: int = 0, lengths: Mapping[int, int] | None = None
 ) -> Program:
-    """Everybody sends to rank 0, as MPI_Gatherv probably does (docs/published.md 4).
+    """Every rank sends to rank 0, as MPI_Gatherv probably does (docs/published.md 4).
 
-    Above ``eager_limit`` (> 0) a sender first asks and is told to go on, one after the other; the root
-    knows who will ask from ``lengths``. Returns {rank: payload} at rank 0, None elsewhere.
+    Above ``eager_limit`` (> 0) a sender first asks and is granted permission, one sender after the other; the root
+    knows from ``lengths`` who will ask. Returns {rank: payload} at rank 0, None elsewhere.
     """
     if rank:
         if 0 < eager_limit < nbytes:
@@ -90,9 +90,9 @@ def gather_linear(
 
 
 def gather_binomial(rank: int, ranks: int, nbytes: int, payload: Any) -> Program:
-    """Up a binomial tree; inner ranks pass on what they have as one message.
+    """Gather up a binomial tree; inner ranks pass on what they have as one message.
 
-    Payloads and sizes travel as {rank: (nbytes, payload)}. Returns {rank: payload} at rank 0.
+    Payloads and sizes travel as {rank: (nbytes, payload)}. Returns {rank: payload} at rank 0, None elsewhere.
     """
     held = {rank: (nbytes, payload)}
     mask = 1
@@ -107,7 +107,10 @@ def gather_binomial(rank: int, ranks: int, nbytes: int, payload: Any) -> Program
 
 
 def gather_node_leaders(rank: int, ranks: int, nbytes: int, payload: Any, ranks_per_node: int) -> Program:
-    """Each node's first rank collects its node, then sends one message to rank 0: what a good MPI might do."""
+    """Gather at each node's first rank, which sends one message to rank 0, as a good MPI might do.
+
+    Returns {rank: payload} at rank 0, None elsewhere.
+    """
     leader = rank - rank % ranks_per_node
     held = {rank: (nbytes, payload)}
     if rank != leader:
@@ -128,7 +131,7 @@ def gather_node_leaders(rank: int, ranks: int, nbytes: int, payload: Any, ranks_
 
 
 def broadcast_binomial(rank: int, ranks: int, nbytes: int, payload: Any) -> Program:
-    """Down a binomial tree, the largest subtree first. Returns the root's payload everywhere.
+    """Broadcast down a binomial tree, the largest subtree first. Returns the root's payload on all ranks.
 
     ``nbytes`` is the root's; below it the size travels with the payload.
     """
@@ -167,11 +170,10 @@ def reduce_recursive_doubling(
 
 
 def reduce_ring(rank: int, ranks: int, nbytes: int, value: int, combine: Callable[[int, int], int]) -> Program:
-    """All-reduce round a ring: 2 (ranks - 1) messages, each of which waits for the one before.
+    """All-reduce round a ring with 2 (ranks - 1) messages, each of which waits for the one before.
 
-    The vector goes down from the last rank to rank 0, which then has all of it, and from there round once more.
-    That is what gloo's ring does with one or two words, whose other chunks are empty and not sent
-    (docs/horovod.md 3.6).
+    The vector goes down from the last rank to rank 0, which then has all of it, and from there round once more. This is
+    what gloo's ring does with one or two words, whose other chunks are empty and not sent (docs/horovod.md 3.6).
     """
     above, below = (rank + 1) % ranks, (rank - 1) % ranks
     if rank < ranks - 1:
@@ -185,7 +187,7 @@ def reduce_ring(rank: int, ranks: int, nbytes: int, value: int, combine: Callabl
 
 
 def reduce_in_network(ranks: int, value: int, combine: Callable[[int, int], int], cost_ns: int) -> Program:
-    """All-reduce by the switches: everybody has the result ``cost_ns`` after the last rank handed in its part."""
+    """All-reduce by the switches: all ranks have the result ``cost_ns`` after the last rank handed in its part."""
     return (yield Combine(ranks, value, combine, cost_ns))
 
 
@@ -211,19 +213,19 @@ def star_broadcast(rank: int, ranks: int, nbytes: int, payload: Any) -> Program:
 
 
 def tree_collect(children: tuple[int, ...]) -> Program:
-    """``hierarchical``: an inner node takes in its children's lists. Returns {child: payload}."""
+    """``hierarchical``: an inner node receives its children's lists. Returns {child: payload}."""
     return (yield RecvAll(children))
 
 
 def tree_send(parent: int, nbytes: int, payload: Any) -> Program:
-    """``hierarchical``: one merged list goes up."""
+    """``hierarchical``: a node sends one merged list to its parent."""
     yield Send(parent, nbytes, payload)
 
 
 def tree_broadcast(
     parent: int | None, children: tuple[int, ...], nbytes: int, payload: Any
 ) -> Program:
-    """``hierarchical``: down the same tree, children ascending. Returns the root's payload."""
+    """``hierarchical``: broadcast down the same tree, children ascending. Returns the root's payload."""
     if parent is not None:
         nbytes, payload = yield Recv(parent)
     for child in children:

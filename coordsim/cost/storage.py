@@ -1,4 +1,4 @@
-"""Where samples come from: how long a step's samples take to read, and the data set to stage. Integer ns."""
+"""Input: the time to read a step's samples, and the data set to stage. Times are integer ns."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from coordsim.scenario.model import Scenario
 
 @dataclass(frozen=True, slots=True)
 class Staging:
-    """Bringing the data set from the parallel file system to the nodes, before the first step."""
+    """The transfer of the data set from the parallel file system to the nodes, before the first step."""
 
     bytes_per_node: int
-    """What the fullest node has to hold."""
+    """Bytes that the fullest node has to hold."""
     fits: bool | None
-    """Whether it fits the node's storage; None when the capacity is not known."""
+    """Whether they fit the node's storage; None if the capacity is not known."""
     time_ns: int | None
-    """None when it does not fit, or when a rate is not known."""
+    """None if it does not fit, or if a rate is not known."""
 
 
 def step_input_ns(scenario: Scenario) -> int:
-    """How long the next step's samples take to read, on the node with most ranks; 0: no floor.
+    """Return the time to read the next step's samples, on the node with most ranks; 0 if there is no bound.
 
     From node-local storage every node reads for its own ranks. From the parallel file system all ranks share its
-    aggregate rate, and no node takes data in faster than its injection rate; the slower of the two counts.
-    Rounded up to whole ns, once. Raises Refused when it passes the longest clock.
+    aggregate rate, and no node receives data faster than its injection rate; the slower of the two counts. The time is
+    rounded up to whole ns once. Raises Refused if it exceeds the longest clock.
     """
     workload, machine = scenario.workload, scenario.cluster.machine
     rank_bytes = workload.batch * workload.sample_bytes
@@ -42,11 +42,11 @@ def step_input_ns(scenario: Scenario) -> int:
 
 
 def staging(scenario: Scenario) -> Staging | None:
-    """What is staged, and how long that takes; None when the scenario names no data set.
+    """Return what is staged, and how long that takes; None if the scenario names no data set.
 
-    With R replicas on n nodes every node stages R/n of the data set, at most all of it. All nodes read at once: the
-    slowest of the file system's aggregate rate, a node's storage and a node's injection rate counts. Nothing is
-    staged for training from the parallel file system.
+    With R replicas on n nodes every node stages R/n of the data set, at most all of it. All nodes read at once, and the
+    slowest of the file system's aggregate rate, a node's storage and a node's injection rate counts. Training from the
+    parallel file system needs no staging.
     """
     workload, machine = scenario.workload, scenario.cluster.machine
     if not workload.dataset_bytes:
@@ -68,5 +68,5 @@ def staging(scenario: Scenario) -> Staging | None:
 
 
 def _read_ns(nbytes: int, rate_Bps: int) -> int:
-    """Time of ``nbytes`` at ``rate_Bps``, rounded up; 0 where the rate is no bound."""
+    """Return the time of ``nbytes`` at ``rate_Bps``, rounded up; 0 where the rate is no bound."""
     return -(-nbytes * NS_PER_S // rate_Bps) if rate_Bps else 0

@@ -1,9 +1,9 @@
-"""Noise that goes on from step to step: an autoregressive process in normal scores (docs/semantics.md 1.5).
+"""Autocorrelated noise: an autoregressive process in normal scores (docs/semantics.md 1.5).
 
 ``z(0) = e(0)``, ``z(s) = rho z(s-1) + sqrt(1 - rho^2) e(s)`` with standard normal ``e`` drawn by counter, then the
-spread's quantile at the normal's probability of ``z(s)`` (a Gaussian copula). A single step's distribution is the one
-that was asked for, whatever rho; that of step s depends on steps 0 to s and on nothing else. All in integers, so that
-machines and engines agree: ``z`` with 24 fractional bits, rounded to nearest, rho and its complement with 30.
+spread's quantile at the normal's probability of ``z(s)`` (a Gaussian copula). The distribution of a single step is the
+one that was asked for, whatever rho. Step s depends on steps 0 to s and on nothing else. All values are integers, so
+that machines and engines agree: ``z`` with 24 fractional bits, rounded to nearest, rho and its complement with 30.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from coordsim.scenario.model import Spread
 PPM = 1_000_000
 _ONE_Q30 = 1 << 30
 _GRID_BITS = 16
-"""Of a score's 24 fractional bits those between two knots of the probability table: 256 knots a standard deviation."""
+"""Fractional bits of a score (of 24) between two knots of the probability table, which has 256 knots a standard
+deviation."""
 
 
 class Successive:
-    """Factors of one spread over the steps; asked for in the order of the steps, each costs one step."""
+    """Factors of one spread over the steps. Steps asked for in order cost one step each."""
 
     def __init__(self, seed: int, stream: int, indices: Int64, spread: Spread, correlation_ppm: int) -> None:
-        """``indices`` (shape [index]): of ranks, or one for all; ``correlation_ppm``: 0 to below a million."""
+        """``indices`` (shape [index]) are those of ranks, or one for all; ``correlation_ppm`` is 0 to below a
+        million."""
         self._seed, self._stream, self._indices = seed, stream, indices
         self._quantiles = Quantiles.of(spread)
         self._rho_q30 = correlation_ppm * _ONE_Q30 // PPM
@@ -38,7 +40,7 @@ class Successive:
         self._at = -1
 
     def factor_q16(self, step: int) -> Int64:
-        """Q16 factor of each index in ``step`` (from 0), never negative; shape [index]."""
+        """Return the Q16 factor of each index in ``step`` (from 0), shape [index]; it is never negative."""
         if self._rho_q30:
             self._go_to(step)
         factor = np.empty(self._indices.size, dtype=np.int64)
@@ -52,7 +54,7 @@ class Successive:
         return draw(keys(self._seed, self._stream, step, self._indices[part]))
 
     def _go_to(self, step: int) -> None:
-        """Scores of ``step``, from those of the last step that was asked for, or from the first one's."""
+        """Compute the scores of ``step``, from those of the last step asked for or from the first step."""
         if step < self._at:
             self._at = -1
         while self._at < step:
@@ -65,7 +67,7 @@ class Successive:
                 self._score[part] = fresh
 
     def _bits(self, score: Int64) -> UInt32:
-        """The 32 bits that :class:`Quantiles` maps to the spread's value at each score's probability."""
+        """Return the 32 bits that :class:`Quantiles` maps to the spread's value at each score's probability."""
         knots, slopes = _probabilities()
         size = np.minimum(np.abs(score), (knots.size << _GRID_BITS) - 1)
         at = size >> _GRID_BITS
@@ -80,7 +82,7 @@ class Successive:
 
 @cache
 def _normal() -> Quantiles:
-    """u32 -> standard normal with 24 fractional bits, from the committed table."""
+    """Return the table from u32 to a standard normal with 24 fractional bits, from the committed table."""
     values = load("half-normal").values
     slopes = [after - before for before, after in pairwise(values)]
     slopes[1023] = 0  # unused: the tail's own knots
@@ -89,15 +91,16 @@ def _normal() -> Quantiles:
 
 @cache
 def _probabilities() -> tuple[Int64, Int64]:
-    """The half-normal table's inverse: 31 bits of probability at |z| = 0, 1/256, 2/256..., and each knot's rise."""
+    """Return the half-normal table's inverse: 31 bits of probability at |z| = 0, 1/256, 2/256..., and each knot's
+    rise."""
     values = list(load("half-normal").values)
     del values[1023]  # 1023/1024 is a knot of both parts of the table
     bits = [*(i << 21 for i in range(1023)), *((1023 << 21) + (j << 11) for j in range(1025))]
-    found = []
+    probability = []
     for z in range(0, values[-1], 1 << _GRID_BITS):
         below = bisect_right(values, z) - 1
         wide, rise = values[below + 1] - values[below], bits[below + 1] - bits[below]
-        found.append(bits[below] + (z - values[below]) * rise // wide)
-    found += [(1 << 31) - 1] * 2
-    knots = np.array(found, dtype=np.int64)
+        probability.append(bits[below] + (z - values[below]) * rise // wide)
+    probability += [(1 << 31) - 1] * 2  # Beyond the last knot every score has the largest probability.
+    knots = np.array(probability, dtype=np.int64)
     return knots[:-1], np.diff(knots)

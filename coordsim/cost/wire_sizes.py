@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from coordsim.scenario.model import Tensor
 
 LENGTH_BYTES = 4
-"""The length that precedes a list."""
+"""Size of the length that precedes a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,14 @@ class WireSizes:
     request_fixed: int
     request_per_dimension: int
     name_padding: int
-    """Names are padded to a multiple of this; 1: not at all."""
+    """Names are padded to a multiple of this; 1 means no padding."""
     name_terminator: int
     response_per_name: int
 
     @classmethod
     def of(cls, wire: str, ranks: int) -> WireSizes:
-        """``wire`` is "horovod" or "coordsim"; ``ranks`` counts only for Horovod's device lists."""
+        """Return the sizes of the wire form "horovod" or "coordsim"; ``ranks`` matters only for Horovod's device
+        lists."""
         if wire == "horovod":
             return cls(25, 25, 80 + 4 * ranks, 56, 8, 4, 1, 16)
         return cls(17, 17, 38, 36, 8, 1, 0, 10)
@@ -42,15 +43,15 @@ class WireSizes:
         return -(-length // self.name_padding) * self.name_padding
 
     def request(self, tensor: Tensor) -> int:
-        """One request for ``tensor``."""
+        """Return the size of one request for ``tensor``."""
         return self.request_fixed + self._name(tensor.name) + self.request_per_dimension * len(tensor.shape)
 
     def response_name(self, tensor: Tensor) -> int:
-        """``tensor``'s share of the response that carries it."""
+        """Return ``tensor``'s share of the response that carries it."""
         return self.response_per_name + self._name(tensor.name)
 
     def response_list(self, responses: int, name_bytes: int) -> int:
-        """A list of ``responses`` whose members' shares sum to ``name_bytes``."""
+        """Return the size of a list of ``responses`` whose members' shares sum to ``name_bytes``."""
         return self.response_header + responses * self.per_response + name_bytes
 
     def request_list(self, requests: Sequence[Tensor]) -> int:

@@ -14,13 +14,13 @@ def register(
 ) -> dict[str, Any]:
     """Make them known to ``group``, so that torch finds them; by type of device. They connect when first used."""
     kinds = dist.ProcessGroup.BackendType
-    found: dict[str, Any] = {"cpu": _gloo(dist.PrefixStore(f"{name}/gloo", store), rank, ranks, timeout)}
-    group._register_backend(torch.device("cpu"), kinds.GLOO, found["cpu"])
+    groups: dict[str, Any] = {"cpu": _gloo(dist.PrefixStore(f"{name}/gloo", store), rank, ranks, timeout)}
+    group._register_backend(torch.device("cpu"), kinds.GLOO, groups["cpu"])
     if torch.cuda.is_available() and dist.is_nccl_available():
-        found["cuda"] = _nccl(dist.PrefixStore(f"{name}/nccl", store), rank, ranks, timeout)
-        group._register_backend(torch.device("cuda"), kinds.NCCL, found["cuda"])
-    group._set_default_backend(kinds.NCCL if "cuda" in found else kinds.GLOO)
-    return found
+        groups["cuda"] = _nccl(dist.PrefixStore(f"{name}/nccl", store), rank, ranks, timeout)
+        group._register_backend(torch.device("cuda"), kinds.NCCL, groups["cuda"])
+    group._set_default_backend(kinds.NCCL if "cuda" in groups else kinds.GLOO)
+    return groups
 
 
 def _gloo(store: dist.Store, rank: int, ranks: int, timeout: timedelta) -> Any:

@@ -59,8 +59,8 @@ class Issuer:
         """Every rank pops it as a whole. Raises as :meth:`issue`."""
         block, self._block = self._block or [], None
         work = self._submit([item for unit, _ in block for item in unit], self._timeout)
-        for _, each in block:
-            each.unit = work
+        for _, pending in block:
+            pending.unit = work
         return work
 
     def _submit(self, unit: Sequence[Item], timeout: timedelta) -> CoordWork:
@@ -102,13 +102,13 @@ class Issuer:
 
     def _request(self, engine: Engine, name: str, item: Item) -> Request:
         """The same object each time: equal ones cost more to compare."""
-        found = self._requests.get(name)
-        if found is None:
+        request = self._requests.get(name)
+        if request is None:
             if len(self._requests) >= REQUESTS_KEPT:
                 self._requests.clear()
                 self._handles = {key: handle for key, handle in self._handles.items() if not handle.done}
-            found = self._requests[name] = replace(item.request, name=name, group=engine.group_digest(name))
-        return found
+            request = self._requests[name] = replace(item.request, name=name, group=engine.group_digest(name))
+        return request
 
     def _begin_anew(self, place: int) -> None:
         with self._lock:

@@ -104,29 +104,30 @@ class Order:
         if self._rank == 0:
             self._judge()
         elif self._store.check(["order/differ"]):
-            told = json.loads(self._store.get("order/differ"))
-            self._differ = {int(place): wanted for place, wanted in told.items()}
-        for each in units:
-            for names, wanted in self._differ.get(each.place, ()):
-                if names[0] not in each.met and names[0] != each.names[0]:
-                    each.met.add(names[0])
-                    self._ask([_other(each, name, len(names) == 1 and wanted != each.wanted) for name in names])
+            differences = json.loads(self._store.get("order/differ"))
+            self._differ = {int(place): wanted for place, wanted in differences.items()}
+        for unit in units:
+            for names, wanted in self._differ.get(unit.place, ()):
+                if names[0] not in unit.met and names[0] != unit.names[0]:
+                    unit.met.add(names[0])
+                    plainly = len(names) == 1 and wanted != unit.wanted
+                    self._ask([_request_under(name, unit, plainly) for name in names])
 
     def _judge(self) -> None:
         """Rank 0: where do names differ?"""
-        found: dict[int, list[list[Any]]] = {}
+        by_place: dict[int, list[list[Any]]] = {}
         for rank in range(self._ranks):
             if self._store.check([f"order/{rank}"]):
                 for place, names, wanted in json.loads(self._store.get(f"order/{rank}")):
-                    if [names, wanted] not in found.setdefault(place, []):
-                        found[place].append([names, wanted])
-        differ = {place: all_ for place, all_ in found.items() if len({names[0] for names, _ in all_}) > 1}
+                    if [names, wanted] not in by_place.setdefault(place, []):
+                        by_place[place].append([names, wanted])
+        differ = {place: all_ for place, all_ in by_place.items() if len({names[0] for names, _ in all_}) > 1}
         if any(self._differ.get(place) != wanted for place, wanted in differ.items()):
             self._differ |= differ
             self._store.set("order/differ", json.dumps(self._differ))
 
 
-def _other(unit: Issued, name: str, plainly: bool) -> Request:
+def _request_under(name: str, unit: Issued, plainly: bool) -> Request:
     """Under another rank's name what this one wants; or, where that could be taken for agreement, what nobody wants."""
     if plainly and len(unit.requests) == 1 and unit.requests[0].op is not Op.BARRIER:
         return replace(unit.requests[0], name=name, group=0)

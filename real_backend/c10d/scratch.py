@@ -22,8 +22,8 @@ class Scratch:
         with self._lock:
             fits = [index for index, each in enumerate(self._free) if each.nbytes >= like.nbytes]
             if fits:
-                found = self._free.pop(min(fits, key=lambda index: self._free[index].nbytes))
-                return found[: like.nbytes].view(like.dtype)
+                buffer = self._free.pop(min(fits, key=lambda index: self._free[index].nbytes))
+                return buffer[: like.nbytes].view(like.dtype)
         return torch.empty(like.nbytes, dtype=torch.uint8).view(like.dtype)
 
     def give(self, taken: torch.Tensor) -> None:

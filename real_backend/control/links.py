@@ -107,10 +107,10 @@ class Link:
 
     def receive_into(self, kind: Kind, target: memoryview) -> None:
         """The payload of the next frame, of exactly that kind and length, without another copy."""
-        length, found, _ = self._head()
-        if found is not kind or length != target.nbytes:
+        length, received, _ = self._head()
+        if received is not kind or length != target.nbytes:
             wanted = f"{kind.name} of {target.nbytes}"
-            raise ProtocolError(f"rank {self.peer} sent {found.name} of {length} bytes, not {wanted}")
+            raise ProtocolError(f"rank {self.peer} sent {received.name} of {length} bytes, not {wanted}")
         self._drain_into(target)
 
     def read_more(self) -> None:

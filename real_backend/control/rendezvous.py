@@ -103,12 +103,12 @@ def address_of(interface: str) -> str:
         pass
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            found = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, struct.pack("256s", interface.encode()[:15]))
+            address = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, struct.pack("256s", interface.encode()[:15]))
         except OSError as error:
             names = ", ".join(name for _, name in socket.if_nameindex())
             message = f"interface {interface!r}: no IPv4 address ({error}); this machine has {names}"
             raise CannotStart(message) from error
-    return socket.inet_ntoa(found[20:24])
+    return socket.inet_ntoa(address[20:24])
 
 
 def _address_towards(host: str) -> str:
@@ -166,21 +166,21 @@ def _answer(
     listener: socket.socket, children: tuple[int, ...], secret: bytes, deadline: float
 ) -> dict[tuple[Purpose, int], Link]:
     """Links by purpose and child; whoever cannot prove that it belongs here is turned away."""
-    found: dict[tuple[Purpose, int], Link] = {}
+    answer: dict[tuple[Purpose, int], Link] = {}
     wanted = {(purpose, child) for purpose in Purpose for child in children}
-    while len(found) < len(wanted):
+    while len(answer) < len(wanted):
         listener.settimeout(max(deadline - time.monotonic(), 0.001))
         try:
             connected, _ = listener.accept()
         except OSError as error:
-            absent = sorted({child for _, child in wanted - found.keys()})
+            absent = sorted({child for _, child in wanted - answer.keys()})
             raise CannotStart(f"ranks {absent[:12]} have not connected in time") from error
         caller = _admit(connected, secret)
-        if caller is None or caller not in wanted or caller in found:
+        if caller is None or caller not in wanted or caller in answer:
             connected.close()
         else:
-            found[caller] = Link(connected, caller[1])
-    return found
+            answer[caller] = Link(connected, caller[1])
+    return answer
 
 
 def _admit(connected: socket.socket, secret: bytes) -> tuple[Purpose, int] | None:

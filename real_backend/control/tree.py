@@ -115,11 +115,11 @@ class TreeTransport:
     def _receive(self, link: Link, kind: Kind) -> bytes:
         """The next frame, which must be of ``kind``; rings between are dropped."""
         while True:
-            found, _, payload = link.receive()
-            if found is kind:
+            received, _, payload = link.receive()
+            if received is kind:
                 return payload
-            if found is not Kind.RING:
-                raise ProtocolError(f"rank {link.peer} sent {found.name} while {kind.name} was expected")
+            if received is not Kind.RING:
+                raise ProtocolError(f"rank {link.peer} sent {received.name} while {kind.name} was expected")
 
     # Exchanges.
 
@@ -170,10 +170,10 @@ class TreeTransport:
             lists = [message]
             for link in self._children:
                 lists += [decode(each) for each in _parts(self._receive(link, kind))]
-            found = sorted(lists, key=lambda each: int(each.rank))  # type: ignore[union-attr]
-            if [each.rank for each in found] != list(range(self.ranks)):  # type: ignore[union-attr]
+            gathered = sorted(lists, key=lambda each: int(each.rank))  # type: ignore[union-attr]
+            if [each.rank for each in gathered] != list(range(self.ranks)):  # type: ignore[union-attr]
                 raise ProtocolError("a gather did not bring one list from every rank")
-            return found
+            return gathered
         own = wire.encode(message)
         below = b"".join(self._receive(link, kind) for link in self._children)
         self._to_parent(kind, PART.pack(len(own)) + own + below)

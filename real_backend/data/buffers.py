@@ -57,10 +57,10 @@ class FusionBuffers:
     ) -> Layout:
         """Where tensors of ``shapes`` lie, one behind the other; valid until the next call."""
         key = (response.names, dtype, device)
-        found = self._layouts.get(key)
-        if found is not None and found.shapes == shapes:
+        known = self._layouts.get(key)
+        if known is not None and known.shapes == shapes:
             self._layouts.move_to_end(key)
-            return found
+            return known
         spans = execution.spans(response)
         buffer = self._buffer(spans[-1].stop, dtype, device)
         flat = buffer[: spans[-1].stop]

@@ -110,8 +110,8 @@ def gather_bytes(links: TreeTransport, own: memoryview, whole: memoryview) -> No
 
 def _subtree(rank: int, ranks: int, radix: int) -> list[int]:
     """``rank`` and all below it, ascending."""
-    found, level = [rank], [rank]
+    members, level = [rank], [rank]
     while level:
         level = [child for each in level for child in tree_children(each, ranks, radix)]
-        found += level
-    return found
+        members += level
+    return members

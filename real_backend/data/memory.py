@@ -146,22 +146,22 @@ class NodeMemory:
 
     def _plan(self, sizes: list[int], dtype: torch.dtype) -> Plan:
         key = (dtype.itemsize, *sizes)
-        found = self._plans.get(key)
-        if found is None:
-            found = self._plans[key] = plan(sizes, dtype.itemsize, self._ranks)
+        known = self._plans.get(key)
+        if known is None:
+            known = self._plans[key] = plan(sizes, dtype.itemsize, self._ranks)
             if len(self._plans) > PLANS_KEPT:
                 self._plans.popitem(last=False)
         else:
             self._plans.move_to_end(key)
-        return found
+        return known
 
     def _addresses(self, tensors: Sequence[torch.Tensor]) -> Int64:
         """Where every rank's tensors lie; shape [rank, tensor]. After it, all ranks' tensors may be read."""
         table = torch.zeros((self._ranks, len(tensors)), dtype=torch.int64)
         table[self._rank] = torch.tensor([tensor.data_ptr() for tensor in tensors], dtype=torch.int64)
         self._links.allreduce(table.view(-1), COMBINE[ReduceOp.SUM])
-        found: Int64 = table.numpy()
-        return found
+        addresses: Int64 = table.numpy()
+        return addresses
 
     def _meet(self) -> None:
         """All ranks have come this far."""
@@ -225,14 +225,14 @@ def open_memory(links: LinkReducer, rank: int, ranks: int) -> NodeMemory | None:
 
 def _all_readable(facts: Sequence[Sequence[int]]) -> bool:
     """Whether every process (id, address of its token, token) is here, and shows its token."""
-    found = torch.zeros(2, dtype=torch.int64)
-    into = np.array([[found.data_ptr(), _TOKEN_BYTES]], dtype=np.int64)
+    token_read = torch.zeros(2, dtype=torch.int64)
+    into = np.array([[token_read.data_ptr(), _TOKEN_BYTES]], dtype=np.int64)
     for process, address, *token in facts:
         try:
             read_memory(process, into, np.array([[address, _TOKEN_BYTES]], dtype=np.int64))
         except OSError:
             return False
-        if found.tolist() != token:
+        if token_read.tolist() != token:
             return False
     return True
 

@@ -135,8 +135,8 @@ class TorchData:
             copied_ns = copied_ns if index else self._clock_ns()
             if len(under_way) > PIECES_UNDER_WAY:
                 under_way.popleft().finish(after)
-        for each in under_way:
-            each.finish(after)
+        for piece_under_way in under_way:
+            piece_under_way.finish(after)
             reduced_ns = self._clock_ns()
         return results, begin_ns, copied_ns, reduced_ns
 

@@ -82,30 +82,30 @@ class Timeline(Protocol):
 class Observers(Observer):
     """Several of them as one."""
 
-    def __init__(self, each: Sequence[Observer]) -> None:
-        self._each = tuple(each)
-        self.wants_stamps = any(one.wants_stamps for one in each)
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = tuple(observers)
+        self.wants_stamps = any(one.wants_stamps for one in observers)
 
     def mark(self, what: str, now_ns: int) -> None:
-        for one in self._each:
+        for one in self._observers:
             one.mark(what, now_ns)
 
     def cycle_begins(self, cycle: int) -> None:
-        for one in self._each:
+        for one in self._observers:
             one.cycle_begins(cycle)
 
     def cycle(self, details: CycleDetails) -> None:
-        for one in self._each:
+        for one in self._observers:
             one.cycle(details)
 
     def response(self, response: Response, performed: Performed, tasks: Sequence[Request | None]) -> None:
-        for one in self._each:
+        for one in self._observers:
             one.response(response, performed, tasks)
 
     def cycle_ends(self, cycle: int, finished_ns: int) -> None:
-        for one in self._each:
+        for one in self._observers:
             one.cycle_ends(cycle, finished_ns)
 
     def ended(self, error: BaseException | None) -> None:
-        for one in self._each:
+        for one in self._observers:
             one.ended(error)

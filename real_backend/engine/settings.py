@@ -124,18 +124,18 @@ def settings_from(
     """
     environment = os.environ if environment is None else environment
     named = environment.get(PREFIX + "CONFIG")
-    found, problems = _from_file(file or (Path(named) if named else None))
+    values, problems = _from_file(file or (Path(named) if named else None))
     for name in _FIELDS:
         variable = PREFIX + _outside(name).upper()
         if variable in environment:
-            _take(found, problems, "environment", variable, name, environment[variable])
+            _take(values, problems, "environment", variable, name, environment[variable])
     known = {PREFIX + _outside(name).upper() for name in _FIELDS} | {PREFIX + "CONFIG"} | _OTHER_VARIABLES
     for variable in environment:
         if variable.startswith(PREFIX) and variable not in known:
             problems.append(Problem("environment", variable, variable, "no such variable", tuple(sorted(known))))
     if problems:
         raise InputError(problems)
-    return replace(EngineSettings(**found), **given)
+    return replace(EngineSettings(**values), **given)
 
 
 _OTHER_VARIABLES = frozenset({"COORDSIM_HOROVOD_PYTHON", "COORDSIM_JOB", "COORDSIM_PROFILE"})
@@ -148,10 +148,10 @@ def _outside(name: str) -> str:
 
 
 def _from_file(path: Path | None) -> tuple[dict[str, Any], list[Problem]]:
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     problems: list[Problem] = []
     if path is None:
-        return found, problems
+        return values, problems
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -159,17 +159,17 @@ def _from_file(path: Path | None) -> tuple[dict[str, Any], list[Problem]]:
     outside = {_outside(name): name for name in _FIELDS}
     for key, value in table.items():
         if key in outside:
-            _take(found, problems, str(path), key, outside[key], value)
+            _take(values, problems, str(path), key, outside[key], value)
         else:
             problems.append(Problem(str(path), key, key, "no such setting", tuple(sorted(outside))))
-    return found, problems
+    return values, problems
 
 
 def _take(
-    found: dict[str, Any], problems: list[Problem], where: str, key: str, name: str, value: Any
+    values: dict[str, Any], problems: list[Problem], where: str, key: str, name: str, value: Any
 ) -> None:
     try:
-        found[name] = _parsed(name, value)
+        values[name] = _parsed(name, value)
     except ValueError as error:
         problems.append(Problem(where, key, value, str(error)))
 

@@ -31,9 +31,9 @@ class OffsetEstimate:
         self._best: Offset | None = None
         self._at_ns = 0
 
-    def add(self, found: Offset, now_ns: int) -> None:
-        if self._best is None or found.error_ns <= self._error_ns(now_ns):
-            self._best, self._at_ns = found, now_ns
+    def add(self, offset: Offset, now_ns: int) -> None:
+        if self._best is None or offset.error_ns <= self._error_ns(now_ns):
+            self._best, self._at_ns = offset, now_ns
 
     def at(self, now_ns: int) -> Offset | None:
         """None before the first round trip."""

@@ -36,11 +36,11 @@ def named(
     if twice:
         raise ValueError(f"named_parameters: names must be unique, these are not: {', '.join(sorted(twice)[:6])}")
     mine = {id(parameter) for parameter in wanted}
-    found = {name: parameter for name, parameter in pairs if id(parameter) in mine}
-    missing = len(mine - {id(parameter) for parameter in found.values()})
+    by_name = {name: parameter for name, parameter in pairs if id(parameter) in mine}
+    missing = len(mine - {id(parameter) for parameter in by_name.values()})
     if missing:
         raise ValueError(f"named_parameters: {missing} of the optimizer's {len(mine)} parameters have no name")
-    return found
+    return by_name
 
 
 def group_table(groups: Groups, names: dict[str, Parameter], strict: bool) -> GroupTable:

@@ -70,14 +70,14 @@ class RowGradients:
         """Wait for all, and put them where the optimizer looks; the failures."""
         pending, self._pending = self._pending, []
         failures = []
-        for each in pending:
+        for rows in pending:
             try:
-                values = self._values(each)
-                indices = each.indices.wait()
+                values = self._values(rows)
+                indices = rows.indices.wait()
             except CollectiveFailed as failure:
                 failures.append(failure)
                 continue
-            parameter = each.parameter
+            parameter = rows.parameter
             values = values.to(parameter.dtype)
             if self._op is ReduceOp.AVERAGE:
                 values = values / self._engine.ranks
@@ -86,13 +86,13 @@ class RowGradients:
             )
         return failures
 
-    def _values(self, each: _Rows) -> torch.Tensor:
+    def _values(self, rows: _Rows) -> torch.Tensor:
         try:
-            values: torch.Tensor = each.values.wait()
+            values: torch.Tensor = rows.values.wait()
         except CollectiveFailed as failure:
             if not dense_elsewhere(failure):
                 raise
-            values = self._gather(each.wire, each.mine).wait()
+            values = self._gather(rows.wire, rows.mine).wait()
         return values
 
     def _gather(self, wire: str, tensor: torch.Tensor) -> Handle:

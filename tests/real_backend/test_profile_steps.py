@@ -118,9 +118,9 @@ def test_a_run_that_negotiates_nothing_is_exported_to_every_format(to: str, tied
         kinds = [attributes(node)["comm_type"] for node in nodes[1] if "comm_type" in attributes(node)]
         assert kinds == ([2, 2, 2, 7] if tied else [0, 0]) * 2
     elif to == "horovod":
-        details = (tmp_path / "file").read_text()
+        text = (tmp_path / "file").read_text()
         asked = ("NEGOTIATE_ALLGATHER", "NEGOTIATE_REDUCESCATTER") if tied else ("NEGOTIATE_ALLREDUCE",)
-        assert all(each in details for each in asked)
+        assert all(each in text for each in asked)
         assert list(TimelineReader(tmp_path / "file"))
         assert any("nobody negotiates" in sentence for sentence in done.left_out)
     else:
@@ -461,8 +461,8 @@ def test_a_step_ends_with_the_outermost_optimizers(tmp_path: Path) -> None:
 
 
 def test_a_fault_is_told_once_and_ends_the_record(tmp_path: Path) -> None:
-    details: list[str] = []
-    session = Session(tmp_path, 2, tell=details.append)
+    messages: list[str] = []
+    session = Session(tmp_path, 2, tell=messages.append)
     session.attach(Marks())
 
     def broken() -> None:
@@ -471,8 +471,8 @@ def test_a_fault_is_told_once_and_ends_the_record(tmp_path: Path) -> None:
     assert session.quietly(broken) is None
     assert session.quietly(broken) is None
     assert session.over
-    assert len(details) == 1
-    assert "KeyError" in details[0]
+    assert len(messages) == 1
+    assert "KeyError" in messages[0]
 
 
 def test_a_process_without_torch_loads_next_to_nothing(tmp_path: Path) -> None:

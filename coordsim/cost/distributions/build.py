@@ -16,14 +16,14 @@ _EPS = Decimal(10) ** -40
 
 
 def probabilities() -> list[Decimal]:
-    """The 2,049 knots of :attr:`coordsim.cost.distributions.Table.values`, exact."""
+    """Return the 2,049 knots of :attr:`coordsim.cost.distributions.Table.values`, exact."""
     main = [Decimal(i) / 1024 for i in range(1024)]
     tail = [Decimal(1023) / 1024 + Decimal(j) / 2**20 for j in range(1024)]
     return [*main, *tail, 1 - Decimal(1) / 2**32]
 
 
 def half_normal() -> Iterator[Decimal]:
-    """Quantiles sqrt(2) erfinv(p), each found by Newton from the one before.
+    """Yield the quantiles sqrt(2) erfinv(p), each computed by Newton from the one before.
 
     erf is concave for x > 0, so Newton from the left never oversteps.
     """
@@ -40,17 +40,17 @@ def half_normal() -> Iterator[Decimal]:
 
 
 def exponential() -> Iterator[Decimal]:
-    """Quantiles -ln(1 - p)."""
+    """Yield the quantiles -ln(1 - p)."""
     return (-(1 - p).ln() for p in probabilities())
 
 
 def uniform() -> Iterator[Decimal]:
-    """Quantiles p."""
+    """Yield the quantiles p."""
     return iter(probabilities())
 
 
 def _erf(x: Decimal, density: Decimal) -> Decimal:
-    """erf(x) = erf'(x) * sum over n of 2**n x**(2n+1) / (2n+1)!!; all terms positive, nothing cancels."""
+    """Return erf(x) = erf'(x) * sum over n of 2**n x**(2n+1) / (2n+1)!!. All terms are positive, so nothing cancels."""
     term = total = x
     n = 0
     while term > total * Decimal(10) ** -DIGITS:
@@ -61,12 +61,12 @@ def _erf(x: Decimal, density: Decimal) -> Decimal:
 
 
 def _pi() -> Decimal:
-    """Machin: pi = 16 atan(1/5) - 4 atan(1/239)."""
+    """Return pi by Machin's formula: 16 atan(1/5) - 4 atan(1/239)."""
     return 16 * _atan_inverse(5) - 4 * _atan_inverse(239)
 
 
 def _atan_inverse(k: int) -> Decimal:
-    """atan(1/k) by its Taylor series."""
+    """Return atan(1/k) by its Taylor series."""
     total = power = Decimal(1) / k
     n = 1
     while abs(power) > Decimal(10) ** -(DIGITS + 5):
@@ -81,7 +81,7 @@ def _integers(quantiles: Iterator[Decimal]) -> list[int]:
 
 
 def render() -> str:
-    """The text of ``tables.csv``."""
+    """Return the text of ``tables.csv``."""
     with localcontext() as context:
         context.prec = DIGITS
         columns = {

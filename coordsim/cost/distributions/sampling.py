@@ -1,6 +1,6 @@
-"""From 32 random bits to a relative slow-down in Q16 (1.0 = 65,536), in integers only.
+"""Maps 32 random bits to a relative slow-down in Q16 (1.0 = 65,536), in integers only.
 
-The engines inline :func:`sample_q16`; it is written here once, plainly, as the reference.
+The engines inline :func:`sample_q16`, which is written here once, plainly, as the reference.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SLOPE_LIMIT = 1 << 20
-"""A slope times a 12-bit fraction must fit 32 bits without a sign."""
+"""Largest slope, since a slope times a 12-bit fraction must fit 32 bits without a sign."""
 
 
 def scaled_table(name: Distribution, sigma_ppm: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -49,10 +49,10 @@ def sample_q16(
     slope: Sequence[int] | NDArray[np.signedinteger],
     symmetric: bool,
 ) -> int:
-    """One draw in Q16 from 32 uniform bits: the sign above, then 31 bits of probability.
+    """Return one draw in Q16 from 32 uniform bits: the sign above, then 31 bits of probability.
 
-    Linear between knots. Within the last 2**-20 of probability the tables go straight to the quantile of
-    1 - 2**-32, which is heavier than the truth there.
+    Values are linear between knots. Within the last 2**-20 of probability the tables go straight to the quantile of 1 -
+    2**-32, which is heavier than the true distribution there.
     """
     u = u32 & 0x7FFFFFFF
     index, fraction = u >> 21, (u >> 9) & 4095

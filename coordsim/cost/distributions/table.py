@@ -16,7 +16,7 @@ from coordsim.scenario.model import Distribution
 NAMES: tuple[Distribution, ...] = ("half-normal", "normal", "exponential", "uniform")
 
 SEGMENTS = 1024
-"""Equal parts of [0, 1); the last is cut again into as many, for the tail."""
+"""Number of equal parts of [0, 1); the last is divided again into as many, for the tail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +25,10 @@ class Table:
 
     name: Distribution
     values: tuple[int, ...]
-    """round(quantile * 2**24), 2,049 of them: at i/1024 for i = 0..1023, then at 1023/1024 + j/2**20 for
-    j = 0..1024, where the last one is at 1 - 2**-32."""
+    """round(quantile * 2**24), 2,049 values: at i/1024 for i = 0..1023, then at 1023/1024 + j/2**20 for j = 0..1024,
+    where the last one is at 1 - 2**-32."""
     symmetric: bool
-    """A draw takes the sign of its uppermost bit."""
+    """Whether a draw takes the sign of its uppermost bit."""
 
 
 @cache
