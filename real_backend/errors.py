@@ -1,4 +1,4 @@
-"""What a job that runs on real machines can end with; each is raised to every caller that waits."""
+"""Errors that end operations or the job; each is raised to every caller that waits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class PeerLost(RuntimeError):
 
 
 class Unauthenticated(RuntimeError):
-    """Somebody connected who does not know the job's secret."""
+    """A connection came from a process that does not know the job's secret."""
 
 
 class CannotStart(RuntimeError):

@@ -1,4 +1,4 @@
-"""The job that this process belongs to: init, rank and size, shutdown; one default engine."""
+"""The job that this process belongs to: init, rank and size, shutdown; it has one default engine."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def init(
 ) -> Engine:  # fmt: skip
     """Start this rank's engine and make it the default one.
 
-    Rank, size and store come from the environment that torchrun sets, unless given. Settings: those given, or
-    :func:`real_backend.engine.settings.settings_from` the environment and ``config``, with ``changes`` over them.
-    A second init needs a shutdown before. Raises CannotStart, InputError, SettingsDiffer or PeerLost.
+    Rank, size and store come from the environment that torchrun sets, unless given. Settings are those given, or
+    :func:`real_backend.engine.settings.settings_from` the environment and ``config``, with ``changes`` over them. A
+    second init needs a shutdown before. Raises CannotStart, InputError, SettingsDiffer or PeerLost.
     """
     global _engine
     if _engine is not None and _engine.running:
@@ -46,7 +46,7 @@ def init(
 
 
 def shutdown() -> None:
-    """Stop this job on all ranks; what is pending fails with ShutDown. Harmless when there is none."""
+    """Stop this job on all ranks; pending operations fail with ShutDown. Does nothing if there is no job."""
     global _engine
     engine, _engine = _engine, None
     if engine is not None:
@@ -54,16 +54,16 @@ def shutdown() -> None:
 
 
 def default_engine() -> Engine:
-    """The default engine. Raises NotRunning before :func:`init`."""
+    """Return the default engine. Raises NotRunning before :func:`init`."""
     if _engine is None:
         raise NotRunning("initialize first: real_backend.init()")
     return _engine
 
 
 def start_timeline(path: Path | str, mark_cycles: bool = False) -> None:
-    """Write rank 0's timeline to ``path`` from the next cycle on; on other ranks nothing happens.
+    """Write rank 0's timeline to ``path`` from the next cycle on; on other ranks this does nothing.
 
-    The file being written already: nothing happens. Raises NotRunning, and OSError when it cannot be written.
+    If the file is being written already, nothing happens. Raises NotRunning, and OSError if it cannot be written.
     """
     timeline = default_engine().timeline
     if timeline is not None:
@@ -82,22 +82,22 @@ def is_initialized() -> bool:
 
 
 def rank() -> int:
-    """This process's rank. Raises NotRunning."""
+    """Return this process's rank. Raises NotRunning."""
     return default_engine().rank
 
 
 def size() -> int:
-    """Ranks in the job. Raises NotRunning."""
+    """Return the number of ranks in the job. Raises NotRunning."""
     return default_engine().ranks
 
 
 def local_rank() -> int:
-    """This process's number on its node, as torchrun says."""
+    """Return this process's number on its node, as set by torchrun."""
     return _fact("LOCAL_RANK", 0)
 
 
 def environment_store(rank: int, ranks: int) -> dist.Store:
-    """torchrun's store, or one that rank 0 of a job started otherwise hosts at ``MASTER_ADDR:MASTER_PORT``."""
+    """Return torchrun's store, or one that rank 0 of a job started otherwise hosts at ``MASTER_ADDR:MASTER_PORT``."""
     global _store
     if _store is None:
         address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")

@@ -1,4 +1,4 @@
-"""What is to be done when a process ends, however its interpreter ends."""
+"""Calls at the end of a process, however its interpreter ends."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from collections.abc import Callable
 from multiprocessing.util import Finalize
 
 _PRIORITY = 100
-"""Before multiprocessing's own, which have none or less; of equal ones the last registered goes first, as atexit's."""
+"""Runs before multiprocessing's own finalizers, which have none or less; of equal ones the last runs first, as in
+atexit."""
 
 
 def at_exit(call: Callable[[], object]) -> None:
-    """``call()`` once, at the end of this process; not in one that is forked from it.
+    """Call ``call()`` once at the end of this process, but not in a process forked from it.
 
-    A child of :mod:`multiprocessing` (``torch.multiprocessing.spawn``) leaves by ``os._exit``, behind atexit's back.
+    A child of :mod:`multiprocessing` (``torch.multiprocessing.spawn``) leaves by ``os._exit``, which skips atexit.
     """
     process = os.getpid()
 

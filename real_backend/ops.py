@@ -1,9 +1,9 @@
 """Collectives by name: allreduce, allgather, broadcast, reduce-scatter, barrier, join; alone or in groups.
 
-``..._async`` return a :class:`real_backend.engine.handles.Handle`; those without wait for it. A name ending in ``_``
-writes into its argument. Every rank must use the same names, in any order. Unlike in Horovod, nothing is cached for
-tensors without names: give names to what is repeated. What this rank alone can see to be wrong (a sparse tensor, an
-output that does not fit) raises TypeError or ValueError at once, here: nobody else is asked for anything then.
+Functions ``..._async`` return a :class:`real_backend.engine.handles.Handle`; those without wait for it. A name ending
+in ``_`` writes into its argument. Every rank must use the same names, in any order. Unlike in Horovod, nothing is
+cached for tensors without names, so repeated operations should have names. An error that this rank can detect alone (a
+sparse tensor, an output that does not fit) raises TypeError or ValueError at once, and no other rank is involved.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ Average, Sum, Min, Max, Product = (
 )  # fmt: skip
 
 _unnamed: WeakKeyDictionary[Engine, Iterator[int]] = WeakKeyDictionary()
-"""By engine: its ranks must count alike, whatever some of them do in another process set or did in a job before."""
+"""Counter of each engine. The ranks of an engine must count alike, whatever some of them do in another process set or
+did in an earlier job."""
 _book = RequestBook()
 _OPERATION = {op: op.name.lower() for op in Op}
 
@@ -49,7 +50,7 @@ def _submit(
     op: Op, tensors: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor | None], names: Sequence[str],
     engine: Engine, **fields: Any,
 ) -> Handle:  # fmt: skip
-    """A group."""
+    """Submit a group."""
     for name, tensor, output in zip(names, tensors, outputs, strict=True):
         check_tensor(name, op, tensor, output, engine)
     if tensors[0].is_cuda:
@@ -76,7 +77,7 @@ def allreduce_async(
     tensor: torch.Tensor, name: str | None = None, op: ReduceOp = Average, *, prescale: float = 1.0,
     postscale: float = 1.0, output: torch.Tensor | None = None, engine: Engine | None = None,
 ) -> Handle:  # fmt: skip
-    """Reduce over all ranks. ``output``: where the result goes, maybe ``tensor`` itself; default a new tensor.
+    """Reduce over all ranks. ``output`` is where the result goes, possibly ``tensor`` itself; default: a new tensor.
 
     Raises DuplicateName while an operation of that name is pending, and what :meth:`Engine.submit` raises.
     """
@@ -103,9 +104,9 @@ def grouped_allreduce_async(
     tensors: Sequence[torch.Tensor], name: str | None = None, op: ReduceOp = Average, *, prescale: float = 1.0,
     postscale: float = 1.0, outputs: Sequence[torch.Tensor] | None = None, engine: Engine | None = None,
 ) -> Handle:  # fmt: skip
-    """Several tensors as one unit: no rank reduces one before all ranks have submitted all. The result is a list.
+    """Reduce several tensors as one unit: no rank reduces one before all ranks have submitted all.
 
-    Raises ValueError for tensors on several kinds of device, and as :func:`allreduce_async`.
+    The result is a list. Raises ValueError for tensors on several kinds of device, and as :func:`allreduce_async`.
     """
     return _submit_group(
         Op.ALLREDUCE, tensors, outputs, name, engine, reduce_op=op, prescale=prescale, postscale=postscale
@@ -148,7 +149,7 @@ def grouped_allreduce_(
 
 
 def allgather_async(tensor: torch.Tensor, name: str | None = None, *, engine: Engine | None = None) -> Handle:
-    """All ranks' rows, in rank order; ranks may give different numbers of rows, in all else they must agree."""
+    """Gather all ranks' rows, in rank order. Ranks may give different numbers of rows; all else must agree."""
     return _submit_one(Op.ALLGATHER, tensor, None, name, engine)
 
 
@@ -168,7 +169,7 @@ def broadcast_async(
     tensor: torch.Tensor, root_rank: int, name: str | None = None, *, output: torch.Tensor | None = None,
     engine: Engine | None = None,
 ) -> Handle:  # fmt: skip
-    """``tensor`` of ``root_rank`` to all ranks. Raises ValueError for a root that does not exist."""
+    """Broadcast ``tensor`` of ``root_rank`` to all ranks. Raises ValueError for a root that does not exist."""
     ranks = (engine or job.default_engine()).ranks
     if not 0 <= root_rank < ranks:
         raise ValueError(f"root rank {root_rank}: there are ranks 0 to {ranks - 1}")
@@ -189,7 +190,10 @@ def reducescatter_async(
     tensor: torch.Tensor, name: str | None = None, op: ReduceOp = Average, *, prescale: float = 1.0,
     postscale: float = 1.0, output: torch.Tensor | None = None, engine: Engine | None = None,
 ) -> Handle:  # fmt: skip
-    """Reduce over all ranks; each keeps its share of the rows, the low ranks one more where they do not divide."""
+    """Reduce over all ranks, of which each keeps its share of the rows.
+
+    If rows do not divide evenly, the low ranks have one more.
+    """
     return _submit_one(
         Op.REDUCESCATTER, tensor, output, name, engine, reduce_op=op, prescale=prescale, postscale=postscale
     )
@@ -208,20 +212,21 @@ def grouped_reducescatter(
 
 
 def barrier(name: str | None = None, *, engine: Engine | None = None) -> None:
-    """Return when every rank has come here."""
+    """Return when every rank has called this function."""
     engine = engine or job.default_engine()
     engine.submit([(Request(_name("barrier", name, engine), Op.BARRIER), None, None)]).wait()
 
 
 def join(*, engine: Engine | None = None) -> int:
-    """This rank has no more data: take part with zeros until all ranks have joined; returns the last one to do so."""
+    """Take part with zeros, because this rank has no more data, until all ranks have joined; return the last to do
+    so."""
     return int((engine or job.default_engine()).join().wait())
 
 
 def broadcast_parameters(
     parameters: Any, root_rank: int = 0, *, engine: Engine | None = None
 ) -> None:
-    """All tensors of a ``state_dict`` or of (name, tensor) pairs become those of ``root_rank``, in place."""
+    """Copy all tensors of a ``state_dict``, or of (name, tensor) pairs, from ``root_rank``, in place."""
     named = sorted(parameters.items()) if hasattr(parameters, "items") else list(parameters)
     handles = [
         broadcast_async(tensor.detach(), root_rank, str(name), output=tensor.detach(), engine=engine)
@@ -233,7 +238,7 @@ def broadcast_parameters(
 
 
 def broadcast_object(value: Any, root_rank: int = 0, name: str = "object", *, engine: Engine | None = None) -> Any:
-    """A Python value of ``root_rank``, by JSON: what arrives is data and is never executed."""
+    """Broadcast a Python value of ``root_rank`` as JSON: what arrives is data and is never executed."""
     import json
 
     mine = (engine or job.default_engine()).rank == root_rank

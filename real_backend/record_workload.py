@@ -35,9 +35,11 @@ COLUMNS = ("name", "shape", "dtype", "layer", "registration", "ready")
 
 
 P100_FP32 = Balance(5_600_000_000_000, 732_000_000_000, 4)
-"""A P100 in FP32: what ResNet-101 sustains at Horovod's published rate, and the board's memory (NVIDIA)."""
+"""A P100 in FP32: the rate that ResNet-101 sustains at Horovod's published throughput, and the board's memory
+(NVIDIA)."""
 H100_BF16 = Balance(400_000_000_000_000, 3_350_000_000_000, 2)
-"""An H100 SXM5 in BF16: about what Llama 3 8B sustains at torchtitan's published rate, and its memory (NVIDIA)."""
+"""An H100 SXM5 in BF16: about the rate that Llama 3 8B sustains at torchtitan's published throughput, and its
+memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +49,15 @@ class Recipe:
     nominal: tuple[int, ...]
     """Input of one sample whose FLOPs count: (1, channels, height, width), or (1, tokens)."""
     small: tuple[int, ...]
-    """Input at which the backward pass is really run."""
+    """Input with which the backward pass is run."""
     backward_ns: int
     """Backward pass of one batch on the reference device; its source is in the workload's TOML."""
     balance: Balance = V100_HALF
-    """Of the reference device."""
+    """Balance of the reference device."""
     dtype: str = "float32"
-    """Of the gradients, as they are reduced."""
+    """Element type of the gradients when they are reduced."""
     thin: dict[str, int] = field(default_factory=dict)
-    """Arguments that make the network small for the backward pass; its depth and names stay."""
+    """Arguments that make the network small for the backward pass, with the same depth and names."""
 
 
 IMAGE, SMALL_IMAGE = (1, 3, 224, 224), (2, 3, 64, 64)
@@ -93,7 +95,7 @@ class Row:
 
 
 def ready_order(model: nn.Module, input_shape: tuple[int, ...]) -> list[str]:
-    """Names of the parameters in the order in which one real backward pass accumulates their gradients."""
+    """Return the parameters' names in the order in which one real backward pass accumulates their gradients."""
     order: list[str] = []
     handles = [
         parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
@@ -102,7 +104,7 @@ def ready_order(model: nn.Module, input_shape: tuple[int, ...]) -> list[str]:
         for name, parameter in model.named_parameters()
     ]
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # small tensors: more threads only wait for each other
+    torch.set_num_threads(1)  # Tensors are small, so more threads would only wait for each other.
     try:
         model.train()
         model(torch.zeros(input_shape)).sum().backward()
@@ -114,11 +116,11 @@ def ready_order(model: nn.Module, input_shape: tuple[int, ...]) -> list[str]:
 
 
 def module_work(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, ModuleWork]:
-    """What one forward pass costs in each module that owns gradients.
+    """Return the cost of one forward pass in each module that owns gradients.
 
-    FLOPs without a gradient of their own (attention, a tied layer) are added to the module that ran before.
-    The model's parameters should be on the meta device: then nothing is computed, whatever the size.
-    Raises TypeError for a kind of module that no rule counts.
+    FLOPs without a gradient of their own (attention, a tied layer) are added to the module that ran before. The model's
+    parameters should be on the meta device, so that nothing is computed, whatever the size. Raises TypeError for a kind
+    of module that no rule counts.
     """
     work: dict[str, ModuleWork] = {}
     owners = {name.rpartition(".")[0] for name, _ in model.named_parameters()}
@@ -161,7 +163,7 @@ def _work(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Ten
 
 
 def record(name: str) -> list[Row]:
-    """The gradients of model ``name``, in ready order."""
+    """Return the gradients of model ``name``, in ready order."""
     recipe = RECIPES[name]
     order = ready_order(MODELS[name](**recipe.thin), recipe.small)
     with torch.device("meta"):
@@ -185,7 +187,7 @@ def record(name: str) -> list[Row]:
 
 
 def write(rows: list[Row], file: TextIO) -> None:
-    """The table as CSV: a shape as ``64x3x7x7``, ``ready`` in ns after the start of backward."""
+    """Write the table as CSV: a shape as ``64x3x7x7``, ``ready`` in ns after the start of backward."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in rows:
@@ -194,7 +196,7 @@ def write(rows: list[Row], file: TextIO) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Record the order in which a model's gradients get ready.")
     parser.add_argument("model", choices=sorted(RECIPES))
     parser.add_argument("--out", type=Path, help="default: the catalog's MODEL.tensors.csv")

@@ -1,8 +1,8 @@
-"""Always-on record of one rank: what was submitted, negotiated, copied, reduced, and when (docs/semantics.md 8).
+"""The record of one rank: what was submitted, negotiated, copied and reduced, and when (docs/semantics.md 8).
 
-Kept small: every step leaves a summary; its cycles and responses are written for the first steps, and for the slowest
-ones, on some ranks. Written by the background thread in whole blocks, a step at a time, so that a kill loses at most
-the step that was running. What it costs is in docs/benchmarks.md.
+It is kept small: every step leaves a summary, and some ranks also write the cycles and responses of the first and of
+the slowest steps. The background thread writes complete blocks, one step at a time, so that a killed process loses at
+most the step that was running. The cost is stated in docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -32,29 +32,31 @@ from real_backend.life.clocks import Offset
 from real_backend.stream import Parameter, RankStream, StepDetails, Writer
 
 WORST_TRIES = 10
-"""Slow steps written at most, as a multiple of those wanted: a run that gets slower all the time has no end of them."""
+"""Largest number of slow steps written, as a multiple of those wanted. Without it a run that becomes slower all the
+time would write every step."""
 CLOCK_PERIOD_NS = 1_000_000_000
 LONGEST_STEP_BYTES = 4 << 20
-"""Details of one step that are held until it ends; beyond, they are written if it is one of the first, else dropped."""
+"""Largest size of one step's details that are held until it ends. Larger details are written if the step is one of the
+first, else dropped."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much is written; the same for all ranks, and said in every record."""
+    """How much is written; equal on all ranks, and stated in every record."""
 
     first_steps: int = 20
     worst_steps: int = 20
     sampled_ranks: int = 8
-    """Ranks that write cycles and responses, evenly spread, rank 0 among them."""
+    """Number of ranks that write cycles and responses, evenly spread, rank 0 among them."""
     max_bytes: int = 256 << 20
-    """A stream stops growing there, and says so."""
+    """Size at which a stream stops growing, and states this."""
     digests: bool = False
-    """Whether each cycle carries a digest of the response cache: for tests; costs tens of microseconds a cycle."""
+    """Whether each cycle has a digest of the response cache, which costs tens of microseconds; for tests."""
     steps: int = 0
-    """The record ends after so many; 0: it goes on."""
+    """Number of steps after which the record ends; 0: it does not end."""
 
     def samples(self, rank: int, ranks: int) -> bool:
-        """Whether ``rank`` is one of those."""
+        """Return whether ``rank`` is one of the sampled ranks."""
         wanted = min(self.sampled_ranks, ranks)
         return any(rank == number * ranks // wanted for number in range(wanted))
 
@@ -73,30 +75,31 @@ class _Step:
     tensors: int = 0
     slow_cycles: int = 0
     names: list[AbstractSet[str]] = field(default_factory=list)
-    """Submitted so far, in parts: most often one, for which nothing has to be looked up."""
+    """Names submitted so far, in parts; most often there is one part, and no name has to be looked up."""
     blocks: list[Callable[[], bytes]] = field(default_factory=list)
-    """What makes its cycles and responses, until it is known whether they are wanted: most steps' never are."""
+    """Functions that make its cycles and responses. They are held until it is known whether the step is wanted, which
+    most are not."""
     held_bytes: int = 0
     dropped: bool = False
     """Whether it was too long to be held."""
 
     def has(self, name: str) -> bool:
-        """Whether a tensor of that name was submitted in it."""
+        """Return whether a tensor of that name was submitted in this step."""
         return any(name in part for part in self.names)
 
 
 class _Popped:
-    """What was popped last, and in a static model will be again."""
+    """The requests popped last, which a static model pops again."""
 
     def __init__(self, requests: Sequence[Request], packed: bytes) -> None:
-        """``packed``: their numbers, as a cycle's block has them."""
+        """``packed`` holds their numbers, as in a cycle's block."""
         self.requests = requests
         self.packed = packed
         self.names = frozenset(request.name for request in requests)
 
 
 class Recorder(Observer):
-    """What an engine does, as one rank's stream."""
+    """Records what an engine does as one rank's stream."""
 
     wants_stamps = True
 
@@ -104,10 +107,10 @@ class Recorder(Observer):
         self, folder: Path, rank: int, ranks: int, *, job: str = "job", settings: dict[str, Any] | None = None,
         limits: Limits | None = None, clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:  # fmt: skip
-        """Creates ``folder``/rank-NNNNN.rank, over an earlier run's. Raises OSError."""
+        """Create ``folder``/rank-NNNNN.rank, in place of an earlier run's. Raises OSError."""
         self.limits = limits or Limits()
         self.offset: Callable[[], Offset | None] = lambda: None
-        """How far rank 0's clock is ahead; set once the life line runs."""
+        """Returns how far rank 0's clock is ahead; set once the life line runs."""
         self._clock_ns = clock_ns
         self._detailed = self.limits.samples(rank, ranks)
         self._ids: dict[str, tuple[Request, int]] = {}
@@ -117,11 +120,11 @@ class Recorder(Observer):
         self._marked = False
         self._marks: list[tuple[str, int, StepDetails | None]] = []
         self._names: list[tuple[str, str]] = []
-        """Told with steps in which nothing was submitted: they belong to the next one."""
+        """Names from steps in which nothing was submitted, which belong to the next step."""
         self._hooked = False
         """Whether hooks in the script mark the ends of steps."""
         self._loop_cpu_ns: int | None = None
-        """CPU time of the background thread at the end of the step before."""
+        """CPU time of the background thread at the end of the preceding step."""
         self._idle: list[int] = []
         self._idle_sent: Sent | None = None
         self._idle_from = 0
@@ -141,18 +144,20 @@ class Recorder(Observer):
     # What the engine tells.
 
     def mark(self, what: str, now_ns: int, details: StepDetails | None = None) -> None:
-        """From the framework's thread; the background thread sorts marks in when it next comes by. ``details``: with
-        "step", what the hooks in the script know of it."""
+        """Note a mark of the framework's thread; the background thread sorts it in later.
+
+        ``details``, with "step", is what the hooks in the script know of the step.
+        """
         if self._over:
             return
         if what == "step":
-            if details is None and self._hooked:  # the optimizer's own mark of a step that the hooks tell more about
+            if details is None and self._hooked:  # The hooks mark this step as well, with details.
                 return
             self._hooked |= details is not None
         self._marks.append((what, now_ns, details))
 
     def ready(self, parameter: Parameter, now_ns: int) -> None:
-        """A parameter's gradient is there; from any thread. Written with the step that it belongs to."""
+        """Note that a parameter's gradient is ready; from any thread. It is written with its step."""
         if not self._over:
             self._ready.append((parameter, now_ns))
 
@@ -203,7 +208,7 @@ class Recorder(Observer):
     # Steps.
 
     def _place(self, details: CycleDetails) -> None:
-        """Which step the popped submissions belong to: after a mark, or with a name that this step had before."""
+        """Assign the popped submissions to a step: a step begins after a mark, or with a name that it already had."""
         if not details.popped:
             return
         if self._marks:
@@ -212,7 +217,8 @@ class Recorder(Observer):
             self._place_one_by_one(details)
 
     def _place_at_once(self, details: CycleDetails) -> bool:
-        """Whether all of them belong to the step that runs, as nearly always: then they are put there."""
+        """Assign all submissions to the step that runs if they belong to it, as nearly always; return whether they
+        do."""
         popped, stamps = details.popped, details.stamps
         if popped != self._popped.requests:
             self._popped = _Popped(popped, self._pack_ids([self._id(request) for request in popped]))
@@ -282,7 +288,8 @@ class Recorder(Observer):
             self._close()
 
     def _step_details(self, number: int, details: StepDetails | None) -> None:
-        """Spans and CPU time of the step; this thread's own is sampled here, a little after the step's end."""
+        """Write spans and CPU time of the step. This thread's CPU time is sampled here, a little after the step's
+        end."""
         now_ns = time.thread_time_ns()
         before_ns, self._loop_cpu_ns = self._loop_cpu_ns, now_ns
         if details is not None:
@@ -292,7 +299,7 @@ class Recorder(Observer):
             self._stream.step_details(number, details)
 
     def _take_ready(self, until_ns: int) -> list[tuple[Parameter, int]]:
-        """Readiness up to ``until_ns``, a parameter's latest; the rest is the next step's."""
+        """Return readiness up to ``until_ns``, the latest of each parameter; the rest belongs to the next step."""
         latest: dict[Parameter, int] = {}
         while self._ready and self._ready[0][1] <= until_ns:
             parameter, at_ns = self._ready.popleft()
@@ -312,7 +319,7 @@ class Recorder(Observer):
             step.blocks, step.held_bytes = [], 0
 
     def _wants(self, number: int, took_ns: int) -> bool:
-        """Whether this step's details are kept: it is one of the first, or of the slowest so far."""
+        """Return whether this step's details are kept: it is one of the first, or of the slowest so far."""
         if number < self.limits.first_steps:
             return True
         wanted = self.limits.worst_steps
@@ -330,7 +337,7 @@ class Recorder(Observer):
     # Blocks.
 
     def _digest(self, details: CycleDetails) -> int:
-        """Of the cache as it is now; 0 where nobody asked for it."""
+        """Return a digest of the cache as it is now; 0 if digests are not recorded."""
         if self.limits.digests and isinstance(details.negotiator, CachedNegotiator):
             return details.negotiator.cache.digest()
         return 0

@@ -1,4 +1,4 @@
-"""What this rank asks for, made from its tensors; what can be seen to be wrong here is refused here."""
+"""This rank's requests, made from its tensors; errors that can be detected locally are raised here."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from real_backend.engine.engine import Engine
 
 _REDUCING = (Op.ALLREDUCE, Op.REDUCESCATTER)
 LONGEST_NAME = 4096
-"""Bytes of a name; errors repeat it, and must fit a message."""
+"""Largest size of a name in bytes, since errors repeat it and must fit a message."""
 
 
 class RequestBook:
-    """Requests that were made before: in a static model each step asks for the same, and equal objects cost less."""
+    """Requests made before. In a static model each step repeats them, and comparing identical objects costs less."""
 
     def __init__(self) -> None:
         self._made: dict[str, Request] = {}
@@ -27,9 +27,9 @@ class RequestBook:
         self, name: str, tensor: torch.Tensor, op: Op = Op.ALLREDUCE, *, reduce_op: ReduceOp = ReduceOp.AVERAGE,
         root_rank: int = -1, prescale: float = 1.0, postscale: float = 1.0, group: int = 0,
     ) -> Request:  # fmt: skip
-        """What this rank asks for.
+        """Return this rank's request for an operation on ``tensor``.
 
-        Raises TypeError for an element type that does not travel, for what is no ReduceOp or scale, and for an average
+        Raises TypeError for an element type that does not travel, for an invalid ReduceOp or scale, and for an average
         of bools or scales on them; ValueError for a name that is too long.
         """
         dtype = PROTOCOL.get(tensor.dtype)
@@ -48,13 +48,13 @@ class RequestBook:
         )
         _check_request(made)
         self._made[name] = made
-        if len(self._made) > 65_536:  # names that never come back
+        if len(self._made) > 65_536:  # The names never repeat.
             self._made.clear()
         return made
 
 
 def _check_request(request: Request) -> None:
-    """Raises as :meth:`RequestBook.request`."""
+    """Raise as :meth:`RequestBook.request`."""
     if len(request.name.encode()) > LONGEST_NAME:
         raise ValueError(f"{request.name[:40]!r}...: a name may have {LONGEST_NAME} bytes")
     if request.op not in _REDUCING:
@@ -67,9 +67,9 @@ def _check_request(request: Request) -> None:
 
 
 def check_tensor(name: str, op: Op, tensor: torch.Tensor, output: torch.Tensor | None, engine: Engine) -> None:
-    """Whether they can be worked on. Raises TypeError or ValueError."""
+    """Check that the tensors can be used. Raises TypeError or ValueError."""
     if output is tensor and tensor.is_cpu and tensor.layout is torch.strided and tensor.is_contiguous():
-        return  # what nearly all are
+        return  # This is the usual case.
     if tensor.layout is not torch.strided or tensor.device.type not in ("cpu", "cuda"):
         raise TypeError(f"{name!r}: a tensor of {tensor.layout} on {tensor.device.type} does not travel; convert it")
     if output is None:
@@ -91,7 +91,7 @@ def _overlaps(tensor: torch.Tensor) -> bool:
 
 
 def refuse_capture() -> None:
-    """Raises RuntimeError while the current stream is being captured."""
+    """Raise RuntimeError while the current stream is being captured."""
     if torch.cuda.is_current_stream_capturing():
         raise RuntimeError(
             "a negotiation cannot be captured in a CUDA graph: submit gradients outside of the captured region"
@@ -99,7 +99,7 @@ def refuse_capture() -> None:
 
 
 def ready_event(tensors: Sequence[torch.Tensor]) -> Any:
-    """An event of the caller's stream behind which the tensors exist; None on the CPU."""
+    """Return an event of the caller's stream after which the tensors exist; None on the CPU."""
     if not tensors[0].is_cuda:
         return None
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
-"""One rank's stream as a file: head, tensors by id, whole blocks, a limit (:mod:`coordsim.record.ranks.format`).
+"""One rank's stream as a file: head, tensors by id, complete blocks, a size limit.
 
-A fault of the file system ends the stream, never the job.
+The format is that of :mod:`coordsim.record.ranks.format`. A fault of the file system ends the stream, never the job.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from real_backend.life.clocks import Offset
 
 @dataclass(frozen=True, eq=False)
 class Parameter:
-    """A parameter whose gradient's readiness is stamped beside what travels; one object for each."""
+    """A parameter whose gradient's readiness is stamped; there is one object for each parameter."""
 
     name: str
     dtype: str
@@ -39,12 +39,12 @@ class StepDetails:
     spans: Sequence[Span]
     cpu: CpuTimes | None = None
     names: Sequence[tuple[str, str]] = field(default_factory=tuple)
-    """("optimizers" or "models", name) of those that were first seen in this step; a place counts within its list."""
+    """("optimizers" or "models", name) of those first seen in this step; each list counts its own places."""
 
 
 @dataclass(frozen=True)
 class Writer:
-    """Whose stream it is; the head says so."""
+    """The rank that writes a stream, as stated in the stream's head."""
 
     rank: int
     ranks: int
@@ -52,19 +52,19 @@ class Writer:
     """A name that all ranks of the job share and no other job has."""
     settings: Mapping[str, Any]
     limits: Mapping[str, Any]
-    """Of the recorder: what it keeps, and how much."""
+    """Limits of the recorder: what it keeps, and how much."""
     detailed: bool
-    """Whether this rank writes every step's details, or counts alone."""
+    """Whether this rank writes every step's details, or counts only."""
 
 
 class RankStream:
-    """Blocks are gathered by :meth:`add` and written by :meth:`flush`, one call of the system each."""
+    """A stream whose blocks are gathered by :meth:`add` and written by :meth:`flush`, in one system call each."""
 
     def __init__(self, folder: Path, writer: Writer, *, max_bytes: int, clock_ns: Callable[[], int]) -> None:
-        """Creates ``folder``/rank-NNNNN.rank, over an earlier run's. Raises OSError."""
+        """Create ``folder``/rank-NNNNN.rank, in place of an earlier run's. Raises OSError."""
         self.path = folder / f"rank-{writer.rank:05d}{SUFFIX}"
         self.refused = 0
-        """Writes that the limit or a fault of the file system kept out."""
+        """Number of writes that the limit or a fault of the file system prevented."""
         self._max_bytes = max_bytes
         self._pending: list[bytes] = []
         self._written = 0
@@ -86,13 +86,13 @@ class RankStream:
         self._pending += data
 
     def tensor(self, facts: Mapping[str, Any]) -> int:
-        """A new tensor's id."""
+        """Write a new tensor and return its id."""
         number, self._ids = self._ids, self._ids + 1
         self.add(block(Block.TENSOR, struct.pack("<I", number) + json.dumps(dict(facts)).encode()))
         return number
 
     def parameter(self, parameter: Parameter) -> int:
-        """A parameter's id; its facts are written when it is first seen."""
+        """Return a parameter's id; its facts are written when it is first seen."""
         number = self._parameters.get(parameter)
         if number is None:
             number = self._parameters[parameter] = self.tensor({
@@ -102,7 +102,7 @@ class RankStream:
         return number
 
     def ready(self, step: int, stamps: Sequence[tuple[Parameter, int]]) -> None:
-        """When each parameter's gradient was there in ``step``, ns."""
+        """Write when each parameter's gradient became ready in ``step``, ns."""
         if stamps:
             ids = [self.parameter(parameter) for parameter, _ in stamps]
             times = [at_ns for _, at_ns in stamps]
@@ -110,7 +110,7 @@ class RankStream:
             self.add(block(Block.READY, READY.pack(step, count) + struct.pack(f"<{count}I{count}q", *ids, *times)))
 
     def step_details(self, step: int, details: StepDetails) -> None:
-        """What the hooks know of ``step``; must be added before the step's own block."""
+        """Write what the hooks know of ``step``, which must be added before the step's own block."""
         for of, name in details.names:
             self.add(block(Block.NAME, json.dumps({"of": of, "name": name}).encode()))
         packed = b"".join(SPAN.pack(*span) for span in details.spans)
@@ -123,17 +123,17 @@ class RankStream:
         self.add(block(Block.CLOCK, CLOCK.pack(now_ns, offset.offset_ns, offset.error_ns)))
 
     def end(self, **why: Any) -> None:
-        """Write the last block and close. Harmless when it is closed."""
+        """Write the last block and close. Does nothing if the stream is closed."""
         self.add(block(Block.END, json.dumps(why).encode()))
         self.flush()
         self._close()
 
     def ended(self, how: str, **more: Any) -> None:
-        """Append how the process ended, also to a stream that is closed. A fault of the file system is ignored."""
+        """Append how the process ended, also to a closed stream. A fault of the file system is ignored."""
         append_end(self.path, how, **more)
 
     def abandon(self) -> None:
-        """Write nothing more: somebody else writes to the file from now on."""
+        """Write nothing more, because another stream writes to the file from now on."""
         self._pending = []
         self._close()
 
@@ -159,8 +159,10 @@ class RankStream:
 
 
 def append_end(path: Path, how: str, **more: Any) -> None:
-    """Append an END block that says how a rank's process ended (:data:`coordsim.record.ranks.format.HOWS`); ``more``:
-    its ``code``, ``signal``, ``text``. Nothing happens where the file is gone or cannot be written."""
+    """Append an END block that says how a rank's process ended (:data:`coordsim.record.ranks.format.HOWS`).
+
+    ``more`` is its ``code``, ``signal``, ``text``. Nothing happens if the file is gone or cannot be written.
+    """
     ended = {"how": how, "unix_ns": time.time_ns(), **{key: value for key, value in more.items() if value is not None}}
     try:
         file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
@@ -175,7 +177,7 @@ def append_end(path: Path, how: str, **more: Any) -> None:
 
 
 def _surroundings() -> dict[str, Any]:
-    """Cores and threads that the process may use, and how many ranks share the host: what CPU times depend on."""
+    """Return cores and threads that the process may use, and the ranks on its host: what CPU times depend on."""
     threads = None
     torch: Any = sys.modules.get("torch")
     if hasattr(torch, "get_num_interop_threads"):

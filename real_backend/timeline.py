@@ -1,8 +1,8 @@
 """Rank 0's timeline in Horovod's format, written while the job runs (docs/horovod.md 6).
 
-A tensor's negotiation begins when rank 0 counts its first request; on the fast path when rank 0 itself first offers its
-bit, for other ranks' hits are not visible there. (Horovod makes the vector twice as long to see them, which every rank
-then pays for.)
+A tensor's negotiation begins when rank 0 counts its first request or, on the fast path, when rank 0 itself first offers
+its bit, since other ranks' hits are not visible there. (Horovod makes the vector twice as long to see them, at a cost
+for every rank.)
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from real_backend.engine.observer import CycleDetails, Observer, Performed
 
 COPY_IN, COPY_OUT, REDUCE = "MEMCPY_IN_FUSION_BUFFER", "MEMCPY_OUT_FUSION_BUFFER", "GLOO_"
 _SHORT = {"BROADCAST": "BCAST"}
-"""Operations that Horovod calls otherwise where gloo performs them."""
+"""Operations that Horovod names differently where gloo performs them."""
 
 
 class TimelineObserver(Observer):
-    """Times are microseconds since it was made. May be stopped and started with another file at any time.
+    """Writes the timeline; times are microseconds since it was made.
 
-    A fault of the file system ends the timeline, never the job.
+    It may be stopped, and started with another file, at any time. A fault of the file system ends the timeline, never
+    the job.
     """
 
     def __init__(self, path: Path | None, mark_cycles: bool, clock_ns: Callable[[], int]) -> None:
-        """Raises OSError when ``path`` cannot be written."""
+        """Raises OSError if ``path`` cannot be written."""
         self._clock_ns = clock_ns
         self._zero_ns = clock_ns()
         self._epoch_us = time.time_ns() // 1000
@@ -43,7 +44,7 @@ class TimelineObserver(Observer):
         self._writer = TimelineWriter(path, mark_cycles, start_epoch_us=self._epoch_us)
 
     def start(self, path: Path, mark_cycles: bool = False) -> None:
-        """Write to ``path`` from the next cycle on; from any thread. Raises OSError when it cannot be written."""
+        """Write to ``path`` from the next cycle on; from any thread. Raises OSError if it cannot be written."""
         with path.open("ab"):
             pass
         self._wanted.append((path, mark_cycles))
@@ -99,7 +100,7 @@ class TimelineObserver(Observer):
                     self._writer.end_operation(name, end_us, response.dtype.name.lower(), shape)
 
     def _output_shape(self, response: Response, index: int, request: Request | None) -> tuple[int, ...]:
-        """On this rank. One that has joined knows how many elements there are, not their shape."""
+        """Return a result's shape on this rank. A rank that has joined knows the number of elements, not the shape."""
         elements = execution.elements(response, index)
         if request is None:
             return (elements,)
@@ -134,7 +135,7 @@ class TimelineObserver(Observer):
             self._writer = TimelineWriter()
 
     def _us(self, ns: int) -> int:
-        """Not decreasing, as a timeline's times must be."""
+        """Return microseconds that do not decrease, as a timeline's times must not."""
         self._last_us = max(self._last_us, (ns - self._zero_ns) // 1000)
         return self._last_us
 

@@ -27,11 +27,11 @@ from real_backend.training import SIZES, TASKS, Stemdl, Step, Training
 from real_backend.training.backends import BACKENDS, Groups, Place, reducing
 
 POINTS = 20
-"""How often the error is taken, besides at the start."""
+"""Number of times that the error is taken, besides at the start."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Run the command line, and return the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
     place = Place.from_environment()
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace, place: Place) -> dict[str, Any] | None:
-    """What is to be printed; None on other ranks than 0."""
+    """Return what is to be printed; None on ranks other than 0."""
     cuda = options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available())
     device = torch.device("cuda", place.local_rank % torch.cuda.device_count()) if cuda else torch.device("cpu")
     if cuda:

@@ -1,7 +1,7 @@
-"""``torch.distributed.init_process_group("coord")``, for scripts with DDP, FSDP2 or DTensor that stay as they are.
+"""``torch.distributed.init_process_group("coord")``, for unchanged scripts with DDP, FSDP2 or DTensor.
 
-Importing this makes the name known; installed, torch does that itself (entry point ``torch.backends``). All else is
-loaded when the first group is made.
+Importing this module makes the backend's name known. If the package is installed, torch imports it by itself (entry
+point ``torch.backends``). All else is loaded when the first group is made.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def register() -> None:
-    """Make ``coord`` known. Harmless when it is."""
+    """Make ``coord`` known to torch. Does nothing if it is known."""
     import torch.distributed as dist
 
     if dist.is_available() and not hasattr(dist.Backend, "COORD"):
@@ -19,7 +19,7 @@ def register() -> None:
 
 
 def autoload() -> None:
-    """What ``import torch`` calls. Importing this module has done it already."""
+    """Entry point that ``import torch`` calls. Importing this module has registered the backend already."""
 
 
 def _make(options: Any, backend_options: Any = None) -> Any:
@@ -30,5 +30,5 @@ def _make(options: Any, backend_options: Any = None) -> Any:
 
 try:
     register()
-except Exception as error:  # whatever it is, `import torch` must not fail of it
+except Exception as error:  # Whatever the error is, `import torch` must not fail because of it.
     logging.getLogger(__name__).warning("the torch.distributed backend 'coord' is not available: %s", error)

@@ -1,6 +1,6 @@
-"""DDP's buckets, each under a name of its own: what the engine makes of them, to compare with it tensor by tensor.
+"""A DDP communication hook that gives each bucket a name of its own and reduces it by the engine.
 
-::
+It serves to compare buckets with the engine's tensor-by-tensor operation::
 
     dist.init_process_group("gloo")
     real_backend.init()
@@ -8,7 +8,7 @@
     model.register_comm_hook(None, coord_hook)
 """
 
-# No annotations from __future__: DDP looks at the hook's, and wants types.
+# No annotations from __future__: DDP inspects the hook's annotations, which must be types.
 
 from dataclasses import dataclass
 
@@ -23,10 +23,10 @@ from real_backend.engine.handles import Handle
 
 @dataclass(frozen=True)
 class HookState:
-    """For several models in one job, or another engine than the default one."""
+    """State for several models in one job, or for another engine than the default one."""
 
     name: str = "ddp"
-    """First part of the buckets' names; another for each model."""
+    """First part of the buckets' names; it must differ between models."""
     engine: Engine | None = None
 
 
@@ -39,7 +39,7 @@ def coord_hook(state: HookState | None, bucket: dist.GradBucket) -> torch.future
     engine = state.engine or job.default_engine()
     buffer = bucket.buffer()
     handle = ops.allreduce_async_(buffer, f"{state.name}.bucket.{bucket.index()}", ops.Average, engine=engine)
-    engine.bell.hurry()  # DDP waits where Python does not see it
+    engine.bell.hurry()  # DDP waits in C++, which Python does not see.
     devices = [buffer.device] if buffer.is_cuda else []
     future: torch.futures.Future[torch.Tensor] = future_of(handle, lambda: _reduced(handle), devices)
     return future

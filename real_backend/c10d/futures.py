@@ -1,7 +1,7 @@
-"""Futures of operations: completed by threads of their own, because what is chained to one may wait for another.
+"""Futures of operations, completed by threads of their own.
 
-PowerSGD's hook, for one, starts an allreduce in a callback and waits for it there. On the engine's background thread
-that would be for ever.
+A callback that is chained to one future may wait for another: PowerSGD's hook starts an allreduce in a callback and
+waits for it there. On the engine's background thread this would block for ever.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from real_backend.engine.handles import Handle
 
 
 class Completer:
-    """Runs what it is given, in order, on threads that wait for more; one more when all of them are busy."""
+    """Runs calls in order on a pool of threads; one more thread is started when all of them are busy."""
 
     def __init__(self) -> None:
         self._work: deque[Callable[[], None]] = deque()
@@ -47,9 +47,9 @@ _completer = Completer()
 
 
 def future_of(handle: Handle, outcome: Callable[[], Any], devices: Sequence[torch.device] = ()) -> Any:
-    """A future with what ``outcome`` returns or raises, called when ``handle`` has ended.
+    """Return a future that calls ``outcome`` when ``handle`` has ended, and holds what it returns or raises.
 
-    ``devices``: the GPUs of the result; who waits for the future has its current streams wait.
+    ``devices`` are the GPUs of the result; the current streams of a thread that waits for the future wait for them.
     """
     # An exception given to a Python future is a value to C++, where DDP waits; one raised in a callback is an error.
     begin: Any = torch.futures.Future(devices=list(devices))

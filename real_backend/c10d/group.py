@@ -1,7 +1,8 @@
 """A process group of ``torch.distributed`` whose collectives are negotiated by an engine of its own.
 
-What is not here (send, gather, all-to-all, bitwise reductions, sparse tensors, ...) goes to an inner group: gloo for
-tensors on the CPU, NCCL on a GPU. That is another communicator than the engine's, used in the caller's order.
+Operations that are not here (send, gather, all-to-all, bitwise reductions, sparse tensors, ...) go to an inner group:
+gloo for tensors on the CPU, NCCL on a GPU. The inner group has another communicator than the engine's and is used in
+the caller's order.
 """
 
 from __future__ import annotations
@@ -33,15 +34,16 @@ from real_backend.engine.engine import Engine
 from real_backend.engine.settings import settings_from
 
 _running: weakref.WeakValueDictionary[int, CoordGroup] = weakref.WeakValueDictionary()
-"""By the order in which they were made."""
+"""Running groups, in the order in which they were made."""
 _made = 0
 _process = os.getpid()
 _worlds = 0
-"""How often ``init_process_group`` has made a default group: names of groups begin again, keys in a store must not."""
+"""Number of default groups that ``init_process_group`` has made. Names of groups start again with each, and keys in a
+store must not."""
 
 
 def make(options: Any, _: Any = None) -> CoordGroup:
-    """What ``torch.distributed`` calls for a group, on each of its members. Raises what an engine's start raises."""
+    """Make a group, on each of its members; called by ``torch.distributed``. Raises what an engine's start raises."""
     global _worlds, _made
     first = not dist.is_initialized()
     _worlds += first
@@ -55,17 +57,18 @@ def make(options: Any, _: Any = None) -> CoordGroup:
 
 
 class CoordGroup(dist.ProcessGroup):
-    """One rank's end. Operations may be issued by any thread; the order is what all ranks must have in common."""
+    """One rank's end of a group. Any thread may issue operations; all ranks must issue them in the same order."""
 
     def __init__(
         self, store: dist.Store, rank: int, ranks: int, name: str, timeout: timedelta, *, record: bool = True
     ) -> None:
-        """``record``: whether the settings for records and timelines count. Raises what an engine's start raises."""
+        """``record`` says whether the settings for records and timelines apply. Raises what an engine's start
+        raises."""
         super().__init__(rank, ranks)  # type: ignore[call-arg]
         self._rank, self._ranks = rank, ranks
         self._inner = inner.register(self, store, rank, ranks, name, timeout)
         self.engine: Engine | None = None
-        """None in a group of one rank."""
+        """The engine; None in a group of one rank."""
         if ranks > 1:
             settings = settings_from(ranks_per_node=int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
             if not record:
@@ -80,7 +83,7 @@ class CoordGroup(dist.ProcessGroup):
         return "coord"
 
     def shutdown(self) -> None:
-        """All ranks' loops stop. Harmless when they have."""
+        """Stop the loops of all ranks. Does nothing if they have stopped."""
         self._issuer.close()
         over, self._over = self._over, True
         if self.engine is not None and not over:
@@ -170,7 +173,7 @@ class CoordGroup(dist.ProcessGroup):
     reduce_scatter_tensor_coalesced: Any = reduce_scatter_single_coalesced
 
     def _issue(self, unit: Sequence[Item | None], options: Any, otherwise: Callable[[], Any] | None = None) -> Any:
-        """``otherwise``: what the inner group does when some item is not ours."""
+        """Issue ``unit``; call ``otherwise``, on the inner group, if an item of it is not supported by the engine."""
         ours = [item for item in unit if item is not None]
         if len(ours) < len(unit):
             assert otherwise is not None
@@ -179,7 +182,7 @@ class CoordGroup(dist.ProcessGroup):
         return self._issuer.issue(ours, timeout if timeout and timeout > timedelta(0) else None)
 
     def _of(self, tensors: Sequence[torch.Tensor]) -> Any:
-        """The inner group for them."""
+        """Return the inner group for ``tensors``."""
         return self._inner[tensors[0].device.type]
 
 
@@ -188,7 +191,7 @@ def _several(tensors: Any) -> list[torch.Tensor]:
 
 
 def _options(kind: type, given: Any, timeout: timedelta | None = None) -> Any:
-    """c10d's options, from what older call forms give: nothing, or a reduction."""
+    """Return c10d's options, from the arguments of older call forms: nothing, or a reduction."""
     if isinstance(given, kind):
         return given
     options = kind()
@@ -200,7 +203,7 @@ def _options(kind: type, given: Any, timeout: timedelta | None = None) -> Any:
 
 
 def _leave() -> None:
-    """At exit: newest groups first, in the same order on all their members. Not in a process that a rank forked."""
+    """Shut groups down at exit: the newest first, in the same order on all members. A forked process does nothing."""
     if os.getpid() != _process:
         return
     for number in sorted(_running, reverse=True):

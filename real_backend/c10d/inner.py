@@ -1,4 +1,4 @@
-"""The groups that do what the engine does not: gloo for tensors on the CPU, NCCL on a GPU."""
+"""The inner groups for what the engine does not do: gloo for tensors on the CPU, NCCL on a GPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch.distributed as dist
 def register(
     group: dist.ProcessGroup, store: dist.Store, rank: int, ranks: int, name: str, timeout: timedelta
 ) -> dict[str, Any]:
-    """Make them known to ``group``, so that torch finds them; by type of device. They connect when first used."""
+    """Register the inner groups with ``group``, and return them by type of device. They connect when first used."""
     kinds = dist.ProcessGroup.BackendType
     groups: dict[str, Any] = {"cpu": _gloo(dist.PrefixStore(f"{name}/gloo", store), rank, ranks, timeout)}
     group._register_backend(torch.device("cpu"), kinds.GLOO, groups["cpu"])

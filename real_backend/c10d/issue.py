@@ -1,4 +1,4 @@
-"""How a group's operations reach its engine: named, alone or as one unit, and in the caller's order."""
+"""Passes a group's operations to its engine: named, alone or as one unit, and in the caller's order."""
 
 from __future__ import annotations
 
@@ -24,39 +24,40 @@ REQUESTS_KEPT = 1 << 16
 
 
 class Issuer:
-    """One group's, on one rank. Any thread may issue; the order is what all ranks must have in common."""
+    """The operations of one group on one rank. Any thread may issue; all ranks must issue in the same order."""
 
     def __init__(self, engine: Engine | None, timeout: timedelta, store: Any) -> None:
-        """``engine``: None in a group of one rank. ``timeout``: how long its works wait unless told otherwise.
+        """Make an issuer; ``engine`` is None in a group of one rank.
 
-        ``store``: for keys of this alone, see :mod:`real_backend.c10d.order`.
+        ``timeout`` is how long works wait unless an operation has its own. ``store`` holds keys of this group alone
+        (:mod:`real_backend.c10d.order`).
         """
         self._engine = engine
         self._order = None if engine is None else Order(store, engine.rank, engine.ranks, self._ask)
         self._place = 0
-        """Units issued so far."""
+        """Number of units issued so far."""
         self._timeout = timeout
         self._bell = Bell(lambda: None) if engine is None else engine.bell
         self._names = Names()
         self._requests: dict[str, Request] = {}
         self._handles: dict[str, Handle] = {}
-        """The last one under each name."""
+        """The last handle under each name."""
         self._block: list[tuple[list[Item], BlockWork]] | None = None
         self._lock = threading.RLock()
 
     def issue(self, unit: Sequence[Item], timeout: timedelta | None = None) -> CoordWork | BlockWork:
-        """One operation, or several as one. Raises PeerLost or NotRunning when the job is over."""
+        """Issue one operation, or several as one unit. Raises PeerLost or NotRunning when the job is over."""
         if self._block is not None:
             self._block.append((list(unit), BlockWork()))
             return self._block[-1][1]
         return self._submit(unit, timeout or self._timeout)
 
     def start_block(self) -> None:
-        """What is issued from now on becomes one unit."""
+        """Begin a block: operations issued from now on become one unit."""
         self._block = []
 
     def end_block(self) -> CoordWork:
-        """Every rank pops it as a whole. Raises as :meth:`issue`."""
+        """Issue the block as one unit, which every rank pops as a whole. Raises as :meth:`issue`."""
         block, self._block = self._block or [], None
         work = self._submit([item for unit, _ in block for item in unit], self._timeout)
         for _, pending in block:
@@ -77,7 +78,7 @@ class Issuer:
         )  # fmt: skip
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """End the comparison of orders; no more operations follow."""
         if self._order is not None:
             self._order.over = True
 
@@ -88,7 +89,7 @@ class Issuer:
     def _enqueue(self, engine: Engine, name: str, unit: Sequence[Item], place: int) -> Handle:
         before = self._handles.get(name)
         if before is not None and not before.done:
-            with contextlib.suppress(CollectiveFailed):  # whoever has its work is told
+            with contextlib.suppress(CollectiveFailed):  # The holder of its work gets the error.
                 before.wait()
         names = [name] if len(unit) == 1 else [f"{name}.{index}" for index in range(len(unit))]
         if len(unit) > 1 and engine.settings.strict_groups and names[0] not in self._requests:
@@ -101,7 +102,7 @@ class Issuer:
         return handle
 
     def _request(self, engine: Engine, name: str, item: Item) -> Request:
-        """The same object each time: equal ones cost more to compare."""
+        """Return the request for ``item``: the same object each time, since equal objects cost more to compare."""
         request = self._requests.get(name)
         if request is None:
             if len(self._requests) >= REQUESTS_KEPT:
@@ -115,14 +116,14 @@ class Issuer:
             self._names.begin_anew(place)
 
     def _ask(self, requests: list[Request]) -> None:
-        """Without tensors: it is known to fail."""
+        """Submit requests without tensors, which are known to fail."""
         assert self._engine is not None
         with contextlib.suppress(DuplicateName):
             self._engine.submit([(request, None, None) for request in requests], grouped=True)
         self._engine.bell.hurry()
 
     def _alone(self, unit: Sequence[Item]) -> Handle:
-        """Nobody to negotiate with."""
+        """Carry out a unit in a group of one rank, which negotiates with no other rank."""
         with torch.no_grad():
             for item in unit:
                 item.alone()
@@ -132,7 +133,7 @@ class Issuer:
 
 
 def _ready(unit: Sequence[Item]) -> Any:
-    """An event of the caller's stream behind which the payloads exist; None on the CPU.
+    """Return an event of the caller's stream after which the payloads exist; None on the CPU.
 
     Raises RuntimeError while a CUDA graph is captured.
     """

@@ -1,7 +1,7 @@
-"""c10d's operations as requests: what travels, where the result goes, and what is left to do at the end.
+"""c10d's operations as requests: what travels, where the result goes, and what remains to be done at the end.
 
-Whether an operation is ours, or is left to the inner gloo or NCCL group, depends only on what all ranks have in common:
-layout of memory, for one, does not matter.
+Whether the engine or the inner gloo or NCCL group carries out an operation depends only on what all ranks have in
+common. The layout of memory, for example, does not matter.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ REDUCTIONS: dict[Any, ReduceOp] = {
     dist.ReduceOp.SUM: ReduceOp.SUM, dist.ReduceOp.AVG: ReduceOp.AVERAGE, dist.ReduceOp.MIN: ReduceOp.MIN,
     dist.ReduceOp.MAX: ReduceOp.MAX, dist.ReduceOp.PRODUCT: ReduceOp.PRODUCT,
 }  # fmt: skip
-"""The others (bitwise, PREMUL_SUM) are left to the inner group."""
+"""Reductions of the engine. The others (bitwise, PREMUL_SUM) are left to the inner group."""
 NATIVE = frozenset(PROTOCOL) - {torch.int16}
-"""Element types that gloo reduces, too. Others are moved as bytes, and their reductions left to the inner group."""
+"""Element types that gloo reduces, too. Others are moved as bytes, and their reductions are left to the inner group."""
 
 
 @dataclass(slots=True)
 class Item:
-    """One tensor's operation, without a name yet."""
+    """The operation of one tensor, without a name yet."""
 
     operation: str
-    """As c10d calls it; the first part of the name."""
+    """The operation as c10d calls it, which is the first part of the name."""
     request: Request
-    """With an empty name: what all ranks must agree on."""
+    """The request with an empty name: what all ranks must agree on."""
     payload: torch.Tensor | None
     output: Any
     results: list[torch.Tensor]
-    """What the caller finds the outcome in."""
+    """Tensors in which the caller finds the result."""
     then: Callable[[], object] | None = None
-    """To be done by a thread that uses the results, before it does."""
+    """Work for the thread that uses the results, to be done before it does."""
 
     @property
     def signature(self) -> tuple[str, Request]:
         return self.operation, self.request
 
     def alone(self) -> None:
-        """Carry it out for a group of one rank."""
+        """Carry out the operation in a group of one rank."""
         if isinstance(self.output, EqualShares):
             assert self.payload is not None
             self.output.take(self.payload)
@@ -56,7 +56,7 @@ class Item:
 
 
 def allreduce(tensor: torch.Tensor, reduction: Any) -> Item | None:
-    """In place. None when the inner group has to do it."""
+    """Return an allreduce in place; None if the inner group has to do it."""
     reduce_op = _reduction(reduction, tensor.dtype)
     if reduce_op is None or tensor.layout != torch.strided:
         return None
@@ -65,7 +65,7 @@ def allreduce(tensor: torch.Tensor, reduction: Any) -> Item | None:
 
 
 def broadcast(tensor: torch.Tensor, root: int) -> Item | None:
-    """In place. None when the inner group has to do it."""
+    """Return a broadcast in place; None if the inner group has to do it."""
     if tensor.layout != torch.strided:
         return None
     flat, then = _in_place(tensor)
@@ -75,7 +75,8 @@ def broadcast(tensor: torch.Tensor, root: int) -> Item | None:
 
 
 def all_gather_single(output: torch.Tensor, own: torch.Tensor, ranks: int) -> Item:
-    """``own`` of all ranks, one behind the other, in ``output``. Raises ValueError when they do not fit."""
+    """Return a gather of all ranks' ``own``, one after the other, in ``output``. Raises ValueError if sizes do not
+    fit."""
     if output.numel() != ranks * own.numel() or output.dtype != own.dtype:
         raise ValueError(
             f"all-gather over {ranks} ranks: {output.numel()} elements of {output.dtype} do not take "
@@ -88,7 +89,8 @@ def all_gather_single(output: torch.Tensor, own: torch.Tensor, ranks: int) -> It
 
 
 def all_gather(outputs: Sequence[torch.Tensor], own: torch.Tensor) -> Item | None:
-    """Rank r's ``own`` in ``outputs[r]``. None when the inner group has to do it, because sizes differ."""
+    """Return a gather of rank r's ``own`` in ``outputs[r]``; None if the inner group has to do it, since sizes
+    differ."""
     if any(each.numel() != own.numel() or each.dtype != own.dtype for each in outputs):
         return None
     targets = [_in_place(each) for each in outputs]
@@ -102,10 +104,10 @@ def all_gather(outputs: Sequence[torch.Tensor], own: torch.Tensor) -> Item | Non
 def reduce_scatter_single(
     output: torch.Tensor, contribution: torch.Tensor, reduction: Any, rank: int, ranks: int, scratch: Scratch
 ) -> Item | None:
-    """This rank's n-th part of what is reduced, in ``output``. None when the inner group has to do it.
+    """Return a reduction of which ``output`` gets this rank's part; None if the inner group has to do it.
 
-    On the CPU an allreduce, of which a part is kept (gloo does the same inside): the response cache knows allreduces,
-    and no reduce-scatters (docs/horovod.md 2.4). Raises ValueError when sizes do not fit.
+    On the CPU it is an allreduce of which a part is kept, as inside gloo, because the response cache holds allreduces
+    and no reduce-scatters (docs/horovod.md 2.4). Raises ValueError if sizes do not fit.
     """
     if contribution.numel() != ranks * output.numel() or contribution.dtype != output.dtype:
         raise ValueError(
@@ -120,7 +122,10 @@ def reduce_scatter_single(
 def reduce_scatter(
     output: torch.Tensor, parts: Sequence[torch.Tensor], reduction: Any, rank: int, scratch: Scratch
 ) -> Item | None:
-    """``parts[rank]`` reduced, in ``output``; parts may differ in size. None when the inner group has to do it."""
+    """Return a reduction of ``parts[rank]`` in ``output``; parts may differ in size.
+
+    The result is None if the inner group has to do it.
+    """
     before = sum(part.numel() for part in parts[:rank])
     return _reduce_and_keep(output, torch.cat([_flat(part) for part in parts]), reduction, before, scratch)
 
@@ -157,7 +162,7 @@ def _scatter_rows(output: torch.Tensor, contribution: torch.Tensor, reduction: A
 
 
 def _reduction(reduction: Any, dtype: torch.dtype) -> ReduceOp | None:
-    """None when the inner group has to do it, or to say that it cannot be done."""
+    """Return the engine's reduction; None if the inner group has to do it, or has to refuse it."""
     if dtype not in NATIVE or (dtype is torch.bool and reduction == dist.ReduceOp.AVG):
         return None
     return REDUCTIONS.get(reduction)
@@ -175,12 +180,12 @@ def _dtype(tensor: torch.Tensor) -> DType:
 
 
 def _flat(tensor: torch.Tensor) -> torch.Tensor:
-    """Its elements in order, in one dimension; a copy where they do not lie so."""
+    """Return the elements in order, in one dimension; a copy if they are not contiguous."""
     return tensor.detach().contiguous().view(-1)
 
 
 def _in_place(tensor: torch.Tensor) -> tuple[torch.Tensor, Callable[[], object] | None]:
-    """A flat tensor to work on, and how the result gets back when that is a copy."""
+    """Return a flat tensor to work on, and a function that copies the result back if the tensor is a copy."""
     if tensor.is_contiguous():
         return tensor.detach().view(-1), None
     copy = _flat(tensor)

@@ -1,12 +1,12 @@
-"""Finds ranks that issue different operations in the same place, and have both fail instead of waiting for ever.
+"""Detects ranks that issue different operations in the same place, and makes both fail instead of waiting for ever.
 
-Different names never meet at the coordinator, and it cannot know that they should have. So a rank whose operation waits
-for long puts its place and name into the store; rank 0 compares, and says where names differ. Every rank then asks
-for its own operation under the others' names, too: now they meet, do not agree, and all ranks are told what each had.
-Nothing of this happens, or costs anything, while operations complete.
+Different names never meet at the coordinator, which cannot know that they should have. So a rank whose operation waits
+for long writes its place and name to the store; rank 0 compares, and writes where names differ. Every rank then
+requests its own operation under the others' names, too. Now the requests meet and do not agree, and all ranks get an
+error that states what each had. While operations complete, none of this happens or costs anything.
 
-It finds differences in the same place only. Where ranks with several operations under way differ by more than that,
-what has the same name is taken together, and what is left over waits until the group's time-out.
+Only differences in the same place are detected. Where ranks with several operations under way differ by more than that,
+operations of the same name are matched, and the rest waits until the group's time-out.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from real_backend.engine.handles import Handle
 from real_backend.errors import CollectiveFailed
 
 PATIENCE_S = 1.0
-"""Age at which an operation is looked at."""
+"""Age at which a pending operation is compared."""
 LOOKS_S = (0.5, 30.0)
-"""Time between two looks: at first, and at most, for it doubles."""
+"""Time between two comparisons: the first interval, and the largest, since it doubles."""
 KEPT_S = 120.0
-"""Age up to which an operation that failed is remembered: others may have yet to be told."""
+"""Age up to which a failed operation is remembered, because other ranks may not have got its error yet."""
 
 
 @dataclass(slots=True)
 class Issued:
-    """One unit."""
+    """One unit that a rank has issued."""
 
     place: int
-    """How many units the group has issued before it."""
+    """Number of units that the group issued before it."""
     requests: Sequence[Request]
     handle: Handle
     since: float = field(default_factory=time.monotonic)
     met: set[str] = field(default_factory=set)
-    """Names of others under which it was asked for."""
+    """Other ranks' names under which it was requested."""
 
     @property
     def names(self) -> list[str]:
@@ -50,7 +50,7 @@ class Issued:
 
     @property
     def wanted(self) -> str:
-        """What was asked for, without the names."""
+        """What was requested, without the names."""
         return str([replace(request, name="") for request in self.requests])
 
     @property
@@ -62,10 +62,10 @@ class Issued:
 
 
 class Order:
-    """One group's, on one rank."""
+    """The order of one group's operations on one rank."""
 
     def __init__(self, store: Any, rank: int, ranks: int, ask: Callable[[list[Request]], object]) -> None:
-        """``ask``: submits requests that have no tensors, and will fail."""
+        """``ask`` submits requests that have no tensors, and will fail."""
         self._store = store
         self._rank, self._ranks = rank, ranks
         self._ask = ask
@@ -78,14 +78,14 @@ class Order:
         _watch(self)
 
     def issued(self, unit: Issued) -> None:
-        """By whoever issues, in order."""
+        """Note a unit; called by the thread that issues, in order."""
         with self._lock:
             while self._issued and self._issued[0].forgotten(unit.since):
                 self._issued.popleft()
             self._issued.append(unit)
 
     def look(self) -> None:
-        """Every now and then, by one thread."""
+        """Compare pending operations when they are due; called periodically by one thread."""
         now = time.monotonic()
         with self._lock:
             waiting = [each for each in self._issued if not each.handle.done and now - each.since > PATIENCE_S]
@@ -114,7 +114,7 @@ class Order:
                     self._ask([_request_under(name, unit, plainly) for name in names])
 
     def _judge(self) -> None:
-        """Rank 0: where do names differ?"""
+        """On rank 0, find out where names differ."""
         by_place: dict[int, list[list[Any]]] = {}
         for rank in range(self._ranks):
             if self._store.check([f"order/{rank}"]):
@@ -128,7 +128,10 @@ class Order:
 
 
 def _request_under(name: str, unit: Issued, plainly: bool) -> Request:
-    """Under another rank's name what this one wants; or, where that could be taken for agreement, what nobody wants."""
+    """Return this rank's request under another rank's name.
+
+    Where it could be taken for agreement, the request is one that no rank wants.
+    """
     if plainly and len(unit.requests) == 1 and unit.requests[0].op is not Op.BARRIER:
         return replace(unit.requests[0], name=name, group=0)
     return Request(name, Op.BARRIER, shape=(unit.place,))
@@ -153,7 +156,7 @@ def _look_at_all() -> None:
             try:
                 if not order.over:
                     order.look()
-            except Exception:  # the store is gone, or the job is over: others will say so
+            except Exception:  # The store is gone, or the job is over, which other threads report.
                 order.over = True
 
 

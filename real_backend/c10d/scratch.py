@@ -1,4 +1,4 @@
-"""Memory in which to reduce what the caller wants unchanged; kept, because fresh pages cost more than the copy."""
+"""Memory for reductions whose input has to stay unchanged. It is kept, because fresh pages cost more than the copy."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import threading
 import torch
 
 KEPT = 4
-"""Buffers that lie ready, at most; the one used last goes on to be used."""
+"""Largest number of free buffers; the one used last is used next."""
 
 
 class Scratch:
-    """One group's, in host memory. Any thread may take and give."""
+    """Buffers of one group, in host memory. Any thread may take and give."""
 
     def __init__(self) -> None:
         self._free: list[torch.Tensor] = []
         self._lock = threading.Lock()
 
     def take(self, like: torch.Tensor) -> torch.Tensor:
-        """Room for the elements of ``like``, in one dimension, with whatever is in it; the taker's until given back."""
+        """Return an uninitialised buffer for the elements of ``like``, in one dimension; it belongs to the caller until
+        given back."""
         with self._lock:
             fits = [index for index, each in enumerate(self._free) if each.nbytes >= like.nbytes]
             if fits:
@@ -27,7 +28,7 @@ class Scratch:
         return torch.empty(like.nbytes, dtype=torch.uint8).view(like.dtype)
 
     def give(self, taken: torch.Tensor) -> None:
-        """Nobody uses it any more."""
+        """Give a buffer back that is no longer used."""
         storage = torch.empty(0, dtype=torch.uint8).set_(taken.untyped_storage())
         with self._lock:
             self._free.append(storage)

@@ -1,4 +1,4 @@
-"""What the operations of a group return to c10d's callers."""
+"""The works that operations of a group return to c10d's callers."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class CoordWork(dist._Work):  # type: ignore[misc,name-defined,unused-ignore]
         self, handle: Handle, outputs: Sequence[torch.Tensor], *, timeout: timedelta, hurry: Callable[[], None],
         then: Sequence[Callable[[], object]] = (), failed: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
-        """``then``: what is left to do on a thread that uses the results. ``failed``: called when it failed everywhere.
+        """``then`` is work for a thread that uses the results; ``failed`` is called if the unit failed on all ranks.
 
-        ``timeout``: of :meth:`wait`, unless it is given another. ``hurry``: tells the loop that somebody waits.
+        ``timeout`` applies to :meth:`wait` unless a call has its own. ``hurry`` tells the loop that a thread waits.
         """
         super().__init__()
         self._handle = handle
@@ -37,9 +37,9 @@ class CoordWork(dist._Work):  # type: ignore[misc,name-defined,unused-ignore]
         self._lock = threading.Lock()
 
     def wait(self, timeout: timedelta | None = None) -> bool:
-        """Until the outputs are there; on a GPU, until the current stream will wait for them.
+        """Wait until the outputs are there; on a GPU, make the current stream wait for them.
 
-        Raises CollectiveFailed, PeerLost or ShutDown when it ended so, TimeoutError after ``timeout``.
+        Raises CollectiveFailed, PeerLost or ShutDown if the unit ended so, TimeoutError after ``timeout``.
         """
         limit = timeout if timeout else self._timeout
         try:
@@ -65,7 +65,10 @@ class CoordWork(dist._Work):  # type: ignore[misc,name-defined,unused-ignore]
         return self._outputs
 
     def get_future(self) -> Any:
-        """Holds the list of outputs, or the error. Whoever takes it may be waiting, unseen by Python: so we hurry."""
+        """Return a future of the list of outputs, or of the error.
+
+        The caller may already wait for it without Python's knowledge, so the loop is told to hurry.
+        """
         with self._lock:
             if self._future is None:
                 devices = sorted({each.device for each in self._outputs if each.is_cuda}, key=str)
@@ -86,7 +89,7 @@ class CoordWork(dist._Work):  # type: ignore[misc,name-defined,unused-ignore]
         return self._handle.error
 
     def result(self) -> list[torch.Tensor]:
-        """The outputs. Raises as :meth:`wait`."""
+        """Return the outputs. Raises as :meth:`wait`."""
         return self._outcome()
 
     def synchronize(self) -> None:
@@ -97,18 +100,18 @@ class CoordWork(dist._Work):  # type: ignore[misc,name-defined,unused-ignore]
 
 
 class BlockWork(dist._Work):  # type: ignore[misc,name-defined,unused-ignore]
-    """Of an operation in a coalescing block: there is nothing to wait for before the block has ended."""
+    """The work of an operation in a coalescing block, which cannot be waited for before the block has ended."""
 
     def __init__(self) -> None:
         super().__init__()
         self.unit: CoordWork | None = None
-        """Set when the block ends."""
+        """The work of the block, set when it ends."""
 
     def wait(self, timeout: timedelta | None = None) -> bool:
         return self.unit is None or self.unit.wait(timeout)
 
     def get_future(self) -> Any:
-        """Raises RuntimeError while the block is open."""
+        """Return the future of the block. Raises RuntimeError while the block is open."""
         if self.unit is None:
             raise RuntimeError("an operation in a coalescing block has no future before the block has ended")
         return self.unit.get_future()

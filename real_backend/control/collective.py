@@ -1,4 +1,4 @@
-"""Exchanges as collectives of a library that only knows equal sizes: what gloo's and MPI's transports share."""
+"""Exchanges as collectives of a library that supports equal sizes only; shared by the gloo and MPI transports."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from coordsim.protocol.startup import BroadcastClaims, GatherClaims, StartExchan
 
 
 class CollectiveTransport:
-    """One rank's end; what is left to do is in the methods that raise NotImplementedError."""
+    """One rank's end. Subclasses implement the methods that raise NotImplementedError."""
 
     rings = False
 
@@ -37,10 +37,10 @@ class CollectiveTransport:
         )
 
     def enter(self, cycle: int, wake: bool) -> None:
-        """Nobody can be woken: all ranks enter by the clock."""
+        """Enter a cycle. Ranks cannot be woken: all of them enter by the clock."""
 
     def sent(self) -> None:
-        """How many messages a collective takes is its library's secret."""
+        """Return None, because the library does not state how many messages a collective takes."""
 
     def wait(self, timeout_s: float | None, doorbell: int) -> bool:
         raise NotImplementedError("this transport cannot wake a rank")
@@ -69,21 +69,21 @@ class CollectiveTransport:
         return None if gathered is None else [decode(each) for each in gathered]
 
     def reduce(self, value: int, words: int, *, intersect: bool) -> int:
-        """AND or OR of ``value`` (``words`` 64-bit words) of all ranks, to all of them."""
+        """Return the AND or OR of ``value`` (``words`` 64-bit words) of all ranks, on all of them."""
         raise NotImplementedError
 
     def gather(self, data: bytes) -> list[bytes] | None:
-        """Bytes of all ranks, in rank order, to the coordinator; None elsewhere."""
+        """Return the bytes of all ranks, in rank order, at the coordinator; None elsewhere."""
         raise NotImplementedError
 
     def broadcast(self, data: bytes) -> bytes:
-        """The coordinator's bytes to all ranks."""
+        """Return the coordinator's bytes on all ranks."""
         raise NotImplementedError
 
     def send(self, rank: int, data: bytes) -> None:
-        """Bytes to one rank."""
+        """Send bytes to one rank."""
         raise NotImplementedError
 
     def receive(self, rank: int) -> bytes:
-        """Bytes from one rank."""
+        """Receive bytes from one rank."""
         raise NotImplementedError

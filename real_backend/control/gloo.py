@@ -1,4 +1,4 @@
-"""Exchanges over gloo: lengths first, then everything padded to the longest, for gloo gathers equal sizes only."""
+"""Exchanges over gloo: lengths first, then data padded to the longest, since gloo gathers equal sizes only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TAG = 7
 
 
 class GlooTransport(CollectiveTransport):
-    """A gloo communicator of its own. gloo's AND is a ring of 2 (N - 1) hops (docs/horovod.md 3.6)."""
+    """A transport with a gloo communicator of its own. gloo's AND is a ring of 2 (N - 1) hops (docs/horovod.md 3.6)."""
 
     def __init__(self, store: dist.Store, rank: int, ranks: int, settings: EngineSettings) -> None:
         super().__init__(rank, ranks, settings.tree_radix(ranks))
@@ -85,7 +85,7 @@ class GlooTransport(CollectiveTransport):
         return values.numpy().tobytes()
 
     def break_off(self) -> None:
-        """gloo ends a collective when a peer closes its connections; abort does what else can be done."""
+        """Abort. gloo ends a collective when a peer closes its connections; abort does the rest that is possible."""
         threading.Thread(target=self._abort, name="coordsim-abort", daemon=True).start()
 
     def _abort(self) -> None:

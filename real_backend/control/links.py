@@ -1,4 +1,4 @@
-"""One connection between two ranks: frames in both directions, as few system calls as can be."""
+"""One connection between two ranks: frames in both directions, with as few system calls as possible."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _CHUNK = 1 << 16
 
 
 class Kind(IntEnum):
-    """What a frame carries."""
+    """The content of a frame."""
 
     RING = 0
-    """The sender has entered that cycle: do so too."""
+    """The sender has entered that cycle, and the receiver is to enter it."""
     AND = 1
     OR = 2
     GATHER = 3
@@ -32,15 +32,15 @@ class Kind(IntEnum):
     DATA_UP = 9
     """A contribution to a small reduction."""
     DATA_DOWN = 10
-    """Its result."""
+    """The result of a small reduction."""
     ALIVE = 16
     """Life line: a sign of life, with times."""
     LOST = 17
-    """Life line: a rank is lost; the job is over."""
+    """Life line: a rank is lost, and the job is over."""
     GOODBYE = 18
     """Life line: the sender has left as agreed."""
     NOTICE = 19
-    """Life line: text that every rank is to tell its user."""
+    """Life line: a text that every rank prints for its user."""
 
 
 class LinkLost(ConnectionError):
@@ -53,22 +53,22 @@ class LinkLost(ConnectionError):
 
 
 class Link:
-    """A connected socket to one neighbour. Used by one thread, but for :meth:`break_off`."""
+    """A connected socket to one neighbour, used by one thread except for :meth:`break_off`."""
 
     __slots__ = ("_buffer", "_start", "_stop", "_view", "peer", "socket")
 
     def __init__(self, connected: socket.socket, peer: int) -> None:
-        """``peer``: the rank at the other end."""
+        """``peer`` is the rank at the other end."""
         self.socket = connected
         self.peer = peer
         self._buffer = bytearray(_CHUNK)
         self._view = memoryview(self._buffer)
         self._start = self._stop = 0
-        """What has been read and not been taken yet."""
+        """Begin of the bytes that have been read and not taken."""
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def send(self, kind: Kind, cycle: int, payload: bytes | memoryview = b"") -> None:
-        """Raises LinkLost."""
+        """Send a frame. Raises LinkLost."""
         head = FRAME.pack(len(payload), kind, cycle & 0xFFFFFFFF)
         if len(payload) <= _CHUNK:
             self._send_all(head + bytes(payload))
@@ -84,16 +84,16 @@ class Link:
 
     @property
     def heard(self) -> bool:
-        """Whether bytes have been read that no frame was made of yet."""
+        """Whether bytes have been read that are not part of a frame taken."""
         return self._stop > self._start
 
     def peek(self) -> tuple[Kind, int]:
-        """Kind and cycle of the next frame, which stays; blocks for its head. Raises as :meth:`receive`."""
+        """Return kind and cycle of the next frame without taking it; blocks for its head. Raises as :meth:`receive`."""
         _, kind, cycle = self._head()
         return kind, cycle
 
     def receive(self) -> tuple[Kind, int, bytes]:
-        """The next frame. Raises LinkLost when the peer is gone, ProtocolError for what is no frame."""
+        """Take the next frame. Raises LinkLost when the peer is gone, ProtocolError if the bytes are no frame."""
         length, kind, cycle = self._head()
         if length <= _CHUNK - FRAME.size:
             self._fill(FRAME.size + length)
@@ -106,7 +106,10 @@ class Link:
         return kind, cycle, bytes(large)
 
     def receive_into(self, kind: Kind, target: memoryview) -> None:
-        """The payload of the next frame, of exactly that kind and length, without another copy."""
+        """Read the payload of the next frame into ``target`` without another copy.
+
+        Raises ProtocolError if the frame has another kind or length, and otherwise as :meth:`receive`.
+        """
         length, received, _ = self._head()
         if received is not kind or length != target.nbytes:
             wanted = f"{kind.name} of {target.nbytes}"
@@ -114,14 +117,14 @@ class Link:
         self._drain_into(target)
 
     def read_more(self) -> None:
-        """One read. Raises LinkLost when the peer is gone."""
-        if self._stop == _CHUNK:  # only while a frame is incomplete, so there is room in front
+        """Read once. Raises LinkLost when the peer is gone."""
+        if self._stop == _CHUNK:  # Only while a frame is incomplete, so there is room in front.
             self._view[: self._stop - self._start] = bytes(self._view[self._start : self._stop])
             self._start, self._stop = 0, self._stop - self._start
         self._stop += self._read(self._view[self._stop :])
 
     def whole(self) -> bool:
-        """Whether a whole frame can be had without blocking."""
+        """Whether a complete frame can be taken without blocking."""
         have = self._stop - self._start
         return have >= FRAME.size and have >= FRAME.size + int(_LENGTH.unpack_from(self._buffer, self._start)[0])
 
@@ -134,7 +137,7 @@ class Link:
         return length, known, cycle
 
     def _drain_into(self, target: memoryview) -> None:
-        """The payload behind the head: what has been read, then straight from the socket."""
+        """Copy the payload behind the head: first the bytes that have been read, then from the socket."""
         begin = self._start + FRAME.size
         have = min(self._stop - begin, target.nbytes)
         target[:have] = self._view[begin : begin + have]
@@ -161,7 +164,7 @@ class Link:
             self._start = self._stop = 0
 
     def break_off(self) -> None:
-        """From any thread: reads and writes that block raise LinkLost."""
+        """Make blocked reads and writes raise LinkLost; may be called from any thread."""
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
 

@@ -1,6 +1,6 @@
-"""Exchanges over MPI (mpi4py, an extra). The job is then started by mpirun.
+"""Exchanges over MPI (mpi4py, an extra), for jobs started by mpirun.
 
-MPI waits by spinning: on a machine with fewer cores than ranks it is slow, as it is under Horovod.
+MPI waits by spinning, so it is slow on a machine with fewer cores than ranks, as it is under Horovod.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class MpiTransport(CollectiveTransport):
     """A duplicate of MPI_COMM_WORLD. MPI must allow calls from the background thread (MPI_THREAD_MULTIPLE)."""
 
     def __init__(self, rank: int, ranks: int, settings: EngineSettings) -> None:
-        """Raises CannotStart when mpi4py is missing, or MPI knows of other ranks."""
+        """Raises CannotStart if mpi4py is missing, or if MPI has other ranks."""
         super().__init__(rank, ranks, settings.tree_radix(ranks))
         try:
             from mpi4py import MPI
@@ -74,7 +74,7 @@ class MpiTransport(CollectiveTransport):
         return bytes(values)
 
     def break_off(self) -> None:
-        """MPI has no way out of a collective; by default it ends the whole job when a rank dies."""
+        """Do nothing: MPI cannot leave a collective, and by default ends the whole job when a rank dies."""
 
     def close(self) -> None:
         self._world.Free()

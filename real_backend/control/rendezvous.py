@@ -1,7 +1,7 @@
-"""How ranks find each other and connect: addresses and a secret from the store, then proof that both know it.
+"""How ranks connect: addresses and a secret from the store, then proof that both ends know the secret.
 
-Every rank listens on one interface only, for its children in the tree alone, and stops when they are there. A child
-answers a challenge with an HMAC of the job's secret and is answered with another, so neither end takes a stranger.
+Every rank listens on one interface, for its children in the tree alone, and stops when they are connected. A child
+answers a challenge with an HMAC of the job's secret and is answered with another, so neither end accepts a stranger.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _NONCE = 16
 _HELLO = struct.Struct(f"<4sBI{_NONCE}s32s")
 _MAGIC = b"crd1"
 _STRANGER_TIMEOUT_S = 1.0
-"""How long a connection may take to say who it is before the next one is served."""
+"""Time that a connection has to identify itself before the next one is served."""
 _SIOCGIFADDR = 0x8915
 
 
 class Purpose(IntEnum):
-    """What a connection is for; there is one of each between neighbours."""
+    """The purpose of a connection; there is one of each between neighbours."""
 
     CONTROL = 0
     LIFE = 1
@@ -45,7 +45,7 @@ class Neighbours:
     radix: int
     parent: Link | None
     children: tuple[Link, ...]
-    """Ascending by rank."""
+    """Links to the children, ascending by rank."""
 
     @property
     def links(self) -> tuple[Link, ...]:
@@ -65,8 +65,8 @@ def connect(
 ) -> dict[Purpose, Neighbours]:
     """Connect this rank with its parent and children in the heap-ordered tree of ``radix``.
 
-    ``prefix``: of this job's keys in ``store``. ``interface``: name or address to listen on; by default the one
-    through which ``MASTER_ADDR`` is reached. Raises CannotStart when somebody does not come within ``timeout_s``.
+    ``prefix`` begins this job's keys in ``store``. ``interface`` is the name or address to listen on; by default it is
+    the one through which ``MASTER_ADDR`` is reached. Raises CannotStart if a rank does not come within ``timeout_s``.
     """
     deadline = time.monotonic() + timeout_s
     secret = _secret(store, rank, prefix)
@@ -94,7 +94,7 @@ def connect(
 
 
 def address_of(interface: str) -> str:
-    """IPv4 address of an interface given by name or by an address of its own. Raises CannotStart."""
+    """Return the IPv4 address of an interface, given by name or by an address of its own. Raises CannotStart."""
     if not interface:
         return _address_towards(os.environ.get("MASTER_ADDR", "127.0.0.1"))
     try:
@@ -112,7 +112,7 @@ def address_of(interface: str) -> str:
 
 
 def _address_towards(host: str) -> str:
-    """The address that this machine uses to reach ``host``; nothing is sent."""
+    """Return the address that this machine uses to reach ``host``; nothing is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((host, 9))
@@ -126,7 +126,7 @@ def _secret(store: Store, rank: int, prefix: str) -> bytes:
         store.set(f"{prefix}/secret", secrets.token_hex(32))
     try:
         return bytes(store.get(f"{prefix}/secret"))
-    except Exception as error:  # each store has a time-out error of its own
+    except Exception as error:  # Each store has a time-out error of its own.
         raise CannotStart(f"rank 0 has not started: {error}") from error
 
 
@@ -143,7 +143,7 @@ def _call(
     try:
         host, _, port = bytes(store.get(f"{prefix}/address/{parent}")).decode().rpartition(":")
         connected = socket.create_connection((host, int(port)), max(deadline - time.monotonic(), 0.1))
-    except Exception as error:  # of the store or of the socket
+    except Exception as error:  # An error of the store or of the socket.
         raise CannotStart(f"rank {rank} does not reach rank {parent}: {error}") from error
     try:
         connected.settimeout(max(deadline - time.monotonic(), 0.1))
@@ -165,7 +165,7 @@ def _call(
 def _answer(
     listener: socket.socket, children: tuple[int, ...], secret: bytes, deadline: float
 ) -> dict[tuple[Purpose, int], Link]:
-    """Links by purpose and child; whoever cannot prove that it belongs here is turned away."""
+    """Return links by purpose and child; connections that cannot prove that they belong to the job are closed."""
     answer: dict[tuple[Purpose, int], Link] = {}
     wanted = {(purpose, child) for purpose in Purpose for child in children}
     while len(answer) < len(wanted):
@@ -184,7 +184,7 @@ def _answer(
 
 
 def _admit(connected: socket.socket, secret: bytes) -> tuple[Purpose, int] | None:
-    """Who called, if it knows the secret."""
+    """Return the caller's purpose and rank if it knows the secret, else None."""
     try:
         connected.settimeout(_STRANGER_TIMEOUT_S)
         mine = secrets.token_bytes(_NONCE)

@@ -1,4 +1,4 @@
-"""Where ranks leave what the others need to find them: torchrun's store, or a folder for ranks without torch."""
+"""Stores in which ranks leave what the others need to find them: torchrun's, or a folder for ranks without torch."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from coordsim.record.files import whole_file
 
 
 class Store(Protocol):
-    """Keys to bytes, seen by all ranks. ``torch.distributed.Store`` is one."""
+    """A map of keys to bytes that all ranks see. ``torch.distributed.Store`` is one."""
 
     def set(self, key: str, value: str) -> None: ...
 
     def get(self, key: str) -> bytes:
-        """Blocks until the key is set; raises some exception after a time-out of the store's own."""
+        """Block until the key is set. Raises an exception of the store after a time-out of its own."""
         ...
 
 
 class FolderStore:
-    """A store in a folder that all ranks see. For ranks without torch, on one machine or a shared file system."""
+    """A store in a folder that all ranks see, for ranks without torch on one machine or a shared file system."""
 
     def __init__(self, folder: Path, timeout_s: float = 60.0) -> None:
         self._folder = folder
@@ -33,7 +33,7 @@ class FolderStore:
             fresh.write_text(value)
 
     def get(self, key: str) -> bytes:
-        """Raises TimeoutError."""
+        """Block until the key is set. Raises TimeoutError."""
         path, end = self._path(key), time.monotonic() + self._timeout_s
         while not path.exists():
             if time.monotonic() > end:

@@ -1,4 +1,4 @@
-"""What the background loop asks of the network between the ranks. Nothing here knows of tensors."""
+"""The interface between the background loop and the network between ranks. It does not involve tensors."""
 
 from __future__ import annotations
 
@@ -9,50 +9,53 @@ from coordsim.protocol.startup import StartExchange
 
 
 class Sent(NamedTuple):
-    """What a rank has sent over its control links in one cycle; without small reductions' own messages."""
+    """What a rank has sent over its control links in one cycle, without small reductions' own messages."""
 
     messages: int
     nbytes: int
-    """Their payloads, what travelled with a bit vector included."""
+    """Payload bytes, including data that travelled with a bit vector."""
     rings: int
-    """Neighbours that were woken, by a message without payload each."""
+    """Number of neighbours that were woken, each by a message without payload."""
 
 
 NOTHING_SENT = Sent(0, 0, 0)
 
 
 class ControlTransport(Protocol):
-    """One rank's end. Every method but :meth:`break_off` is called by the background thread alone."""
+    """One rank's end. Only the background thread calls its methods, except :meth:`break_off`."""
 
     rank: int
     ranks: int
     rings: bool
-    """Whether it can wake ranks that sleep; without it the loop needs a cycle time."""
+    """Whether it can wake ranks that sleep. Without this the loop needs a cycle time."""
 
     def enter(self, cycle: int, wake: bool) -> None:
-        """This rank enters its ``cycle``-th cycle; ``wake`` the neighbours that are not in it yet."""
+        """Enter this rank's ``cycle``-th cycle; with ``wake``, wake the neighbours that are not in it yet."""
         ...
 
     def answer(self, exchange: Exchange | StartExchange) -> Any:
-        """Perform one exchange and return what the negotiator is to be sent.
+        """Perform one exchange and return the answer for the negotiator.
 
-        Raises ConnectionError when a neighbour is gone, ProtocolError when it says what makes no sense.
+        Raises ConnectionError if a neighbour is gone, ProtocolError if it sends an invalid message.
         """
         ...
 
     def wait(self, timeout_s: float | None, doorbell: int) -> bool:
-        """Sleep until another rank has entered the next cycle (True), the file descriptor ``doorbell`` can be
-        read, or the time is over. Only where :attr:`rings`."""
+        """Sleep until another rank has entered the next cycle, ``doorbell`` can be read, or the time is over.
+
+        Returns True in the first case. ``doorbell`` is a file descriptor. The method is only called where :attr:`rings`
+        is true.
+        """
         ...
 
     def sent(self) -> Sent | None:
-        """Since :meth:`enter`; None where another library sends."""
+        """Return what was sent since :meth:`enter`; None where another library sends."""
         ...
 
     def break_off(self) -> None:
-        """From any thread: whatever blocks in here raises ConnectionError, now and for ever."""
+        """Make every blocked or later call raise ConnectionError; may be called from any thread."""
         ...
 
     def close(self) -> None:
-        """After the last cycle."""
+        """Close the connections, after the last cycle."""
         ...

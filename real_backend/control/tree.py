@@ -1,7 +1,7 @@
-"""Exchanges over our own TCP connections: a heap-ordered tree of any radix; with radix N - 1 it is a star.
+"""Exchanges over TCP connections in a heap-ordered tree of any radix; with radix N - 1 it is a star.
 
-Vectors are combined on the way up and sent down again; lists are passed on as bytes and decoded only where they are
-needed. A gather is one message a link, not a length and then a list, because frames know how long they are.
+Vectors are combined on the way up and sent down again. Lists are passed on as bytes and decoded only where they are
+needed. A gather takes one message a link, not a length and then a list, because frames state their length.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class TreeTransport:
     rings = True
 
     def __init__(self, neighbours: Neighbours, *, merge: bool = True) -> None:
-        """``merge``: what inner nodes of control plane ``hierarchical`` send up are lists, not bundles."""
+        """``merge`` says that inner nodes of control plane ``hierarchical`` send lists up, not bundles."""
         self.rank, self.ranks = neighbours.rank, neighbours.ranks
         self.neighbours = neighbours
         self.cycle = 0
@@ -45,7 +45,7 @@ class TreeTransport:
         self._merge = merge
         self._called_from: Link | None = None
         self._messages = self._bytes = self._rings = 0
-        """Sent in this cycle."""
+        """Number of messages sent in this cycle."""
         self._poll = select.poll()
         for link in neighbours.links:
             self._poll.register(link.socket, select.POLLIN)
@@ -71,7 +71,7 @@ class TreeTransport:
     # Waking.
 
     def enter(self, cycle: int, wake: bool) -> None:
-        """A ring that comes too late is dropped where it arrives."""
+        """Enter a cycle. A ring that arrives too late is dropped by its receiver."""
         self.cycle = cycle
         self._messages = self._bytes = self._rings = 0
         caller, self._called_from = self._called_from, None
@@ -102,7 +102,7 @@ class TreeTransport:
         return self._called(talking)
 
     def _called(self, links: tuple[Link, ...] | list[Link]) -> bool:
-        """Whether one of ``links`` has entered the next cycle; old rings are dropped."""
+        """Return whether one of ``links`` has entered the next cycle; old rings are dropped."""
         for link in links:
             while link.whole() or link.heard:
                 kind, cycle = link.peek()
@@ -113,7 +113,7 @@ class TreeTransport:
         return False
 
     def _receive(self, link: Link, kind: Kind) -> bytes:
-        """The next frame, which must be of ``kind``; rings between are dropped."""
+        """Return the payload of the next frame, which must be of ``kind``; rings before it are dropped."""
         while True:
             received, _, payload = link.receive()
             if received is kind:
@@ -126,11 +126,11 @@ class TreeTransport:
     def intersect_with_data(
         self, asked: AndReduce, data: memoryview, add: Callable[[memoryview], None]
     ) -> tuple[int, bool]:
-        """An AND whose vector carries ``data`` along; ``add`` another rank's to it.
+        """Perform an AND whose vector carries ``data`` along; ``add`` adds another rank's data to it.
 
-        The result, and whether ``data`` now holds the sum over all ranks: so it is when all offered the same bits, and
-        sent data along. Otherwise some of it may have been added up, for nothing. The frames of ranks that send none
-        are shorter; nothing else tells them apart.
+        Returns the result, and whether ``data`` now holds the sum over all ranks. This is so if all ranks offered the
+        same bits and sent data along; otherwise a part of it may have been added in vain. The frames of ranks that send
+        no data are shorter, which is the only difference.
         """
         return self._reduce(asked, Kind.AND, operator.and_, data, add)
 
@@ -165,13 +165,13 @@ class TreeTransport:
         return int.from_bytes(result[:size], "little"), along
 
     def _gather(self, message: wire.Message, kind: Kind, decode: Callable[[bytes], Any]) -> list[Any] | None:
-        """All ranks' messages in rank order at the root, None elsewhere."""
+        """Return all ranks' messages in rank order at the root, None elsewhere."""
         if self._parent is None:
             lists = [message]
             for link in self._children:
                 lists += [decode(each) for each in _parts(self._receive(link, kind))]
-            gathered = sorted(lists, key=lambda each: int(each.rank))  # type: ignore[union-attr]
-            if [each.rank for each in gathered] != list(range(self.ranks)):  # type: ignore[union-attr]
+            gathered = sorted(lists, key=lambda one: int(one.rank))  # type: ignore[union-attr]
+            if [one.rank for one in gathered] != list(range(self.ranks)):  # type: ignore[union-attr]
                 raise ProtocolError("a gather did not bring one list from every rank")
             return gathered
         own = wire.encode(message)
@@ -224,5 +224,5 @@ def _parts(data: bytes) -> Iterator[bytes]:
 
 
 def _is_after(cycle: int, current: int) -> bool:
-    """Whether ``cycle`` (modulo 2^32) comes after ``current``."""
+    """Return whether ``cycle`` (modulo 2^32) comes after ``current``."""
     return 0 < (cycle - current) & 0xFFFFFFFF < 1 << 31

@@ -16,7 +16,7 @@ from coordsim.protocol import execution
 from coordsim.protocol.messages import Response
 
 LAYOUTS_KEPT = 512
-"""Layouts (which tensor lies where) remembered at most; a static model uses few."""
+"""Largest number of layouts (the place of each tensor) that are remembered; a static model uses few."""
 
 
 @dataclass(slots=True)
@@ -24,30 +24,30 @@ class Piece:
     """Neighbours in a buffer that travel together."""
 
     first: int
-    """Positions in the response: from ``first`` up to, not including, ``last``."""
+    """Positions in the response: from ``first`` up to, but not including, ``last``."""
     last: int
     flat: torch.Tensor
-    """Their part of the buffer, one dimension."""
+    """Their part of the buffer, in one dimension."""
     views: list[torch.Tensor]
-    """Each tensor's part, in its own shape."""
+    """The part of each tensor, in the tensor's own shape."""
 
 
 @dataclass(slots=True)
 class Layout:
-    """One response's place in a buffer."""
+    """The place of one response in a buffer."""
 
     shapes: list[tuple[int, ...]]
     flat: torch.Tensor
-    """Everything, one dimension."""
+    """The whole response, in one dimension."""
     views: list[torch.Tensor]
     pieces: list[Piece]
 
 
 class FusionBuffers:
-    """Used by one thread, one response after the other."""
+    """The buffers of one thread, which carries out one response after the other."""
 
     def __init__(self, piece_bytes: int) -> None:
-        """``piece_bytes``: a piece of several tensors is not larger; a larger tensor is a piece alone."""
+        """``piece_bytes`` limits a piece of several tensors; a larger tensor is a piece by itself."""
         self._piece_bytes = piece_bytes
         self._buffers: dict[tuple[torch.dtype, torch.device], torch.Tensor] = {}
         self._layouts: OrderedDict[tuple[object, ...], Layout] = OrderedDict()
@@ -55,7 +55,7 @@ class FusionBuffers:
     def layout(
         self, response: Response, shapes: list[tuple[int, ...]], dtype: torch.dtype, device: torch.device
     ) -> Layout:
-        """Where tensors of ``shapes`` lie, one behind the other; valid until the next call."""
+        """Return where tensors of ``shapes`` lie, one after the other. The result is valid until the next call."""
         key = (response.names, dtype, device)
         known = self._layouts.get(key)
         if known is not None and known.shapes == shapes:
@@ -86,7 +86,7 @@ class FusionBuffers:
 
 
 def _runs(sizes: Sequence[int], limit_bytes: int) -> Iterator[tuple[int, int]]:
-    """Runs of neighbours whose bytes add up to at most ``limit_bytes``, as (first, one past the last)."""
+    """Yield runs of neighbours whose bytes add up to at most ``limit_bytes``, as (first, one past the last)."""
     first, total = 0, 0
     for index, size in enumerate(sizes):
         if index > first and total + size > limit_bytes:

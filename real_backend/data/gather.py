@@ -1,4 +1,4 @@
-"""Gathers in which every rank gives as much: no sizes are asked for, and pieces land where the caller wants them."""
+"""Gathers with equal shares: sizes need not be exchanged, and pieces arrive where the caller wants them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from real_backend.data.links import as_bytes
 
 @dataclass(frozen=True, slots=True)
 class EqualShares:
-    """Output of an allgather: all ranks are known to give as many elements, and are known to know it. One of two:"""
+    """Output of an allgather in which all ranks give as many elements, and know it. One of the two attributes is
+    set."""
 
     whole: torch.Tensor | None = None
-    """Contiguous, of shape [ranks, elements]."""
+    """A contiguous tensor, shape [ranks, elements]."""
     parts: Sequence[torch.Tensor] = ()
-    """One for each rank, contiguous, of one dimension."""
+    """One contiguous tensor of one dimension for each rank."""
 
     @property
     def ranks(self) -> int:
@@ -32,7 +33,7 @@ class EqualShares:
         return self.parts[0] if self.whole is None else self.whole
 
     def take(self, gathered: torch.Tensor) -> torch.Tensor:
-        """Put ``gathered``, all ranks' elements in rank order, in its place."""
+        """Copy ``gathered``, all ranks' elements in rank order, to its place."""
         if self.whole is not None:
             self.whole.copy_(gathered.view(self.whole.shape))
         else:
@@ -41,16 +42,16 @@ class EqualShares:
 
 
 class EqualGather:
-    """Over gloo, or over the control tree's links; used by the background thread alone."""
+    """Gathers over gloo, or over the control tree's links; used by the background thread alone."""
 
     def __init__(self, gloo: Any, links: TreeTransport | None, small_bytes: int) -> None:
-        """``small_bytes``: results up to that size go over ``links``."""
+        """Results of up to ``small_bytes`` go over ``links``."""
         self._gloo = gloo
         self._links = links
         self._small_bytes = small_bytes
 
     def gather(self, payloads: Sequence[torch.Tensor], shares: Sequence[EqualShares]) -> None:
-        """Every rank's ``payloads`` to every rank's ``shares``; all on the CPU and contiguous."""
+        """Bring every rank's ``payloads`` to every rank's ``shares``; all are on the CPU and contiguous."""
         own_bytes = sum(payload.nbytes for payload in payloads)
         ranks = shares[0].ranks
         if own_bytes == 0 or ranks == 1:
@@ -71,7 +72,7 @@ class EqualGather:
     def _over_links(
         self, payloads: Sequence[torch.Tensor], shares: Sequence[EqualShares], links: TreeTransport
     ) -> None:
-        """Everybody's bytes in one message a link up and one down."""
+        """Gather with one message a link up and one down."""
         alone = shares[0].whole if len(shares) == 1 else None
         if alone is not None:
             gather_bytes(links, as_bytes(payloads[0].view(-1)), as_bytes(alone.view(-1)))
@@ -87,7 +88,7 @@ class EqualGather:
 
 
 def gather_bytes(links: TreeTransport, own: memoryview, whole: memoryview) -> None:
-    """``own`` of every rank, as long everywhere, to every rank's ``whole``, in rank order."""
+    """Bring ``own`` of every rank, of the same length on all, to every rank's ``whole``, in rank order."""
     near, size = links.neighbours, len(own)
     whole[links.rank * size : (links.rank + 1) * size] = own
     for link in near.children:
@@ -109,7 +110,7 @@ def gather_bytes(links: TreeTransport, own: memoryview, whole: memoryview) -> No
 
 
 def _subtree(rank: int, ranks: int, radix: int) -> list[int]:
-    """``rank`` and all below it, ascending."""
+    """Return ``rank`` and all ranks below it, level by level."""
     members, level = [rank], [rank]
     while level:
         level = [child for each in level for child in tree_children(each, ranks, radix)]

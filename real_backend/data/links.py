@@ -1,8 +1,8 @@
-"""Small reductions through the control tree's links: two messages a link instead of a ring of 2 (N - 1) hops; none at
-all of their own when they travel with the bit vector.
+"""Small reductions through the control tree's links.
 
-Children are added in rank order, whatever else is fused with a tensor, so that a sum has the same bits in every run and
-under any fusion.
+They take two messages a link instead of a ring of 2 (N - 1) hops, and none of their own when they travel with the bit
+vector. Children are added in rank order, whatever else is fused with a tensor, so that a sum has the same bits in every
+run and under any fusion.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from real_backend.control.tree import TreeTransport
 
 
 class LinkReducer:
-    """Between the exchanges of two cycles the links are free for data; used by the background thread alone."""
+    """Reductions over the links between the exchanges of two cycles; used by the background thread alone."""
 
     def __init__(self, transport: TreeTransport) -> None:
         self._transport = transport
@@ -44,7 +44,8 @@ class LinkReducer:
     def intersect(
         self, asked: AndReduce, flat: torch.Tensor, combine: Callable[[torch.Tensor, torch.Tensor], None]
     ) -> tuple[int, bool]:
-        """The AND of a cycle, and with it ``flat`` combined over all ranks, if all offer the same (second result)."""
+        """Perform the AND of a cycle, and combine ``flat`` over all ranks with it, if all offer the same (second
+        result)."""
         other = self._other(flat)
         view = as_bytes(other)
 
@@ -62,16 +63,16 @@ class LinkReducer:
 
 
 def as_bytes(flat: torch.Tensor) -> memoryview:
-    """The bytes of a contiguous CPU tensor, shared with it and no longer there than it.
+    """Return the bytes of a contiguous CPU tensor, which share its memory and must not outlive it.
 
-    Not by ``numpy()``, which would forbid its owner to resize the storage ever after, as FSDP does to free it.
+    ``numpy()`` is not used: it would forbid the owner to resize the storage afterwards, as FSDP does to free it.
     """
     view: memoryview = _view(flat.data_ptr(), flat.nbytes, _WRITABLE)
     return view
 
 
 _WRITABLE = 0x200
-"""PyBUF_WRITE."""
+"""PyBUF_WRITE of Python's C interface."""
 _view = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)(
     ("PyMemoryView_FromMemory", ctypes.pythonapi)
 )

@@ -1,12 +1,12 @@
-"""Large reductions among the ranks of one node, over their own memory: nothing is copied into a buffer first.
+"""Large reductions among the ranks of one node, over their own memory, without a copy into a buffer.
 
 Every rank reads its share of the others' tensors where these lie (``process_vm_readv``), adds it to its own, and then
-reads the other shares from whoever has added them up: (N - 1) / N of the bytes read twice, once in the caches, against
-the six copies that the same bytes take through a fusion buffer and a socket's two ends. Sums are in rank order, so that
-they have the same bits in every run and under any fusion, as those of :mod:`real_backend.data.links`.
+reads the other shares from the ranks that have added them up. This reads (N - 1) / N of the bytes twice, once from
+caches, against six copies of the same bytes through a fusion buffer and the two ends of a socket. Sums are in rank
+order, so that they have the same bits in every run and under any fusion, as those of :mod:`real_backend.data.links`.
 
-Linux only, for processes of one user that may look at each other (``docs/backend.md`` says what forbids it); whether
-they may is tried at the start, and all ranks come to the same answer.
+This works on Linux only, for processes of one user that may trace each other (``docs/backend.md`` states what forbids
+it). Whether they may is tried at the start, and all ranks come to the same answer.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ Int64 = npt.NDArray[np.int64]
 Combine = Callable[[torch.Tensor, torch.Tensor], None]
 
 BLOCK_BYTES = 512 << 10
-"""What is read and added at once: small enough to stay in a core's cache."""
+"""Bytes read and added at once: small enough to stay in a core's cache."""
 PARTS_AT_ONCE = 1024
-"""Pieces of memory that one system call takes (IOV_MAX)."""
+"""Largest number of memory spans in one system call (IOV_MAX)."""
 BYTES_AT_ONCE = 64 << 20
 PLANS_KEPT = 256
-"""Ways to cut a response that are remembered; a static model uses few."""
+"""Largest number of plans that are remembered; a static model uses few."""
 _TOKEN_BYTES = 16
 
 
@@ -50,7 +50,7 @@ class Part:
     start: int
     stop: int
     at: int
-    """Where it lies in its block, elements."""
+    """Its place in its block, in elements."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,33 +59,33 @@ class Block:
 
     parts: tuple[Part, ...]
     tensors: Int64
-    """By part; so are the next two."""
+    """Index of each part's tensor, shape [part]."""
     offsets: Int64
-    """Bytes into the tensor."""
+    """Offset of each part in its tensor, bytes, shape [part]."""
     lengths: Int64
-    """Bytes."""
+    """Length of each part, bytes, shape [part]."""
 
     @property
     def elements(self) -> int:
         return self.parts[-1].at + self.parts[-1].stop - self.parts[-1].start
 
     def spans(self, addresses: Int64) -> Int64:
-        """(address, bytes) of every part, where tensors lie at ``addresses``; shape [part, 2]."""
+        """Return (address, bytes) of every part, shape [part, 2], where tensors lie at ``addresses``."""
         return np.stack((addresses[self.tensors] + self.offsets, self.lengths), axis=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a response is shared out: rank r adds up the r-th of N equal shares of all elements."""
+    """How a response is divided: rank r adds up the r-th of N equal shares of all elements."""
 
     small: tuple[tuple[Block, ...], ...]
-    """By rank: its share in blocks that a cache holds."""
+    """Each rank's share in blocks that fit a cache."""
     large: tuple[tuple[Block, ...], ...]
-    """By rank: its share in as few blocks as can be."""
+    """Each rank's share in as few blocks as possible."""
 
 
 def plan(sizes: Sequence[int], element_bytes: int, ranks: int) -> Plan:
-    """``sizes``: elements of each tensor."""
+    """Plan a response of tensors with ``sizes`` elements each."""
     total = sum(sizes)
     shares = [(rank * total // ranks, (rank + 1) * total // ranks) for rank in range(ranks)]
     return Plan(
@@ -120,7 +120,7 @@ class NodeMemory:
     """One rank's end; used by the background thread alone."""
 
     def __init__(self, links: LinkReducer, rank: int, processes: Sequence[int]) -> None:
-        """``processes``: by rank. See :func:`open_memory`."""
+        """``processes`` holds the process id of each rank. See :func:`open_memory`."""
         self._links = links
         self._rank, self._ranks = rank, len(processes)
         self._processes = tuple(processes)
@@ -128,10 +128,10 @@ class NodeMemory:
         self._scratch = (_scratch(), _scratch())
 
     def allreduce(self, tensors: Sequence[torch.Tensor], combine: Combine, factor: float) -> None:
-        """Combine ``tensors`` (contiguous, one dimension, one type, on the CPU) with all other ranks', in place, and
-        multiply by ``factor``.
+        """Combine ``tensors`` with all other ranks', in place, and multiply by ``factor``.
 
-        Raises LinkLost when a rank is gone, OSError when its memory cannot be read any more.
+        The tensors are contiguous, of one dimension and one type, on the CPU. Raises LinkLost if a rank is gone,
+        OSError if its memory can no longer be read.
         """
         cut = self._plan([tensor.numel() for tensor in tensors], tensors[0].dtype)
         addresses = self._addresses(tensors)
@@ -156,7 +156,8 @@ class NodeMemory:
         return known
 
     def _addresses(self, tensors: Sequence[torch.Tensor]) -> Int64:
-        """Where every rank's tensors lie; shape [rank, tensor]. After it, all ranks' tensors may be read."""
+        """Return the addresses of every rank's tensors, shape [rank, tensor]. Afterwards all ranks' tensors may be
+        read."""
         table = torch.zeros((self._ranks, len(tensors)), dtype=torch.int64)
         table[self._rank] = torch.tensor([tensor.data_ptr() for tensor in tensors], dtype=torch.int64)
         self._links.allreduce(table.view(-1), COMBINE[ReduceOp.SUM])
@@ -164,13 +165,16 @@ class NodeMemory:
         return addresses
 
     def _meet(self) -> None:
-        """All ranks have come this far."""
+        """Wait until all ranks have come to this point."""
         self._links.allreduce(torch.zeros(1, dtype=torch.int64), COMBINE[ReduceOp.SUM])
 
     def _add_up(
         self, block: Block, tensors: Sequence[torch.Tensor], addresses: Int64, combine: Combine, factor: float
     ) -> None:
-        """One block of this rank's share, in rank order. Rank 1 may begin with its own: x + y is y + x, to the bit."""
+        """Add up one block of this rank's share, in rank order.
+
+        Rank 1 may begin with its own, since x + y equals y + x to the bit.
+        """
         dtype = tensors[0].dtype
         mine = [tensors[part.tensor][part.start : part.stop] for part in block.parts]
         if self._rank > 1:
@@ -196,13 +200,13 @@ class NodeMemory:
             combine(own, view)
 
     def _views(self, which: int, block: Block, dtype: torch.dtype) -> tuple[Int64, list[torch.Tensor]]:
-        """Scratch memory for one block: (address, bytes) as one span, and each part's place in it."""
+        """Return scratch memory for one block: (address, bytes) as one span, and a view of each part."""
         values = self._scratch[which].view(dtype)
         span = np.array([[values.data_ptr(), block.elements * dtype.itemsize]], dtype=np.int64)
         return span, [values[part.at : part.at + part.stop - part.start] for part in block.parts]
 
     def _read(self, rank: int, into: Int64, spans: Int64) -> None:
-        """Read ``rank``'s memory at ``spans`` ([part, 2]: address, bytes) into this process's at ``into``."""
+        """Read ``rank``'s memory at ``spans`` ([part, 2]: address, bytes) into this process's memory at ``into``."""
         try:
             read_memory(self._processes[rank], into, spans)
         except ProcessLookupError as error:
@@ -210,9 +214,9 @@ class NodeMemory:
 
 
 def open_memory(links: LinkReducer, rank: int, ranks: int) -> NodeMemory | None:
-    """None, on every rank, unless all of them can read each other's memory. All ranks must call it.
+    """Return the node's memory; None, on every rank, unless all ranks can read each other's memory.
 
-    Each leaves a token in its memory and tells where; each tries to read everybody's.
+    All ranks must call it. Each leaves a token in its memory and states where; each tries to read every other's.
     """
     token = torch.frombuffer(bytearray(secrets.token_bytes(_TOKEN_BYTES)), dtype=torch.int64)
     facts = torch.zeros((ranks, 4), dtype=torch.int64)
@@ -224,7 +228,7 @@ def open_memory(links: LinkReducer, rank: int, ranks: int) -> NodeMemory | None:
 
 
 def _all_readable(facts: Sequence[Sequence[int]]) -> bool:
-    """Whether every process (id, address of its token, token) is here, and shows its token."""
+    """Return whether every process (id, address of its token, token) is on this machine and shows its token."""
     token_read = torch.zeros(2, dtype=torch.int64)
     into = np.array([[token_read.data_ptr(), _TOKEN_BYTES]], dtype=np.int64)
     for process, address, *token in facts:
@@ -240,7 +244,8 @@ def _all_readable(facts: Sequence[Sequence[int]]) -> bool:
 def read_memory(process: int, into: Int64, spans: Int64) -> None:
     """Read another process's memory at ``spans`` into this one's at ``into``; both [part, 2]: address, bytes.
 
-    Raises OSError: it is gone (ProcessLookupError), may not be read, or has no memory there, or the system cannot.
+    Raises OSError if the process is gone (ProcessLookupError), may not be read or has no memory there, or if the system
+    does not support it.
     """
     if _process_vm_readv is None:
         raise OSError("this system cannot read another process's memory")

@@ -1,9 +1,9 @@
 """Responses on a GPU: NCCL launched on a stream of its own, behind the events at which gradients exist.
 
-The background thread launches and goes on; nothing waits on the CPU. A caller's stream waits for the end event when it
-takes the result (``Handle.wait``). Buffers of the caller are recorded on our stream, so that the allocator does not
-hand them out again before we are done. When copies and collectives begin and end is not known when the loop goes on: in
-the record it is null.
+The background thread launches and goes on, without a wait on the CPU. A caller's stream waits for the end event when it
+takes the result (``Handle.wait``). Buffers of the caller are recorded on this stream, so that the allocator does not
+reuse them too early. The times of copies and collectives are not known when the loop goes on, so they are null in the
+record.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class NcclData:
         self._group: Any = group_type(store, rank, ranks, options)
 
     def perform(self, response: Response, tasks: Sequence[Task | None]) -> Done:
-        """Launch it. The results may be used by a stream that has waited as :attr:`Done.settle` makes it."""
+        """Launch a response. A stream may use the results once it has waited as :attr:`Done.settle` makes it."""
         launch_ns = self._clock_ns()
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream), torch.no_grad():
             for task in tasks:
@@ -105,7 +105,7 @@ class NcclData:
     def _reduce(self, flat: torch.Tensor, response: Response) -> None:
         options = dist.AllreduceOptions()
         options.reduceOp = C10D[response.reduce_op]  # type: ignore[assignment]
-        self._group.allreduce([flat], options).wait()  # makes our stream wait, not this thread
+        self._group.allreduce([flat], options).wait()  # This makes the stream wait, not this thread.
 
     def _broadcast(self, response: Response, tasks: Sequence[Task | None]) -> list[torch.Tensor | None]:
         (task,) = tasks
@@ -122,7 +122,7 @@ class NcclData:
         return [output]
 
     def _allgather(self, response: Response, tasks: Sequence[Task | None]) -> list[torch.Tensor | None]:
-        """Ranks may give different numbers of rows: they are told to each other first, which the CPU waits for."""
+        """Gather rows. Ranks may give different numbers, which are exchanged first, with a wait on the CPU."""
         results: list[torch.Tensor | None] = []
         for task in tasks:
             assert task is not None, "a rank that has joined takes no part in an allgather"
@@ -147,7 +147,7 @@ class NcclData:
         return results
 
     def _reducescatter(self, response: Response, tasks: Sequence[Task | None]) -> list[torch.Tensor | None]:
-        """Equal shares go straight to their owners; others are reduced everywhere and cut."""
+        """Send equal shares to their owners; unequal shares are reduced on all ranks and cut."""
         before, after = execution.factors(response, self._ranks)
         results: list[torch.Tensor | None] = []
         for task in tasks:

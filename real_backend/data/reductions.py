@@ -1,4 +1,4 @@
-"""Scaling and combining values, as all data transports must do alike."""
+"""Scaling and combining of values, which all data transports must do in the same way."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ C10D: dict[ReduceOp, dist.ReduceOp.RedOpType] = {
     ReduceOp.AVERAGE: dist.ReduceOp.SUM, ReduceOp.SUM: dist.ReduceOp.SUM, ReduceOp.MIN: dist.ReduceOp.MIN,
     ReduceOp.MAX: dist.ReduceOp.MAX, ReduceOp.PRODUCT: dist.ReduceOp.PRODUCT,
 }  # fmt: skip
-"""An average is a sum that is scaled afterwards."""
+"""c10d's reductions. An average is a sum that is scaled afterwards."""
 
 
 def _add(into: torch.Tensor, other: torch.Tensor) -> None:
@@ -42,11 +42,12 @@ COMBINE: dict[ReduceOp, Callable[[torch.Tensor, torch.Tensor], None]] = {
     ReduceOp.AVERAGE: _add, ReduceOp.SUM: _add, ReduceOp.MIN: _minimum, ReduceOp.MAX: _maximum,
     ReduceOp.PRODUCT: _multiply,
 }  # fmt: skip
-"""In place, element by element."""
+"""Functions that combine two tensors in place, element by element."""
 
 
 def scale(values: torch.Tensor, factor: float) -> None:
-    """In place; integers are cut towards zero, exactly for 1 / n: a float would make 0 of the average of 49 ones."""
+    """Scale in place. Integers are truncated towards zero, exactly for 1 / n: a float would make 0 of the average of 49
+    ones."""
     if factor == 1.0:
         return
     if values.is_floating_point():

@@ -1,4 +1,4 @@
-"""Responses carried out on torch's tensors: on the CPU by gloo, or the control links while small; on a GPU by NCCL."""
+"""Responses carried out on torch's tensors: by gloo or, while small, by the control links; on a GPU by NCCL."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ if TYPE_CHECKING:
 
 
 PIECE_BYTES = 8 << 20
-"""Of a fused response over gloo, what travels at once; a larger tensor travels alone, and is not copied."""
+"""Size of a piece of a fused response over gloo; a larger tensor travels alone and is not copied."""
 ALONG_BYTES = 64 << 10
-"""A small reduction up to that size travels with the bit vector; larger ones would cost too much when it is in vain."""
+"""Largest small reduction that travels with the bit vector; larger ones would cost too much when it is in vain."""
 PIECES_UNDER_WAY = 8
-"""Pieces that gloo has been given and that are not copied out yet."""
+"""Largest number of pieces that gloo has been given and that have not been copied out."""
 GLOO_THREADS = 2
-"""With one, a rank's link is silent while that thread adds up what came."""
+"""Number of gloo's threads. With one, a rank's link is silent while that thread adds up what it received."""
 CACHED_BYTES = 1 << 20
-"""Up to that size a second pass over a buffer costs nothing."""
+"""Largest buffer over which a second pass costs nothing, because it is in a cache."""
 
 
 class TorchData:
@@ -55,7 +55,7 @@ class TorchData:
         self, store: dist.Store, rank: int, ranks: int, settings: EngineSettings, links: TreeTransport | None,
         clock_ns: Callable[[], int],
     ) -> None:  # fmt: skip
-        """``links``: the control tree, if there is one that small reductions may use."""
+        """``links`` is the control tree, if small reductions may use one."""
         self._rank, self._ranks = rank, ranks
         self._clock_ns = clock_ns
         self._buffers = FusionBuffers(PIECE_BYTES)
@@ -67,10 +67,10 @@ class TorchData:
         self._try_memory = (
             settings.node_memory and settings.fusion_threshold_bytes > 0 and 1 < ranks <= settings.ranks_per_node
         )
-        """Whether it is still to be found out if the node's memory can be used: when all ranks come to that point."""
+        """Whether the use of the node's memory has still to be tried, at a point that all ranks reach."""
         self._equal = EqualGather(self._gloo, links, self._small_bytes)
         self._carried: Response | None = None
-        """What the last AND has reduced already; its sum is in the buffer."""
+        """The response that the last AND has reduced; its sum is in the buffer."""
         self._nccl: NcclData | None = None
         self._store = store
         self._timeout = timedelta(microseconds=settings.data_timeout_ns // 1000)
@@ -86,7 +86,7 @@ class TorchData:
         return Done(results, Performed(launch_ns, begin_ns, copied_ns, reduced_ns, self._clock_ns()))
 
     def along(self, asked: AndReduce, tasks: Mapping[str, Task]) -> int | None:
-        """For one small allreduce: in a static model the vectors are equal, and it costs no message of its own."""
+        """Reduce one small allreduce with an AND. In a static model the vectors are equal, and it costs no message."""
         response = asked.expected[0]
         if len(asked.expected) > 1 or response.op is not Op.ALLREDUCE or response.on_gpu or self._links is None:
             return None
@@ -103,7 +103,7 @@ class TorchData:
     # Allreduce.
 
     def _allreduce(self, response: Response, tasks: Sequence[Task | None]) -> _Outcome:
-        """Piece by piece: while one is on its way, the next is copied in and the one before copied out."""
+        """Reduce piece by piece: while one travels, the next is copied in and the one before is copied out."""
         before, after = execution.factors(response, self._ranks)
         joined = any(task is None for task in tasks)
         results = [None if task is None else _output(task) for task in tasks]
@@ -143,7 +143,7 @@ class TorchData:
     def _allreduce_small(
         self, response: Response, tasks: Sequence[Task | None], results: list[torch.Tensor | None]
     ) -> _Outcome:
-        """Through the control links, at once; a tensor alone where its result belongs."""
+        """Reduce through the control links, all at once; a single tensor is reduced where its result belongs."""
         before, after = execution.factors(response, self._ranks)
         begin_ns = self._clock_ns()
         carried, self._carried = self._carried, None
@@ -172,7 +172,10 @@ class TorchData:
     def _allreduce_in_memory(
         self, memory: NodeMemory, response: Response, tasks: Sequence[Task | None], results: list[torch.Tensor | None]
     ) -> _Outcome:
-        """Where the tensors lie; only what is not contiguous is copied, and neutral values where this rank joined."""
+        """Reduce tensors where they lie.
+
+        Copies are made only of tensors that are not contiguous, and neutral values where this rank has joined.
+        """
         before, after = execution.factors(response, self._ranks)
         begin_ns = self._clock_ns()
         flats = []
@@ -198,7 +201,7 @@ class TorchData:
         return results, begin_ns, copied_ns, reduced_ns
 
     def _small(self, response: Response) -> bool:
-        """Whether the control links carry it; every rank must come to the same answer."""
+        """Return whether the control links carry a response; every rank must come to the same answer."""
         return self._links is not None and response.nbytes <= self._small_bytes
 
     def _layout(self, response: Response, tasks: Sequence[Task | None]) -> Layout:
@@ -209,7 +212,7 @@ class TorchData:
         return self._buffers.layout(response, shapes, TORCH[response.dtype], _CPU)
 
     def _copy_in(self, response: Response, tasks: Sequence[Task | None], views: list[torch.Tensor]) -> None:
-        """Values, scaled, or what changes nothing where this rank has joined."""
+        """Copy values in, scaled; neutral values where this rank has joined."""
         have = [(view, task) for view, task in zip(views, tasks, strict=True) if task is not None]
         if have:
             torch._foreach_copy_([view for view, _ in have], [task.payload for _, task in have])
@@ -256,7 +259,7 @@ class TorchData:
         return [output], begin_ns, begin_ns, self._clock_ns()
 
     def _allgather(self, response: Response, tasks: Sequence[Task | None]) -> _Outcome:
-        """Ranks may give different numbers of rows; every rank is padded to the longest."""
+        """Gather rows. Ranks may give different numbers; every rank is padded to the longest."""
         begin_ns = self._clock_ns()
         requests = [_request(task) for task in tasks]
         equal = [task.output for task in tasks if task is not None and isinstance(task.output, EqualShares)]
@@ -290,7 +293,7 @@ class TorchData:
         return results, begin_ns, copied_ns, reduced_ns
 
     def _gathered(self, own: torch.Tensor) -> torch.Tensor:
-        """``own`` of all ranks; shape [rank, elements]."""
+        """Return ``own`` of all ranks, shape [rank, elements]."""
         everybody = torch.empty((self._ranks, *own.shape), dtype=own.dtype)
         if self._ranks == 1 or own.numel() == 0:
             everybody.copy_(own)
@@ -299,7 +302,7 @@ class TorchData:
         return everybody
 
     def _reducescatter(self, response: Response, tasks: Sequence[Task | None]) -> _Outcome:
-        """Reduced everywhere, and every rank keeps its rows: gloo does the same inside."""
+        """Reduce on all ranks, of which each keeps its rows, as gloo does inside."""
         begin_ns = self._clock_ns()
         _, after = execution.factors(response, self._ranks)
         layout = self._layout(response, tasks)
@@ -332,11 +335,11 @@ class TorchData:
         return self._nccl
 
     def break_off(self) -> None:
-        """A collective of gloo's cannot be called back; peers that close their connections end it."""
+        """Do nothing: a collective of gloo's cannot be recalled; it ends when peers close their connections."""
         threading.Thread(target=self._abort, name="coordsim-abort", daemon=True).start()
 
     def _abort(self) -> None:
-        with contextlib.suppress(RuntimeError):  # it cannot, or has nothing to abort
+        with contextlib.suppress(RuntimeError):  # gloo cannot abort, or has nothing to abort.
             self._gloo.abort()
         if self._nccl is not None:
             self._nccl.break_off()
@@ -348,7 +351,7 @@ class TorchData:
 
 _CPU = torch.device("cpu")
 _Outcome = tuple[list["torch.Tensor | None"], int, int, int]
-"""Results; begin, end of the copy in, end of the collective, ns."""
+"""Results, begin, end of the copy in, and end of the collective; times in ns."""
 
 _OPERATIONS: dict[Op, Callable[[TorchData, Response, Sequence[Task | None]], _Outcome]] = {
     Op.ALLREDUCE: TorchData._allreduce,
@@ -373,7 +376,7 @@ def _request(task: Task | None) -> Request:
 
 
 def _width(request: Request) -> int:
-    """Elements of one row."""
+    """Return the number of elements of one row."""
     width = 1
     for extent in request.shape[1:]:
         width *= extent
@@ -388,7 +391,7 @@ def _output(task: Task) -> torch.Tensor:
 
 
 def _place(task: Task, result: torch.Tensor) -> torch.Tensor:
-    """``result`` where the caller wants it, never in a buffer that is used again."""
+    """Return ``result`` where the caller wants it, never in a buffer that is reused."""
     if task.output is None:
         return result.clone()
     if isinstance(task.output, EqualShares):
@@ -404,12 +407,12 @@ class _UnderWay:
 
     work: Any
     outputs: Sequence[torch.Tensor | None]
-    """Where its views go; empty when it was reduced in place."""
+    """Where its views go; empty if it was reduced in place."""
     flat: torch.Tensor
     views: list[torch.Tensor]
 
     def finish(self, after: float) -> None:
-        """Wait, scale, and put it where it belongs."""
+        """Wait, scale, and copy the result to its place."""
         if self.work is not None:
             self.work.wait()
         if self.outputs:
@@ -419,7 +422,7 @@ class _UnderWay:
 
 
 class _Widened:
-    """gloo has no 16-bit integers: they are added up in 32 bits, whose low half is the same."""
+    """A reduction of 16-bit integers, which gloo lacks, in 32 bits, whose low half is the same."""
 
     def __init__(self, flat: torch.Tensor, start: Callable[[torch.Tensor], Any]) -> None:
         self._flat, self._wide = flat, flat.int()
@@ -433,7 +436,7 @@ class _Widened:
 def _copy_out(
     outputs: Sequence[torch.Tensor | None], flat: torch.Tensor, views: list[torch.Tensor], after: float
 ) -> None:
-    """Views to outputs, scaled on the way where that saves a pass over memory that no cache holds."""
+    """Copy views to outputs, scaled on the way where this saves a pass over memory that no cache holds."""
     there = [(output, view) for output, view in zip(outputs, views, strict=True) if output is not None]
     if not there:
         return

@@ -1,4 +1,4 @@
-"""What the background loop asks of whoever moves the tensors."""
+"""The interface between the background loop and what moves the tensors."""
 
 from __future__ import annotations
 
@@ -14,37 +14,39 @@ from real_backend.engine.observer import Performed
 
 @dataclass(slots=True)
 class Done:
-    """One response has been carried out, or on a GPU been launched."""
+    """One response that has been carried out or, on a GPU, launched."""
 
     results: Sequence[Any]
-    """By the response's names; None where this rank had joined."""
+    """Results in the order of the response's names; None where this rank had joined."""
     performed: Performed
     settle: Callable[[], None] | None = None
-    """What a thread must do before it uses the results."""
+    """What a thread must call before it uses the results."""
 
 
 class DataTransport(Protocol):
-    """One rank's end; used by the background thread alone, but for :meth:`break_off`."""
+    """One rank's end. Only the background thread calls its methods, except :meth:`break_off`."""
 
     blocking: bool
-    """Whether :meth:`perform` returns when the data is there; else when the work was launched."""
+    """Whether :meth:`perform` returns when the data is there, and not already when the work was launched."""
 
     def perform(self, response: Response, tasks: Sequence[Task | None]) -> Done:
-        """Carry out ``response``; ``tasks`` by its names, None where this rank has joined and gives neutral values.
+        """Carry out ``response``. ``tasks`` stand in the order of its names, None where this rank has joined.
 
-        Raises RuntimeError when the collective cannot be finished: the job is then over.
+        A rank that has joined gives neutral values. Raises RuntimeError if the collective cannot be finished, which
+        ends the job.
         """
         ...
 
     def along(self, asked: AndReduce, tasks: Mapping[str, Task]) -> int | None:
         """Answer an AND with an expected schedule (``asked.expected``), and move its data in the same messages.
 
-        None: not to be had here, let the control transport answer. ``tasks``: all outstanding ones by name.
+        The result is None if this is not possible, so that the control transport has to answer. ``tasks`` holds all
+        outstanding tasks by name.
         """
         ...
 
     def break_off(self) -> None:
-        """From any thread: give up what is being waited for, as far as that is possible."""
+        """Give up what is being waited for, as far as possible; may be called from any thread."""
         ...
 
     def close(self) -> None: ...

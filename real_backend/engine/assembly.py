@@ -1,4 +1,4 @@
-"""Puts an engine together: connections, control and data transport, life line, recorder."""
+"""Assembles an engine: connections, control and data transport, life line, recorder."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def assemble(
     settings: EngineSettings, store: Store, rank: int, ranks: int, *, job: str = "job",
     observers: Sequence[Observer] = (), clock_ns: Callable[[], int] = time.perf_counter_ns,
 ) -> Engine:  # fmt: skip
-    """An engine that is connected, not yet started. All ranks must call it, as often, with the same ``job``.
+    """Return an engine that is connected but not started.
 
-    Raises CannotStart when ranks do not find each other, a transport is not to be had, or what is to be written down
-    cannot be written: that before anybody is connected.
+    All ranks must call it, equally often, with the same ``job``. Raises CannotStart if ranks do not find each other, if
+    a transport is not available, or, before any connection, if a record or timeline cannot be written.
     """
     watching = list(observers)
     recorder = timeline = None
@@ -84,7 +84,7 @@ def _recorder(settings: EngineSettings, rank: int, ranks: int, job: str, clock_n
 
 
 def _generation(job: str) -> int:
-    """How often this process has assembled ``job``: a second init must not meet the first one's keys."""
+    """Return how often this process has assembled ``job``, so that a second init does not read the first one's keys."""
     with _generation_lock:
         _generations[job] = _generations.get(job, 0) + 1
         return _generations[job]

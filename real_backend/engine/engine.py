@@ -1,7 +1,7 @@
-"""One rank of one job: frameworks submit, a background thread negotiates and executes, handles tell the outcome.
+"""One rank of one job: frameworks submit, a background thread negotiates and executes, handles report the outcome.
 
-The decisions are all the protocol's (:class:`coordsim.protocol.session.Session`, the code that the simulator runs);
-here they meet real time, real connections and real failures. Nothing below knows of torch.
+All decisions are the protocol's (:class:`coordsim.protocol.session.Session`, the code that the simulator runs). This
+module adds real time, real connections and real failures. It does not know torch.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from real_backend.errors import CannotStart, CollectiveFailed, NotRunning, PeerL
 from real_backend.life.line import LifeLine
 
 VERDICT_WAIT_S = 5.0
-"""How long a broken connection waits for the life line to say who is lost, before it speaks for itself."""
+"""How long a broken connection waits for the life line's verdict on who is lost, before it reports by itself."""
 MARKS = ("step", "forward", "backward")
 LEAVE_WAIT_S = 30.0
 """How long a rank that wants to stop waits for the others to agree."""
 
 
 class Engine:
-    """Between one init and one shutdown. Made by :func:`real_backend.engine.assembly.assemble`."""
+    """An engine from init to shutdown, made by :func:`real_backend.engine.assembly.assemble`."""
 
     def __init__(
         self, settings: EngineSettings, control: ControlTransport, data: DataTransport, life: LifeLine | None,
         *, observer: Observer | None = None, tell: Callable[[str], None] | None = None,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:  # fmt: skip
-        """``tell``: what to do with a stall's report, which every rank gets; by default it goes to stderr."""
+        """``tell`` receives a stall's report, which every rank gets; by default it is printed on stderr."""
         self.settings = settings
         self.rank, self.ranks = control.rank, control.ranks
         self.life = life
         self.timeline: Timeline | None = None
-        """On rank 0: what writes Horovod's timeline, once it is told to."""
+        """On rank 0: the writer of Horovod's timeline."""
         self.counters = Counters()
         self.clock_ns = clock_ns
         self._control = control
@@ -55,7 +55,7 @@ class Engine:
         self._observer = observer or Observer()
         self._stamped = self._observer.wants_stamps
         self._stamps = array("q")
-        """When what is queued was submitted, in the order of the queue."""
+        """When each queued request was submitted, in the order of the queue."""
         self._stamp = self._stamps.append
         self.tell = tell or _to_stderr
         self._session = Session(
@@ -81,7 +81,7 @@ class Engine:
     # For the framework's threads.
 
     def start(self) -> None:
-        """Begin to turn. Raises SettingsDiffer, PeerLost or CannotStart when the job cannot start."""
+        """Start the background thread. Raises SettingsDiffer, PeerLost or CannotStart if the job cannot start."""
         self._thread.start()
         if self.life is not None:
             self.life.start()
@@ -97,12 +97,12 @@ class Engine:
 
     @property
     def failure(self) -> BaseException | None:
-        """What ended the job, if it did not end as agreed."""
+        """The error that ended the job, if it did not end as agreed."""
         return self._failure
 
     @property
     def thread_alive(self) -> bool:
-        """Whether the background thread lives; what the life line's signs stand for."""
+        """Whether the background thread lives, which is what signs of life attest."""
         return self._thread.is_alive()
 
     def submit(self, unit: Sequence[tuple[Request, Any, Any]], *, ready: Any = None, grouped: bool = False) -> Handle:
@@ -127,14 +127,19 @@ class Engine:
         return handle
 
     def mark(self, what: str) -> None:
-        """The framework has come to a point in its step: ``step`` (this one is over), ``forward`` or ``backward`` (it
-        begins). For the record only. Raises ValueError for another word."""
+        """Record that the framework has reached a point in its step: ``step`` ends, ``forward`` or ``backward`` begins.
+
+        Raises ValueError for another word.
+        """
         if what not in MARKS:
             raise ValueError(f"mark {what!r}: one of {', '.join(MARKS)}")
         self._observer.mark(what, self.clock_ns())
 
     def join(self) -> Handle:
-        """This rank has no more data; the handle's result is the rank that joined last. Raises as :meth:`submit`."""
+        """Note that this rank has no more data. The handle's result is the rank that joined last.
+
+        Raises as :meth:`submit`.
+        """
         handle = Handle(self.bell, 1, False)
         with self._lock:
             if self._failure is not None:
@@ -147,21 +152,21 @@ class Engine:
         return handle
 
     def register_groups(self, groups: Iterable[Sequence[str]], once: bool = False) -> None:
-        """Names that are reduced together where groups are strict; before any of them is submitted.
+        """Register names that are reduced together where groups are strict, before any of them is submitted.
 
-        ``once``: they will not come again. Raises ValueError when a name stands in another group.
+        ``once`` says that they will not come again. Raises ValueError if a name is in another group.
         """
         with self._lock:
             self._session.register_groups(groups, once)
 
     def group_digest(self, name: str) -> int:
-        """What a request for ``name`` has to say of its group."""
+        """Return the digest of its group that a request for ``name`` has to carry."""
         if not self.settings.strict_groups:
             return 0
         return self._session.groups.digest(name)
 
     def shut_down(self, wait_s: float = LEAVE_WAIT_S) -> None:
-        """Stop all ranks' loops; what is pending anywhere fails. Harmless when the job is over."""
+        """Stop the loops of all ranks. Pending operations fail. Does nothing if the job is over."""
         with self._lock:
             self._leaving = True
             self._session.shut_down()
@@ -174,7 +179,7 @@ class Engine:
         self._end_threads()
 
     def lose(self, rank: int, reason: str) -> None:
-        """The life line says that ``rank`` is lost: everything outstanding fails, now."""
+        """Fail everything outstanding, because the life line reports that ``rank`` is lost."""
         self._fail(PeerLost(rank, reason))
 
     # The background thread.
@@ -193,7 +198,7 @@ class Engine:
             self._observer.ended(self._failure)
 
     def _turn(self) -> bool:
-        """One cycle. True after the last one."""
+        """Run one cycle; return whether it was the last one."""
         self._pace.wait(self._idle_s())
         if self._failure is not None:
             raise self._failure
@@ -230,7 +235,7 @@ class Engine:
         return bool(schedule.shutdown)
 
     def _idle_s(self) -> float | None:
-        """How long nothing may happen before stalls have to be looked for."""
+        """Return after which time without events stalls have to be looked for; None if never."""
         waits = self._session.waiting or self._session.negotiator.pending
         if not waits:
             return None
@@ -241,7 +246,7 @@ class Engine:
         return self._converse(conversation, next(conversation))[0]
 
     def _converse(self, conversation: Generator[Any, Any, Any], exchange: Any) -> tuple[Any, int]:
-        """Answer exchanges until the conversation returns; its value, and the time spent in its own code, ns."""
+        """Answer exchanges until the conversation returns; return its value, and the time spent in its own code, ns."""
         work_ns = 0
         while True:
             answer: Any = self._data.along(exchange, self._tasks) if getattr(exchange, "expected", ()) else None
@@ -281,7 +286,7 @@ class Engine:
         self, response: Response, tasks: Sequence[Task | None], *, results: Sequence[Any] = (),
         error: BaseException | None = None, settle: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
-        """The submissions that ``response`` ends may be made again, then whoever waits is told."""
+        """Allow the names that ``response`` ends to be submitted again, then wake waiting threads."""
         with self._lock:
             self._session.finish(response)
             for name in response.names:
@@ -301,7 +306,7 @@ class Engine:
     # The end.
 
     def _end(self) -> None:
-        """All ranks have agreed to stop."""
+        """End the job, because all ranks have agreed to stop."""
         with self._lock:
             self._leaving = True
             self._session.end()
@@ -311,7 +316,7 @@ class Engine:
         self._fail_handles(list(handles.values()), ShutDown())
 
     def _fail(self, error: BaseException) -> None:
-        """The job is over; from any thread. The first reason counts."""
+        """End the job with an error; may be called from any thread. The first error counts."""
         with self._lock:
             if self._failure is not None or self._over.is_set():
                 return
@@ -331,7 +336,7 @@ class Engine:
         close(self.bell, handles)
 
     def _diagnosed(self, error: BaseException) -> BaseException:
-        """Who is to blame for an exception of the background thread; the other ranks are told."""
+        """Return the error to report for an exception of the background thread, and tell the other ranks."""
         if self._failure is not None or self.life is None or isinstance(error, SettingsDiffer):
             return self._failure or error  # settings that differ every rank knows of
         if isinstance(error, (ConnectionError, RuntimeError)) and self._over.wait(VERDICT_WAIT_S):
@@ -365,7 +370,7 @@ class Counters:
         self.tensors = 0
         self.hits = 0
         self.along = 0
-        """ANDs that took data along, in vain or not."""
+        """Number of ANDs that carried data along, in vain or not."""
 
     def count(self, schedule: Schedule) -> None:
         self.cycles += 1

@@ -1,4 +1,4 @@
-"""What a submission returns: something to poll, to wait for, and to take the result from."""
+"""Handles: what a submission returns to be polled, waited for, and asked for the result."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ class Task:
 
     request: Request
     payload: Any
-    """This rank's values; what they are only the data transport knows."""
+    """This rank's values, whose type only the data transport knows."""
     output: Any
-    """Where the result goes, if the caller provides for it; then it may be ``payload`` itself."""
+    """Where the result goes, if the caller provides a place; it may be ``payload`` itself."""
     handle: Handle
     index: int
     """Position in its unit."""
     ready: Any = None
-    """Whatever the data transport needs to know when ``payload`` exists (an event of the caller's stream)."""
+    """What the data transport needs to know when ``payload`` exists (an event of the caller's stream)."""
 
 
 class Bell:
-    """Shared by an engine's handles: tells waiting threads that something ended, and the loop that somebody waits."""
+    """Shared by an engine's handles: wakes threads that wait for an end, and tells the loop that a thread waits."""
 
     def __init__(self, hurry: Callable[[], None]) -> None:
         self.condition = threading.Condition(threading.Lock())
@@ -35,7 +35,7 @@ class Bell:
 
 
 class Handle:
-    """Of one unit: a tensor, or a group whose members end together."""
+    """The handle of one unit: a tensor, or a group whose members end together."""
 
     __slots__ = ("_bell", "_error", "_grouped", "_left", "_on_done", "_results", "done", "settle")
 
@@ -51,13 +51,14 @@ class Handle:
         self._on_done: list[Callable[[Handle], None]] | None = None
 
     def poll(self) -> bool:
-        """Whether the operation has ended, well or not."""
+        """Return whether the operation has ended, with or without an error."""
         return self.done
 
     def wait(self, timeout_s: float | None = None) -> Any:
-        """The result; of a group, the list of its members' results.
+        """Return the result; for a group, the list of its members' results.
 
-        Raises CollectiveFailed, ShutDown or PeerLost when the operation ended so, TimeoutError when it has not ended.
+        Raises CollectiveFailed, ShutDown or PeerLost if the operation ended so, TimeoutError if it has not ended within
+        ``timeout_s``.
         """
         if not self.done:
             self._bell.hurry()
@@ -72,7 +73,7 @@ class Handle:
 
     @property
     def result(self) -> Any:
-        """Of an operation that has ended well."""
+        """The result of an operation that has ended without an error."""
         return self._results
 
     @property
@@ -80,7 +81,7 @@ class Handle:
         return self._error
 
     def on_done(self, call: Callable[[Handle], None]) -> None:
-        """Call ``call`` with this handle when it is done, at once if it is; from the background thread else."""
+        """Call ``call`` with this handle when it is done: at once if it is, else from the background thread."""
         with self._bell.condition:
             if not self.done:
                 self._on_done = [*(self._on_done or ()), call]
@@ -88,7 +89,10 @@ class Handle:
         call(self)
 
     def finish(self, index: int, result: Any) -> bool:
-        """By the loop: one member has ended well. True when that was the last; :meth:`close` must follow."""
+        """Note that one member has ended well; called by the loop.
+
+        Returns True if it was the last member; :func:`close` must follow.
+        """
         if self._grouped:
             self._results[index] = result
         else:
@@ -97,7 +101,7 @@ class Handle:
         return self._left == 0
 
     def fail(self, error: BaseException) -> bool:
-        """By the loop: a member failed, and with it the unit; the first error counts."""
+        """Note that a member failed, and with it the unit; called by the loop. The first error counts."""
         if self._error is None:
             self._error = error
         self._left -= 1
@@ -105,7 +109,7 @@ class Handle:
 
 
 def close(bell: Bell, handles: Sequence[Handle]) -> None:
-    """By the loop: these have ended; whoever waits is told, once for all of them."""
+    """Mark handles as done and wake all waiting threads at once; called by the loop."""
     calls = []
     with bell.condition:
         for handle in handles:

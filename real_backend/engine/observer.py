@@ -1,4 +1,4 @@
-"""What an engine tells those who write down what it does; every method may be overridden, none may raise."""
+"""What an engine reports to its observers. Every method may be overridden, none may raise."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from real_backend.control.transport import Sent
 
 @dataclass(slots=True)
 class Performed:
-    """When one response was carried out, ns of the engine's clock; without a fusion buffer copies take no time.
+    """When one response was carried out, ns of the engine's clock. Without a fusion buffer copies take no time.
 
-    On a GPU the times of copies and of the collective are not known when the loop goes on: None then.
+    On a GPU the times of copies and of the collective are not known when the loop goes on, and are None.
     """
 
     launch_ns: int
@@ -28,41 +28,44 @@ class Performed:
 
 @dataclass(slots=True)
 class CycleDetails:
-    """One turn of the loop, before its schedule is executed; ns of the engine's clock."""
+    """One turn of the loop, before its schedule is executed; times in ns of the engine's clock."""
 
     cycle: int
     entered_ns: int
     left_ns: int
     work_ns: int
-    """Of the time between, spent in the protocol's own code; the rest is exchanges."""
+    """Share of the time from entering to leaving that was spent in the protocol's own code; the rest is exchanges."""
     popped: Sequence[Request]
     stamps: Sequence[int]
-    """When each of ``popped`` was submitted, ns; only where an observer wants to know."""
+    """When each of ``popped`` was submitted, ns; only if an observer wants it."""
     schedule: Schedule
     received: Sequence[RequestList]
     """On the coordinator: the lists that it counted."""
     negotiator: Negotiator
     sent: Sent | None
-    """By this rank, for the agreement; None where another library sends."""
+    """What this rank sent for the agreement; None where another library sends."""
 
 
 class Observer:
-    """Called by the background thread, but for :meth:`mark`."""
+    """Receives reports from the background thread, except for :meth:`mark`."""
 
     wants_stamps = False
     """Whether :attr:`CycleDetails.stamps` is needed."""
 
     def mark(self, what: str, now_ns: int) -> None:
-        """By the framework's thread: see :meth:`real_backend.engine.engine.Engine.mark`."""
+        """The framework has reached a point in its step (:meth:`real_backend.engine.engine.Engine.mark`).
+
+        Called by the framework's thread.
+        """
 
     def cycle_begins(self, cycle: int) -> None:
-        """All that was submitted is about to be popped."""
+        """A cycle begins, and all that was submitted is about to be popped."""
 
     def cycle(self, details: CycleDetails) -> None:
         """A schedule was agreed."""
 
     def response(self, response: Response, performed: Performed, tasks: Sequence[Request | None]) -> None:
-        """A response was executed, or was an error; ``tasks``: this rank's requests, None where it had joined."""
+        """A response was executed, or was an error. ``tasks`` are this rank's requests, None where it had joined."""
 
     def cycle_ends(self, cycle: int, finished_ns: int) -> None:
         """All responses of the cycle were executed."""
@@ -72,7 +75,7 @@ class Observer:
 
 
 class Timeline(Protocol):
-    """What can be started and stopped while the job runs; from any thread."""
+    """A timeline that can be started and stopped while the job runs, from any thread."""
 
     def start(self, path: Path, mark_cycles: bool = False) -> None: ...
 
@@ -80,7 +83,7 @@ class Timeline(Protocol):
 
 
 class Observers(Observer):
-    """Several of them as one."""
+    """Several observers as one."""
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = tuple(observers)

@@ -13,40 +13,40 @@ from real_backend.control.transport import ControlTransport
 
 
 class Pace(Protocol):
-    """Called by the loop, but for :meth:`submitted` and :meth:`hurry`."""
+    """The pace of an engine's loop, which calls its methods except :meth:`submitted` and :meth:`hurry`."""
 
     rings: bool
     """Whether entering a cycle has to wake the other ranks."""
 
     def wait(self, idle_s: float | None) -> None:
-        """Return when this rank must enter its next cycle; at the latest after ``idle_s``."""
+        """Return when this rank must enter its next cycle, at the latest after ``idle_s``."""
         ...
 
     def entered(self) -> None:
-        """What was submitted until now is being popped."""
+        """Note that everything submitted so far is being popped."""
         ...
 
     def submitted(self) -> None:
-        """Something was queued; by any thread, under the engine's lock."""
+        """Note that something was queued; called by any thread, under the engine's lock."""
         ...
 
     def hurry(self) -> None:
-        """Somebody waits for what was queued, so nothing is gained by gathering more; by any thread."""
+        """Note that a thread waits for what was queued, so that gathering more is of no use; called by any thread."""
         ...
 
     def close(self) -> None: ...
 
 
 class FixedPace:
-    """A cycle begins ``cycle_time`` after the one before began, or at once when that one took longer.
+    """A cycle begins ``cycle_time`` after the one before began, or at once if that one took longer.
 
-    A plain sleep, as in Horovod: nothing wakes it (docs/horovod.md 1.2).
+    The pace is a plain sleep, as in Horovod, which nothing interrupts (docs/horovod.md 1.2).
     """
 
     rings = False
 
     def __init__(self, cycle_time_ns: int, over: threading.Event) -> None:
-        """``over``: set when the job has failed; ends a sleep."""
+        """``over`` is set when the job has failed, and ends a sleep."""
         self._cycle_time_ns = cycle_time_ns
         self._over = over
         self._began_ns = time.perf_counter_ns()
@@ -77,13 +77,13 @@ class WakingPace:
     rings = True
 
     def __init__(self, control: ControlTransport, gather_window_ns: int, leaving: Callable[[], bool]) -> None:
-        """``leaving``: whether this rank wants to stop, which is a reason for a cycle, too."""
+        """``leaving`` states whether this rank wants to stop, which is a reason for a cycle as well."""
         self._control = control
         self._window_ns = gather_window_ns
         self._leaving = leaving
         self._doorbell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._first_ns = 0
-        """When the oldest of what is queued was submitted; 0: nothing is."""
+        """When the oldest queued tensor was submitted; 0 if none is queued."""
         self._hurried = False
 
     def wait(self, idle_s: float | None) -> None:
@@ -114,7 +114,7 @@ class WakingPace:
             os.eventfd_write(self._doorbell, 1)
 
     def ring(self) -> None:
-        """Look up from the sleep."""
+        """End the sleep."""
         os.eventfd_write(self._doorbell, 1)
 
     def _silence(self) -> None:

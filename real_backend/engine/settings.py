@@ -1,4 +1,4 @@
-"""How an engine runs: what all ranks must set alike, and what each may choose."""
+"""Settings of an engine: those that must be equal on all ranks, and those that each rank may choose."""
 
 from __future__ import annotations
 
@@ -24,59 +24,64 @@ CONTROL_TRANSPORTS = ("tcp", "gloo", "mpi")
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
-    """Times in ns, sizes in bytes. From the environment: ``COORDSIM_`` and the name in capitals, with units."""
+    """Settings of an engine; times in ns, sizes in bytes.
+
+    Each can be set by an environment variable, which is ``COORDSIM_`` and the name in capitals, with units in the
+    value.
+    """
 
     control_plane: str = "cached"
-    """One of the control planes that negotiate; equal on all ranks, as all down to ``data``."""
+    """One of the control planes that negotiate. This and all settings down to ``data`` must be equal on all ranks."""
     control: str = "tcp"
     """Control transport: ``tcp`` (a star, or a tree of ``radix``), ``gloo``, ``mpi``."""
     radix: int = 0
-    """Of the tree: connections, and control plane ``hierarchical``. 0: a star up to 64 ranks, else 32."""
+    """Radix of the tree of connections, and of control plane ``hierarchical``. 0: a star up to 64 ranks, else 32."""
     cycle_time_ns: int = -1
-    """At least 0: a cycle begins that long after the one before, as in Horovod. -1: on submission."""
+    """At least 0: a cycle begins this long after the one before, as in Horovod. -1: on submission."""
     fusion_threshold_bytes: int = 128 << 20
     cache_capacity: int = 1024
     strict_groups: bool = False
-    """Every group is reduced alone and whole, and no tensor outside one is fused: the same sums in every run."""
+    """Every group is reduced alone and as a whole, and no tensor outside one is fused, so that sums are equal in every
+    run."""
     ranks_per_node: int = 1
     """Rounds the fusion threshold as Horovod does."""
     small_bytes: int = 4 << 20
-    """CPU, fusion on: reductions whose bytes times the ranks that meet at one node of the control tree are at most
-    this go through its links, in rank order; 0: never."""
+    """On the CPU with fusion: the largest reduction (bytes times the ranks that meet at one node of the control tree)
+    that goes through the tree's links, in rank order. 0: none."""
     node_memory: bool = True
-    """CPU, fusion on, all ranks on one node: larger reductions read the other ranks' tensors where they lie, in rank
-    order, where the system allows that."""
+    """On the CPU with fusion, with all ranks on one node: larger reductions read the other ranks' tensors in place, in
+    rank order, where the system allows it."""
     data: str = "auto"
     """Data transport: ``gloo``, ``nccl`` (GPU tensors; CPU tensors still go by gloo), ``auto``, or ``none``."""
     gather_window_ns: int = 1_000_000
-    """On submission: how long a rank gathers more tensors before it begins a cycle; less when somebody waits."""
+    """On submission: how long a rank gathers more tensors before it begins a cycle; shorter if a thread waits."""
     interface: str = ""
-    """Name or address; nothing is listened to elsewhere. Default: that which reaches ``MASTER_ADDR``."""
+    """Name or address of the only interface to listen on. Default: the one that reaches ``MASTER_ADDR``."""
     start_timeout_ns: int = 60_000_000_000
     peer_timeout_ns: int = 60_000_000_000
-    """Silence of a rank's background thread after which it counts as lost."""
+    """A rank counts as lost after this time without a sign of life from its background thread."""
     data_timeout_ns: int = 1_800_000_000_000
     """Longest collective on data."""
     stall_warning_ns: int = 60_000_000_000
-    """0: never."""
+    """Time after which a stall is reported; 0: never."""
     stall_shutdown_ns: int = 0
-    """0: never."""
+    """Time after which a stall ends the job; 0: never."""
     record: str = ""
-    """Folder for records of this run, a stream a rank; empty: none."""
+    """Folder for the record of this run, with one stream a rank; empty: no record."""
     record_steps: int = 0
-    """Steps after which the record ends; 0: it goes on."""
+    """Number of steps after which the record ends; 0: it does not end."""
     record_first_steps: int = 20
-    """Steps of which every cycle is kept."""
+    """Number of first steps of which every cycle is kept."""
     record_worst_steps: int = 20
-    """Slowest steps of which every cycle is kept."""
+    """Number of slowest steps of which every cycle is kept."""
     record_sampled_ranks: int = 8
-    """Ranks that keep them; all ranks keep a summary of every step."""
+    """Number of ranks that keep cycles; all ranks keep a summary of every step."""
     record_max_bytes: int = 256 << 20
-    """Of one rank's stream."""
+    """Largest size of one rank's stream."""
     record_digests: bool = False
-    """Whether each cycle's response cache is put down as well: for tests, it costs time."""
+    """Whether a digest of the response cache is recorded in each cycle, which costs time; for tests."""
     timeline: str = ""
-    """Rank 0's timeline in Horovod's format; empty: none."""
+    """Path of rank 0's timeline in Horovod's format; empty: no timeline."""
     timeline_mark_cycles: bool = False
 
     def __post_init__(self) -> None:
@@ -90,11 +95,11 @@ class EngineSettings:
         return self.cycle_time_ns < 0
 
     def tree_radix(self, ranks: int) -> int:
-        """Radix of the tree of connections."""
+        """Return the radix of the tree of connections."""
         return tree_radix(self.radix, ranks)
 
     def protocol(self, ranks: int) -> Settings:
-        """What the negotiators of a job of ``ranks`` are told."""
+        """Return the settings of the negotiators of a job of ``ranks``."""
         threshold = rounded_threshold(self.fusion_threshold_bytes, self.ranks_per_node)
         return Settings(
             ranks, threshold, GroupTable(strict=self.strict_groups), self.cache_capacity, self.tree_radix(ranks)
@@ -104,7 +109,7 @@ class EngineSettings:
         return StallLimits(self.stall_warning_ns, self.stall_shutdown_ns)
 
     def shared(self) -> dict[str, str]:
-        """What only this backend knows and all ranks must set alike, as text."""
+        """Return, as text, the settings that only this backend has and that must be equal on all ranks."""
         return {
             "control transport": self.control,
             "loop": "on submission" if self.wakes else f"every {self.cycle_time_ns} ns",
@@ -117,10 +122,10 @@ class EngineSettings:
 def settings_from(
     environment: Mapping[str, str] | None = None, file: Path | None = None, **given: Any
 ) -> EngineSettings:
-    """Settings from a TOML file, the environment over it, and arguments over both.
+    """Return settings from a TOML file, the environment over it, and arguments over both.
 
-    ``file``: default ``COORDSIM_CONFIG``. Raises InputError for what is unknown or makes no sense, naming the file
-    or variable.
+    ``file`` defaults to ``COORDSIM_CONFIG``. Raises InputError for unknown names and invalid values, naming the file or
+    variable.
     """
     environment = os.environ if environment is None else environment
     named = environment.get(PREFIX + "CONFIG")
@@ -143,7 +148,7 @@ _FIELDS = {each.name: each for each in fields(EngineSettings)}
 
 
 def _outside(name: str) -> str:
-    """A field's name where units are written out."""
+    """Return a field's name as it is used where values have units."""
     return name.removesuffix("_ns").removesuffix("_bytes")
 
 

@@ -1,1 +1,1 @@
-"""Signs of life between neighbours: who is lost is known on every rank within seconds, and said by name."""
+"""Signs of life between neighbours, so that every rank learns within seconds which rank is lost."""

@@ -1,4 +1,4 @@
-"""How far apart two ranks' clocks are, from messages that carry times (Mills 1991, NTP's four time stamps)."""
+"""Offsets between ranks' clocks, from messages that carry times (Mills 1991, NTP's four time stamps)."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Offset:
-    """``their clock = our clock + offset_ns``, give or take ``error_ns``."""
+    """``their clock = our clock + offset_ns``, with an error of at most ``error_ns``."""
 
     offset_ns: int
     error_ns: int
-    """Half of what the round trip took beyond the peer's own time: the asymmetry that cannot be seen."""
+    """Half of the round trip beyond the peer's own time, which is the asymmetry that cannot be observed."""
 
 
 def offset(sent_ns: int, received_ns: int, answered_ns: int, back_ns: int) -> Offset:
-    """From one round trip: sent and back by our clock, received and answered by theirs."""
+    """Return the offset from one round trip: sent and back by this clock, received and answered by the peer's."""
     away_ns = (back_ns - sent_ns) - (answered_ns - received_ns)
     return Offset(((received_ns - sent_ns) + (answered_ns - back_ns)) // 2, max(away_ns, 0) // 2 + 1)
 
 
 class OffsetEstimate:
-    """The best of many round trips: the one that was shortest, for that bounds the error most tightly.
+    """The best of many round trips, which is the shortest, since it bounds the error most tightly.
 
-    Clocks drift apart, so that an old measurement loses: its error grows by ``drift_ppm`` of its age.
+    Clocks drift apart, so an old measurement loses: its error grows by ``drift_ppm`` of its age.
     """
 
     def __init__(self, drift_ppm: int = 50) -> None:
@@ -36,7 +36,7 @@ class OffsetEstimate:
             self._best, self._at_ns = offset, now_ns
 
     def at(self, now_ns: int) -> Offset | None:
-        """None before the first round trip."""
+        """Return the estimate with its error at ``now_ns``; None before the first round trip."""
         return None if self._best is None else Offset(self._best.offset_ns, self._error_ns(now_ns))
 
     def _error_ns(self, now_ns: int) -> int:

@@ -1,8 +1,8 @@
-"""The life line: a thread that tells the neighbours in the tree that this rank lives, and hears whether they do.
+"""The life line: a thread that tells the neighbours in the tree that this rank lives, and watches them.
 
-It has connections of its own, so that it works while the background thread sits in a collective. A neighbour that
-closes without a goodbye, or gives no sign for ``peer_timeout``, is lost; that is passed on to every rank at once.
-Signs of life also carry times, from which ranks learn how far their clocks are from rank 0's.
+It has connections of its own, so that it works while the background thread is in a collective. A neighbour that closes
+without a goodbye, or gives no sign for ``peer_timeout``, is lost; every rank is told at once. Signs of life also carry
+times, from which ranks learn the offsets of their clocks from rank 0's.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from real_backend.control.rendezvous import Neighbours
 from real_backend.life.clocks import Offset, OffsetEstimate, offset
 
 SIGNS_PER_TIMEOUT = 6
-"""How many signs of life must be missed in a row."""
+"""Number of signs of life in a row that must be missed."""
 FIRST_ROUND_TRIPS = 16
-"""Quick ones at the start, for a first estimate of the clocks."""
+"""Number of quick round trips at the start, for a first estimate of the clocks."""
 
 _TIMES = struct.Struct("<qqqqqB")
 """Sent, received, answered (ns, -1: none), the sender's offset from rank 0 and its error (ns), 1 for an answer."""
@@ -32,15 +32,18 @@ _LONGEST_NOTICE = 16_000
 
 
 class LifeLine:
-    """Started once the ranks are connected; ended by :meth:`leave` or by the loss of a rank."""
+    """Watches the neighbours from the connection of the ranks until :meth:`leave` or the loss of a rank."""
 
     def __init__(
         self, neighbours: Neighbours, peer_timeout_s: float, alive: Callable[[], bool],
         lost: Callable[[int, str], None], notice: Callable[[str], None] = lambda _: None,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:  # fmt: skip
-        """``alive``: whether the background thread of this rank lives. From the life line's thread are called ``lost``,
-        once, with a rank and the reason, and ``notice`` with what another rank wants everybody to be told."""
+        """``alive`` states whether the background thread of this rank lives.
+
+        The life line's thread calls ``lost`` once, with a rank and the reason, and ``notice`` with each text that
+        another rank sends to all users.
+        """
         self._neighbours = neighbours
         self._timeout_s = peer_timeout_s
         self._alive = alive
@@ -54,7 +57,7 @@ class LifeLine:
             self._poll.register(fd, select.POLLIN)
         self._estimate = OffsetEstimate()
         self._parents = Offset(0, 0)
-        """The parent's distance to rank 0."""
+        """The parent's offset from rank 0."""
         self._round_trips = 0
         self._lock = threading.Lock()
         self._told = False
@@ -66,7 +69,7 @@ class LifeLine:
 
     @property
     def clock(self) -> Offset | None:
-        """How far rank 0's clock is ahead of this rank's, and how well that is known; None while it is not."""
+        """How far rank 0's clock is ahead of this rank's, with the error; None while it is not known."""
         if self._neighbours.parent is None:
             return Offset(0, 0)
         own = self._estimate.at(self._clock_ns())
@@ -80,7 +83,8 @@ class LifeLine:
         return self._neighbours.parent is None or self._round_trips >= FIRST_ROUND_TRIPS
 
     def declare_lost(self, rank: int, reason: str, via: Link | None = None) -> bool:
-        """Tell all ranks that ``rank`` is lost; from any thread. False when some loss was told before."""
+        """Tell all ranks that ``rank`` is lost; may be called from any thread. Returns False if a loss was reported
+        before."""
         with self._lock:
             if self._told or self._leaving:
                 return False
@@ -93,14 +97,14 @@ class LifeLine:
         return True
 
     def tell_all(self, text: str, via: Link | None = None) -> None:
-        """Have every other rank tell ``text`` to its user; from any thread."""
+        """Have every other rank print ``text`` for its user; may be called from any thread."""
         with self._lock:
             for link in self._neighbours.links:
                 if link is not via:
                     _try_send(link, Kind.NOTICE, text.encode()[:_LONGEST_NOTICE])
 
     def leave(self) -> None:
-        """As agreed by all ranks: say goodbye and stop."""
+        """Say goodbye and stop, as all ranks have agreed."""
         with self._lock:
             if self._leaving:
                 return
@@ -125,7 +129,7 @@ class LifeLine:
                     self._give_signs()
             ready = self._poll.poll(max(next_sign - time.monotonic(), 0.0) * 1000 + 1)
             now = time.monotonic()
-            if now - before > self._timeout_s:  # it was this process that stood still
+            if now - before > self._timeout_s:  # This process itself did not run meanwhile.
                 self._heard = dict.fromkeys(self._heard, now)
             for fd, _ in ready:
                 self._read(fd)
@@ -197,6 +201,6 @@ class LifeLine:
 
 
 def _try_send(link: Link, kind: Kind, payload: bytes) -> None:
-    """A neighbour that cannot be told is lost itself, and found so by its silence."""
+    """Send to a neighbour; one that cannot be reached is lost itself, which its silence will show."""
     with contextlib.suppress(ConnectionError, BlockingIOError):
         link.send(kind, 0, payload)

@@ -1,4 +1,4 @@
-"""Gradients travel in fewer bits, and come back in their own type."""
+"""Gradients that travel in fewer bits and come back in their own type."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import torch
 
 @dataclass(frozen=True)
 class Compression:
-    """Floating-point gradients travel as ``dtype``; others, and all with None, as they are."""
+    """Floating-point gradients travel as ``dtype``; other gradients, and all if it is None, travel unchanged."""
 
     dtype: torch.dtype | None = None
 
     def travels(self, gradient: torch.Tensor) -> torch.Tensor:
-        """What is reduced in place of ``gradient``: itself, or a converted copy."""
+        """Return what is reduced in place of ``gradient``: itself, or a converted copy."""
         if self.dtype is None or not gradient.is_floating_point() or gradient.dtype == self.dtype:
             return gradient
         return gradient.detach().to(self.dtype)
 
     @staticmethod
     def named(wanted: Compression | str | None) -> Compression:
-        """``None``, ``"none"``, ``"fp16"`` or ``"bf16"``. Raises ValueError for another name."""
+        """Return the compression ``None``, ``"none"``, ``"fp16"`` or ``"bf16"``. Raises ValueError for another name."""
         if isinstance(wanted, Compression):
             return wanted
         try:

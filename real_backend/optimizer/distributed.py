@@ -1,4 +1,4 @@
-"""An optimizer of its own class still, whose ``step`` waits until all gradients are reduced."""
+"""An optimizer that keeps its own class and whose ``step`` waits until all gradients are reduced."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def DistributedOptimizer(  # noqa: N802
     op: ReduceOp = ReduceOp.AVERAGE, gradient_predivide_factor: float = 1.0, sparse_as_dense: bool = False,
     engine: Engine | None = None,
 ) -> Any:  # fmt: skip
-    """``optimizer``, of its own class still, with gradients reduced over all ranks of ``engine``'s job.
+    """Return ``optimizer``, of its own class still, with gradients reduced over all ranks of ``engine``'s job.
 
-    ``groups``: tensors submitted, and where the engine's groups are strict also reduced, together. ``compression``:
-    ``"fp16"`` or ``"bf16"``. With ``backward_passes_per_step`` n a gradient travels after its n-th backward; the sum
-    over passes is not divided. ``gradient_predivide_factor`` f divides by f before the sum and by N / f after it. A
-    parameter without a gradient on this rank takes part with zeros, so that ranks may use different ones; one that has
-    been frozen all the time, on all ranks, does not travel. ``sparse_as_dense``: sparse gradients travel dense, and
-    come back sparse.
+    ``groups`` are tensors submitted together and, where the engine's groups are strict, reduced together.
+    ``compression`` is ``"fp16"`` or ``"bf16"``. With ``backward_passes_per_step`` n a gradient travels after its n-th
+    backward pass; the sum over passes is not divided. ``gradient_predivide_factor`` f divides by f before the sum and
+    by N / f after it. A parameter without a gradient on this rank takes part with zeros, so that ranks may use
+    different ones; a parameter that has always been frozen, on all ranks, does not travel. With ``sparse_as_dense``
+    sparse gradients travel dense, and come back sparse.
 
-    Whatever reads or changes gradients before ``step`` (clipping, a GradScaler) has to call ``synchronize`` first. With
-    a closure, its loss is averaged, too, so that all ranks take the same decisions.
+    Code that reads or changes gradients before ``step`` (clipping, a GradScaler) has to call ``synchronize`` first.
+    With a closure its loss is averaged, too, so that all ranks take the same decisions.
 
-    Raises ValueError for names or groups that make no sense, NotRunning before :func:`real_backend.init`.
+    Raises ValueError for invalid names or groups, NotRunning before :func:`real_backend.init`.
     """
     if isinstance(optimizer, _Distributed):
         raise ValueError("this optimizer is distributed already")
@@ -54,7 +54,7 @@ def DistributedOptimizer(  # noqa: N802
         engine, names, table, Compression.named(compression), backward_passes_per_step, op,
         (1.0 / factor, factor), sparse_as_dense,
     )  # fmt: skip
-    vars(optimizer).pop("step", None)  # a scheduler's, which only sees to it that step is called: ours says so itself
+    vars(optimizer).pop("step", None)  # A scheduler's wrapper only checks that step is called, which this class reports itself.
     base = type(optimizer)
     optimizer.__class__ = type(base.__name__, (_Distributed, base), {"_plain": base})
     assert isinstance(optimizer, _Distributed)
@@ -68,12 +68,13 @@ class _Distributed(torch.optim.Optimizer):
     _reducer: Reducer
 
     def synchronize(self) -> None:
-        """Wait until all gradients are reduced. Raises what ended them otherwise."""
+        """Wait until all gradients are reduced. Raises the error of a reduction that failed."""
         self._reducer.synchronize()
 
     @contextmanager
     def skip_synchronize(self) -> Iterator[None]:
-        """``step`` in here does not wait: after a :meth:`synchronize` of one's own, to clip gradients say."""
+        """Make ``step`` inside the context not wait, after a ``synchronize`` of the script's own, for example to
+        clip."""
         self._reducer.skip = True
         try:
             yield
@@ -82,7 +83,7 @@ class _Distributed(torch.optim.Optimizer):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         reducer = self._reducer
-        self._opt_called = True  # what a learning-rate scheduler looks for
+        self._opt_called = True  # A learning-rate scheduler looks for this attribute.
         if closure is not None and not reducer.skip:
             closure = self._reduced(closure)
         elif not reducer.skip:
@@ -100,7 +101,7 @@ class _Distributed(torch.optim.Optimizer):
     step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
 
     def _reduced(self, closure: Callable[[], Any]) -> Callable[[], Any]:
-        """``closure``, whose gradients are reduced and whose loss is that of all ranks when it returns."""
+        """Return ``closure`` with its gradients reduced and its loss averaged over all ranks when it returns."""
         reducer = self._reducer
 
         def reduced() -> Any:
@@ -115,7 +116,7 @@ class _Distributed(torch.optim.Optimizer):
         return reduced
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Raises RuntimeError: nobody would reduce the new parameters' gradients."""
+        """Raise RuntimeError, because the new parameters' gradients would not be reduced."""
         raise RuntimeError("add all parameter groups before DistributedOptimizer")
 
     def zero_grad(self, *args: Any, **more: Any) -> None:

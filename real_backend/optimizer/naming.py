@@ -1,4 +1,4 @@
-"""Which parameter has which name on the wire, and which of them are reduced together."""
+"""Names of parameters on the wire, and groups of parameters that are reduced together."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Groups = int | str | Sequence[Sequence[Parameter]] | Sequence[Sequence[str]] | N
 def named(
     optimizer: torch.optim.Optimizer, named_parameters: Iterable[tuple[str, Parameter]] | None
 ) -> dict[str, Parameter]:
-    """Name -> parameter of the optimizer, in the order of ``named_parameters``.
+    """Return name -> parameter of the optimizer, in the order of ``named_parameters``.
 
-    Without names they are ``noname.<param group>.<position>``. Raises ValueError for what is no (name, parameter)
-    pair, a name or a parameter that comes twice, and parameters of the optimizer that have no name.
+    Without names they are ``noname.<param group>.<position>``. Raises ValueError for items that are no (name,
+    parameter) pairs, for a repeated name or parameter, and for parameters of the optimizer that have no name.
     """
     wanted = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if named_parameters is None:
@@ -44,7 +44,7 @@ def named(
 
 
 def group_table(groups: Groups, names: dict[str, Parameter], strict: bool) -> GroupTable:
-    """Which of ``names`` are submitted together. Raises ValueError for what makes no sense."""
+    """Return which of ``names`` are submitted together. Raises ValueError for invalid groups."""
     if groups is None:
         return GroupTable(strict=strict)
     if isinstance(groups, bool) or (isinstance(groups, int) and groups < 1):

@@ -1,4 +1,4 @@
-"""Gradients of one step, from their hooks to their results (docs/horovod.md 4.4)."""
+"""The gradients of one step, from their hooks to their results (docs/horovod.md 4.4)."""
 
 from __future__ import annotations
 
@@ -21,23 +21,26 @@ from real_backend.requests import RequestBook, ready_event
 
 @dataclass(slots=True)
 class _Dense:
-    """Gradients submitted as one unit, with what travels in their place."""
+    """Gradients submitted as one unit, with the tensors that travel in their place."""
 
     handle: Handle
     members: list[tuple[str, torch.Tensor]]
 
 
 class Reducer:
-    """Of one optimizer. Parameters that have never wanted a gradient take no part: they are frozen, on all ranks."""
+    """Reduces the gradients of one optimizer.
+
+    Parameters that have never needed a gradient take no part: they are frozen, on all ranks.
+    """
 
     def __init__(
         self, engine: Engine, names: dict[str, Parameter], groups: GroupTable, compression: Compression,
         passes: int, op: ReduceOp, scales: tuple[float, float], sparse_as_dense: bool,
     ) -> None:  # fmt: skip
-        """``scales``: before and after the reduction."""
+        """``scales`` are the factors before and after the reduction."""
         self.engine = engine
         self.first = next(iter(names), "")
-        """A name that no other optimizer of this job should have."""
+        """First part of the names, which no other optimizer of this job should have."""
         self.skip = False
         self.synchronized = False
         self._parameters = names
@@ -61,11 +64,11 @@ class Reducer:
 
     @property
     def pending(self) -> bool:
-        """Whether something was submitted that nobody has waited for."""
+        """Whether a submission has not been waited for."""
         return bool(self._dense or self._rows.pending)
 
     def synchronize(self) -> None:
-        """Submit what no hook has, wait for all, and put the results where the optimizer looks.
+        """Submit what no hook has submitted, wait for all, and put the results where the optimizer reads them.
 
         Raises CollectiveFailed after all others have ended, so that training can go on; ShutDown and PeerLost at once.
         """
@@ -104,7 +107,8 @@ class Reducer:
     # Hooks.
 
     def _hook(self) -> list[str]:
-        """On every parameter that wants a gradient and has no hook yet: it may have been frozen before. Those."""
+        """Put a hook on every parameter that needs a gradient and has none yet, since it may have been frozen; return
+        those."""
         if len(self._hooked) == len(self._parameters):
             return []
         fresh = [
@@ -138,7 +142,8 @@ class Reducer:
         return arrived
 
     def _submit(self, unit: Unit) -> None:
-        """What is missing on this rank goes alone where it may: it may turn out to be sparse on others."""
+        """Submit a unit. A gradient that is missing on this rank goes alone if it may, since it may be sparse on
+        others."""
         together = []
         for name in unit.names:
             parameter = self._parameters[name]

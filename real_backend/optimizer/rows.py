@@ -1,4 +1,4 @@
-"""Sparse gradients, an embedding's say: every rank gets the rows of all ranks."""
+"""Sparse gradients, such as an embedding's: every rank gets the rows of all ranks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from real_backend.requests import RequestBook, ready_event
 
 @dataclass(slots=True)
 class _Rows:
-    """One gradient on its way; the values bear the parameter's own name on the wire."""
+    """One gradient on its way; the values have the parameter's own name on the wire."""
 
     wire: str
     parameter: Parameter
@@ -27,16 +27,16 @@ class _Rows:
 
 
 class RowGradients:
-    """Two allgathers a gradient, values and indices.
+    """Reduces each gradient by two allgathers, of values and of indices.
 
-    A rank that did not use the embedding, and does not know that its gradient is sparse, brings dense zeros. Then every
-    rank is told that operations differ, by the same text, and all of them turn to rows and try once more. Horovod would
-    wait for ever.
+    A rank that did not use the embedding, and does not know that its gradient is sparse, submits dense zeros. All ranks
+    then get the same error about different operations, and submit rows in a second attempt. Horovod would wait for
+    ever.
     """
 
     def __init__(self, engine: Engine, op: ReduceOp, compression: Compression) -> None:
         self.dims: dict[str, int] = {}
-        """Parameters whose gradients are sparse, as far as this rank knows, and how many dimensions are."""
+        """Parameters whose gradients are sparse, as far as this rank knows, with the number of sparse dimensions."""
         self._engine = engine
         self._op = op
         self._compression = compression
@@ -48,14 +48,14 @@ class RowGradients:
         return bool(self._pending)
 
     def of(self, name: str, parameter: Parameter, gradient: torch.Tensor | None) -> torch.Tensor | None:
-        """``gradient`` as rows, where it is known to be sparse somewhere: no rows for None."""
+        """Return ``gradient`` as rows where it is known to be sparse on some rank; None becomes no rows."""
         sparse_dim = self.dims.get(name)
         if sparse_dim is None or (gradient is not None and gradient.is_sparse):
             return gradient
         return (torch.zeros_like(parameter) if gradient is None else gradient).detach().to_sparse(sparse_dim)
 
     def submit(self, name: str, wire: str, parameter: Parameter, gradient: torch.Tensor) -> None:
-        """Raises ValueError for a reduction that rows cannot be put together by."""
+        """Submit a gradient's rows. Raises ValueError for a reduction that does not apply to rows."""
         if self._op not in (ReduceOp.AVERAGE, ReduceOp.SUM):
             raise ValueError(f"{name!r} has a sparse gradient, which has no {self._op.name}: set sparse_as_dense=True")
         self.dims[name] = gradient.sparse_dim()
@@ -67,7 +67,7 @@ class RowGradients:
         )
 
     def finish(self) -> list[CollectiveFailed]:
-        """Wait for all, and put them where the optimizer looks; the failures."""
+        """Wait for all, and put the results where the optimizer reads them; return the failures."""
         pending, self._pending = self._pending, []
         failures = []
         for rows in pending:
@@ -101,5 +101,6 @@ class RowGradients:
 
 
 def dense_elsewhere(failure: CollectiveFailed) -> bool:
-    """Whether a gradient failed because it is sparse on some ranks and dense on others: they all read the same."""
+    """Return whether a gradient failed because it is sparse on some ranks and dense on others; all read the same
+    error."""
     return str(failure).startswith("Mismatched operations")

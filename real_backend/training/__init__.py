@@ -1,4 +1,4 @@
-"""Small real work for real runs: what is trained (STEMDL, ResNet-50, BERT), its samples, and the loop."""
+"""Small real training for real runs: the tasks (STEMDL, ResNet-50, BERT), their samples, and the loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who reduces the gradients of a training run: nobody, this project in either of its two forms, or gloo under DDP.
+"""What reduces the gradients of a training run: nothing, this project in either of its two forms, or gloo under DDP.
 
 Under torchrun every rank enters; its place is in the environment (RANK, WORLD_SIZE, LOCAL_RANK).
 """
@@ -18,12 +18,12 @@ from real_backend.training.loop import Wrap, WrapModel, alone, as_is
 
 BACKENDS = ("none", "coord", "optimizer", "ddp-gloo")
 Groups = int | str | None
-"""So many equal parts of the tensors, ``layer`` for one group a layer, or none."""
+"""Number of equal parts of the tensors, ``layer`` for one group a layer, or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where this process stands among the ranks."""
+    """The place of this process among the ranks."""
 
     rank: int
     ranks: int
@@ -31,7 +31,7 @@ class Place:
 
     @classmethod
     def from_environment(cls) -> Place | None:
-        """As torchrun sets it; None without torchrun."""
+        """Return the place that torchrun sets; None without torchrun."""
         if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
             return None
         rank = int(os.environ["RANK"])
@@ -40,9 +40,9 @@ class Place:
 
 @contextmanager
 def reducing(backend: str, groups: Groups, device: torch.device) -> Iterator[tuple[Wrap, WrapModel]]:
-    """What to wrap around optimizer and model; the ranks are joined inside, and part at the end.
+    """Yield the wrappers of optimizer and model; the ranks are connected inside the context, and part at the end.
 
-    ``groups`` counts with the backend ``optimizer`` only. Raises ValueError for another backend than BACKENDS.
+    ``groups`` matters with the backend ``optimizer`` only. Raises ValueError for a backend that is not in BACKENDS.
     """
     if backend == "none":
         yield as_is, alone
@@ -58,8 +58,8 @@ def reducing(backend: str, groups: Groups, device: torch.device) -> Iterator[tup
 
 @contextmanager
 def _optimizer(groups: Groups) -> Iterator[tuple[Wrap, WrapModel]]:
-    """This project's DistributedOptimizer."""
-    import real_backend as rb  # its names load the engine, which those who train alone do not need
+    """Wrap the optimizer in this project's DistributedOptimizer."""
+    import real_backend as rb  # Its names load the engine, which training on one rank does not need.
 
     rb.init()
 
@@ -81,12 +81,12 @@ def _optimizer(groups: Groups) -> Iterator[tuple[Wrap, WrapModel]]:
 
 @contextmanager
 def _ddp(name: str, device: torch.device) -> Iterator[tuple[Wrap, WrapModel]]:
-    """DistributedDataParallel over the process group backend ``name``."""
+    """Wrap the model in DistributedDataParallel over the process group backend ``name``."""
     from torch import distributed
     from torch.nn.parallel import DistributedDataParallel
 
     if name == "coord":
-        import_module("real_backend.c10d")  # makes the backend known to torch
+        import_module("real_backend.c10d")  # Importing this makes the backend known to torch.
     distributed.init_process_group(name)
 
     def wrap_model(model: nn.Module) -> nn.Module:

@@ -1,4 +1,4 @@
-"""A training run as a figure: the error on held-out samples against steps and, of STEMDL, what was reconstructed."""
+"""A training run as a figure: the error on held-out samples against steps and, for STEMDL, the reconstruction."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from real_backend.training.task import Batch
 
 INK, FAINT, MODEL, TRIVIAL = "#222222", "#d9d9d9", "#0072B2", "#D55E00"
 DARKEST = 10_000
-"""Times fainter than the brightest: from black to white in the picture of the pattern."""
+"""The picture of the pattern shows intensities down to this fraction of the brightest one."""
 _STYLE = {
     "font.family": "DejaVu Sans", "font.size": 9, "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK,
     "xtick.color": INK, "ytick.color": INK, "axes.linewidth": 0.8,
@@ -27,15 +27,15 @@ _STYLE = {
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Error on held-out samples after so many steps."""
+    """Errors on held-out samples after numbers of steps."""
 
     title: str
     error_name: str
     points: Sequence[tuple[int, float]]
-    """(steps done, error)."""
+    """Pairs of (steps done, error)."""
     trivial_name: str
     trivial: float
-    """The best answer that looks at no input, and its error."""
+    """The best answer that uses no input, and its error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +43,17 @@ class Pictures:
     """One held-out sample of STEMDL."""
 
     pattern: Tensor
-    """[detector y, x]: share of the electrons, mean over the scan."""
+    """Share of the electrons, mean over the scan, shape [detector y, x]."""
     half_angle_mrad: float
-    """From the middle of the detector to its edge."""
+    """Angle from the middle of the detector to its edge."""
     potentials: Sequence[tuple[str, Tensor]]
-    """(title, [scan y, x] in V Angstrom); the first is the true one."""
+    """Pairs of (title, [scan y, x] in V Angstrom); the first is the true one."""
     extent: tuple[float, float]
-    """Of the scan y, x in Angstrom."""
+    """Extent of the scan y, x in Angstrom."""
 
 
 def pictures(task: Stemdl, batch: Batch, start: Tensor, end: Tensor, number: int = 0) -> Pictures:
-    """Sample ``number`` of ``batch``; ``start`` and ``end`` are the network's outputs for the batch."""
+    """Return sample ``number`` of ``batch``; ``start`` and ``end`` are the network's outputs for the batch."""
     scope = task.microscope
     edge = scope.window // scope.bins
     shares = batch.inputs[number].cpu().square() / scope.channels  # the inputs are roots
@@ -65,7 +65,7 @@ def pictures(task: Stemdl, batch: Batch, start: Tensor, end: Tensor, number: int
 
 
 def draw(path: Path, curve: Curve, shown: Pictures | None = None) -> None:
-    """Write a PNG, whole or not at all. Raises OSError as opening it for writing does."""
+    """Write a PNG, completely or not at all. Raises OSError as opening it for writing does."""
     from matplotlib.figure import Figure
 
     drawn = BytesIO()
@@ -85,7 +85,7 @@ def draw(path: Path, curve: Curve, shown: Pictures | None = None) -> None:
 
 @contextmanager
 def _style() -> Iterator[None]:
-    """matplotlib with our style and nobody's matplotlibrc."""
+    """Apply this project's matplotlib style, independent of the user's matplotlibrc."""
     import matplotlib as mpl
 
     with mpl.rc_context():
@@ -116,7 +116,7 @@ def _curve(axes: Any, curve: Curve) -> None:
 
 
 def _show(figure: Any, shown: Pictures) -> None:
-    """The pattern, then the potentials in one scale of colours."""
+    """Draw the pattern, then the potentials in one colour scale."""
     from matplotlib.colors import LogNorm
 
     axes = figure.subplots(1, 1 + len(shown.potentials))

@@ -1,6 +1,7 @@
-"""ResNet-50 on images that are made up: noisy gratings, whose class is how they are turned and how fine they are.
+"""ResNet-50 on synthetic images: noisy gratings, whose class is their angle and period.
 
-Nothing is downloaded, and there is something to learn: colours and phase say nothing of the class, and no pixel does.
+Nothing is downloaded, and the task has to be learned: colours and phase contain no information on the class, and no
+single pixel does.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from real_backend.zoo import ResNet50
 COARSEST, FINEST = 16.0, 4.0
 """Pixels in a period."""
 NOISE = 0.5
-"""Standard deviation, where a grating's amplitude in each colour is from 0.5 to 1."""
+"""Standard deviation of the noise; a grating's amplitude in each colour is from 0.5 to 1."""
 
 
 class Images(Task):
-    """Small: 8 classes (4 turns, 2 periods) of 64 x 64, widths divided by 8. Full: 1,000 (40, 25) of 224 x 224.
+    """Small: 8 classes (4 angles, 2 periods) of 64 x 64, widths divided by 8. Full: 1,000 (40, 25) of 224 x 224.
 
     Full keeps at most 5.5 GB for the backward pass (counted on the meta device, not measured).
     """
@@ -48,7 +49,7 @@ class Images(Task):
         return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
 
     def samples(self, draw: Draw, count: int, device: torch.device) -> Batch:
-        """Inputs [sample, colour, y, x], targets [sample]: the number of the class, turn by turn."""
+        """Return inputs [sample, colour, y, x] and targets [sample], the number of the class."""
         draws, noise = draw.generator(), draw.noise(device)
         classes = torch.randint(self.classes, (count,), generator=draws)
         phase = 2 * pi * torch.rand(count, generator=draws)
@@ -73,5 +74,5 @@ class Images(Task):
         return float((outputs.argmax(dim=1) != targets).sum()), len(targets)
 
     def trivial_error(self, targets: Tensor) -> float:
-        """Of the most frequent class."""
+        """Return the error of the most frequent class."""
         return 1 - int(targets.bincount().max()) / len(targets)

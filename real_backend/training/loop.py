@@ -1,4 +1,4 @@
-"""The training loop, whoever reduces the gradients: what does that is wrapped around the optimizer or the model."""
+"""The training loop, whatever reduces the gradients: the reduction is wrapped around the optimizer or the model."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from real_backend.training.task import Batch, Draw, Task
 
 Wrap = Callable[[torch.optim.Optimizer, Iterable[tuple[str, nn.Parameter]]], torch.optim.Optimizer]
-"""Optimizer and named parameters to the optimizer that steps; Horovod's way to reduce gradients."""
+"""Maps optimizer and named parameters to the optimizer that steps, which is Horovod's way to reduce gradients."""
 WrapModel = Callable[[nn.Module], nn.Module]
-"""Model to the model that is called; DistributedDataParallel's way."""
+"""Maps a model to the model that is called, which is DistributedDataParallel's way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,22 +22,22 @@ class Step:
     """One step of one rank."""
 
     number: int
-    """From 0."""
+    """Number of the step, from 0."""
     loss: float
-    """On this rank's batch, before the step."""
+    """Loss on this rank's batch, before the step."""
     input_s: float
-    """Making the batch."""
+    """Time to make the batch."""
     compute_s: float
-    """Forward, backward, whatever reduces the gradients, and the optimizer."""
+    """Time of forward, backward, the reduction of gradients, and the optimizer."""
 
 
 def as_is(optimizer: torch.optim.Optimizer, _: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
-    """No wrap."""
+    """Return the optimizer without a wrapper."""
     return optimizer
 
 
 def alone(model: nn.Module) -> nn.Module:
-    """No wrap."""
+    """Return the model without a wrapper."""
     return model
 
 
@@ -49,10 +49,10 @@ class Training:
         device: torch.device | None = None, last: int | None = None,
         wrap: Wrap = as_is, wrap_model: WrapModel = alone,
     ) -> None:  # fmt: skip
-        """``batch`` samples a step and rank, by default the task's. All ranks draw the same weights from ``seed``.
+        """Make ``batch`` samples a step and rank, by default the task's. All ranks draw equal weights from ``seed``.
 
         With ``last`` steps in all, the learning rate rises over the first tenth of them and falls to 0 at the end;
-        without, it stays. ``wrap_model`` may also send rank 0's weights to all, and return the model as it is.
+        without, it is constant. ``wrap_model`` may also send rank 0's weights to all, and return the model as it is.
         """
         self.task, self.seed, self.rank = task, seed, rank
         self.batch = batch or task.batch
@@ -68,7 +68,7 @@ class Training:
         self._held_out = [*task.held_out(seed, self.batch, self.device)]
 
     def steps(self, count: int) -> Iterator[Step]:
-        """Train so many more steps, and tell of each when it is done."""
+        """Train ``count`` more steps, and yield each when it is done."""
         for number in range(self._done, self._done + count):
             start = perf_counter()
             batch = self.task.samples(Draw(self.seed, self.rank, number), self.batch, self.device)
@@ -87,7 +87,7 @@ class Training:
             yield Step(number, float(loss.detach()), begin - start, end - begin)
 
     def held_out_error(self) -> float:
-        """The task's error on samples that no rank trains on: the same ones each time, and on each rank."""
+        """Return the task's error on samples that no rank trains on, equal each time and on each rank."""
         missed, things = 0.0, 0
         for batch in self._held_out:
             more, count = self.task.misses(self.predict(batch.inputs), batch.targets)
@@ -95,15 +95,15 @@ class Training:
         return self.task.error(missed, things)
 
     def trivial_error(self) -> float:
-        """Error there of the best answer that looks at no input."""
+        """Return the error on these samples of the best answer that uses no input."""
         return self.task.trivial_error(torch.cat([batch.targets for batch in self._held_out]))
 
     def held_out(self) -> Batch:
-        """The first batch of those samples."""
+        """Return the first batch of those samples."""
         return self._held_out[0]
 
     def predict(self, inputs: Tensor) -> Tensor:
-        """Without training."""
+        """Return outputs without training."""
         self.model.eval()
         with torch.no_grad():
             return self._outputs(self.model, inputs)
@@ -115,12 +115,15 @@ class Training:
         return min((step + 1) / rise, max(0, self._last - step) / max(1, self._last - rise))
 
     def _outputs(self, model: nn.Module, inputs: Tensor) -> Tensor:
-        """On a GPU matrix products are made in bfloat16, as one trains there; weights and gradients are float32."""
+        """Return the model's outputs.
+
+        On a GPU matrix products are in bfloat16, as is usual there; weights and gradients are float32.
+        """
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             outputs: Tensor = model(inputs)
         return outputs
 
     def _wait(self) -> None:
-        """Until the GPU has done what it was given, so that times are its own."""
+        """Wait until the GPU has finished, so that times are its own."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)

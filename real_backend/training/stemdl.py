@@ -1,4 +1,4 @@
-"""STEMDL: from the diffraction patterns of a scan to the potential of the crystal, with its FC-DenseNet.
+"""STEMDL: reconstructs the potential of a crystal from the diffraction patterns of a scan, with its FC-DenseNet.
 
 Laanait et al. 2019 reconstruct the projected density of a crystal from 4D-STEM data; here the data come from
 :mod:`real_backend.training.diffraction`. The pattern's pixels are channels, the probe's positions the image.
@@ -17,9 +17,9 @@ from real_backend.training.task import Batch, Draw, Task
 from real_backend.zoo import StemdlNet
 
 BLUR = 0.3
-"""Angstrom, of the potential to be found: it has little left beyond the highest frequency of the scan."""
+"""Blur of the target potential, Angstrom: little is left beyond the highest frequency of the scan."""
 UNIT_V = 150.0
-"""V Angstrom that the network's output counts in: about the standard deviation of the targets."""
+"""Unit of the network's output, V Angstrom: about the standard deviation of the targets."""
 
 
 class Stemdl(Task):
@@ -47,10 +47,10 @@ class Stemdl(Task):
         return torch.optim.Adam(model.parameters(), lr=1.5e-3 if self.size == "small" else 2e-4)
 
     def samples(self, draw: Draw, count: int, device: torch.device) -> Batch:
-        """Inputs [sample, channel, y, x], targets [sample, 1, y, x] in units of UNIT_V.
+        """Return inputs [sample, channel, y, x] and targets [sample, 1, y, x] in units of UNIT_V.
 
-        Inputs are square roots of counts, over that of the mean count of a channel: a root makes the noise of
-        counting the same in bright and dark pixels (Anscombe 1948), and is what a wave's amplitude is.
+        Inputs are square roots of counts, divided by that of the mean count of a channel. The root makes counting noise
+        equal in bright and dark pixels (Anscombe 1948), and is proportional to the amplitude of a wave.
         """
         draws, noise = draw.generator(), draw.noise(device)
         made = [sample(self.microscope, draws, noise, BLUR) for _ in range(count)]
@@ -64,9 +64,9 @@ class Stemdl(Task):
         return float((outputs.float() - targets).square().sum()), targets.numel()
 
     def error(self, missed: float, count: int) -> float:
-        """In V Angstrom."""
+        """Return the error in V Angstrom."""
         return UNIT_V * sqrt(missed / count)
 
     def trivial_error(self, targets: Tensor) -> float:
-        """Of their mean."""
+        """Return the error of the targets' mean."""
         return UNIT_V * float(targets.std(correction=0))

@@ -1,4 +1,4 @@
-"""What is trained: a model, samples made on the fly, a loss, and an error that a person can read."""
+"""A training task: a model, samples made on the fly, a loss, and an error in a unit that a person can read."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ SIZES = ("small", "full")
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """Which samples: those of one rank and step, or those held out, which are the same on every rank.
+    """Identifies samples: those of one rank and step, or those held out, which are equal on every rank.
 
-    All random numbers of a batch follow from these four; a batch is the same on every CPU of one kind. On a GPU the
+    All random numbers of a batch follow from these four; a batch is equal on every CPU of one kind. On a GPU the
     specimen, the class or the words are the same, and the noise is its own.
     """
 
@@ -28,11 +28,11 @@ class Draw:
     held_out: bool = False
 
     def generator(self) -> torch.Generator:
-        """On the CPU, for what a sample is."""
+        """Return a generator on the CPU, for the content of a sample."""
         return self._seeded(torch.device("cpu"), 0)
 
     def noise(self, device: torch.device) -> torch.Generator:
-        """For the noise on it."""
+        """Return a generator for the noise of a sample."""
         return self._seeded(device, 1)
 
     def _seeded(self, device: torch.device, purpose: int) -> torch.Generator:
@@ -43,21 +43,21 @@ class Draw:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """``inputs`` for the model and what it should make of them; the first axis of both is the sample."""
+    """``inputs`` for the model and its targets; the first axis of both is the sample."""
 
     inputs: Tensor
     targets: Tensor
 
 
 class Task(ABC):
-    """One thing to learn, at one size. Its methods keep no state: every rank may call them alike."""
+    """One task at one size. Its methods keep no state, so that every rank may call them alike."""
 
     name: ClassVar[str]
     title: ClassVar[str]
     error_name: ClassVar[str]
-    """What :meth:`error` is, with its unit."""
+    """Name of :meth:`error`, with its unit."""
     trivial_name: ClassVar[str]
-    """The answer of :meth:`trivial_error`."""
+    """Name of the answer of :meth:`trivial_error`."""
 
     def __init__(self, size: str, *, batch: int, steps: int) -> None:
         """``size`` is small (a CPU) or full (a GPU of 80 GB); ``batch`` and ``steps`` are its defaults."""
@@ -69,7 +69,7 @@ class Task(ABC):
 
     @abstractmethod
     def model(self) -> nn.Module:
-        """With weights as torch draws them now."""
+        """Return a model with weights as torch draws them now."""
 
     @abstractmethod
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer: ...
@@ -82,16 +82,16 @@ class Task(ABC):
 
     @abstractmethod
     def misses(self, outputs: Tensor, targets: Tensor) -> tuple[float, int]:
-        """What :meth:`error` is made of, summed over a batch, and over how many things it was summed."""
+        """Return the sum over a batch from which :meth:`error` is computed, and the number of its terms."""
 
     def error(self, missed: float, count: int) -> float:
         return missed / count
 
     @abstractmethod
     def trivial_error(self, targets: Tensor) -> float:
-        """Error on ``targets`` of the best answer that looks at no input: the same everywhere."""
+        """Return the error on ``targets`` of the best answer that uses no input, which is the same for all inputs."""
 
     def held_out(self, seed: int, count: int, device: torch.device) -> Iterable[Batch]:
-        """Samples that no rank trains on, ``count`` a batch."""
+        """Return samples that no rank trains on, ``count`` a batch."""
         for number in range(self.held_out_batches):
             yield self.samples(Draw(seed, 0, number, held_out=True), count, device)

@@ -1,7 +1,7 @@
-"""BERT on a made-up language: masked words and next sentences, as Devlin et al. 2018 train it.
+"""BERT on a synthetic language: masked words and next sentences, as Devlin et al. 2018 train it.
 
-The language has topics, and the words of a topic stand in a ring: after a word comes as often as not its successor
-in the ring, else any word of the topic, a first one twice as often as a second, and so on (Zipf). A masked word can
+The language has topics, and the words of a topic stand in a ring. Half of the time a word is followed by its successor
+in the ring, else by any word of the topic, the first twice as often as the second, and so on (Zipf). A masked word can
 thus be guessed from the topic, and better from its neighbours.
 """
 
@@ -18,7 +18,7 @@ from real_backend.zoo import BertLarge
 
 START, END, MASK = 1, 2, 3
 WORDS_FROM = 4
-"""Number of the first word; those below are marks (0 is padding, not used here)."""
+"""Number of the first word; the numbers below are marks (0 is padding, not used here)."""
 IGNORED = -100
 FOLLOWS, MASKED = 0.5, 0.15
 
@@ -42,7 +42,8 @@ class Words(Task):
         self.hidden, self.heads, self.layers = (64, 4, 2) if small else (1024, 16, 24)
 
     def model(self) -> nn.Module:
-        """With BERT's own initial weights: normal, standard deviation 0.02, at fewer features more."""
+        """Return a model with BERT's own initial weights: normal, standard deviation 0.02, larger with fewer
+        features."""
         model = BertLarge(hidden=self.hidden, heads=self.heads, layers=self.layers, vocabulary=self.vocabulary)
         for module in model.modules():
             if isinstance(module, (nn.Linear, nn.Embedding)):
@@ -53,10 +54,10 @@ class Words(Task):
         return torch.optim.AdamW(model.parameters(), lr=2e-3 if self.size == "small" else 1e-4)
 
     def samples(self, draw: Draw, count: int, device: torch.device) -> Batch:
-        """Inputs [sample, token]; targets [sample, token + 1]: the word that was there, or IGNORED, then 1 or 0.
+        """Return inputs [sample, token] and targets [sample, token + 1]: the original word or IGNORED, then 1 or 0.
 
-        Two halves, each closed by END: the second goes on with the first's topic (1), or has any (0). Of the words
-        to be told, four in five are masked, one in ten is another word, and one in ten stays, as BERT has it.
+        A sample has two halves, each closed by END: the second continues the first's topic (1), or has any (0). Of the
+        words to be predicted, four in five are masked, one in ten is another word, and one in ten stays, as in BERT.
         """
         draws = draw.generator()
         half = self.tokens // 2
@@ -74,7 +75,7 @@ class Words(Task):
         return Batch(words.to(device), targets.to(device))
 
     def _sentence(self, topic: Tensor, length: int, draws: torch.Generator) -> Tensor:
-        """[sample, token]: words of a topic each."""
+        """Return words of one topic for each sample, shape [sample, token]."""
         ring = (self.vocabulary - WORDS_FROM) // self.topics
         zipf = 1 / torch.arange(1, ring + 1)
         anywhere = torch.multinomial(zipf, len(topic) * length, replacement=True, generator=draws).view(-1, length)
@@ -95,11 +96,11 @@ class Words(Task):
         return float((self._scores(outputs).argmax(dim=2) != words)[asked].sum()), int(asked.sum())
 
     def trivial_error(self, targets: Tensor) -> float:
-        """Of the most frequent word."""
+        """Return the error of the most frequent word."""
         words = targets[:, :-1]
         asked = words[words != IGNORED]
         return 1 - int(asked.bincount().max()) / len(asked)
 
     def _scores(self, outputs: Tensor) -> Tensor:
-        """[sample, token, word]."""
+        """Return word scores, shape [sample, token, word]."""
         return outputs[:, :-2].reshape(-1, self.tokens, self.vocabulary)
