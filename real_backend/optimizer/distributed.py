@@ -54,7 +54,7 @@ def DistributedOptimizer(  # noqa: N802
         engine, names, table, Compression.named(compression), backward_passes_per_step, op,
         (1.0 / factor, factor), sparse_as_dense,
     )  # fmt: skip
-    vars(optimizer).pop("step", None)  # A scheduler's wrapper only checks that step is called, which this class reports itself.
+    vars(optimizer).pop("step", None)  # A scheduler wraps it to check that step is called; this class reports that.
     base = type(optimizer)
     optimizer.__class__ = type(base.__name__, (_Distributed, base), {"_plain": base})
     assert isinstance(optimizer, _Distributed)
