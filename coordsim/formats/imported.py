@@ -1,4 +1,4 @@
-"""What somebody else's recording gives: a run, a workload, a cluster's figures, and what it cannot tell."""
+"""What the recording of another tool gives: a run, a workload, a cluster's figures, and what it cannot state."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ class ClusterFigures:
 
 @dataclass
 class Imported:
-    """The outcome of reading one source. What is None was not in it, and :attr:`unknown` says why."""
+    """The outcome of reading one source. A value of None was not in it, and :attr:`unknown` states the reason."""
 
     format: str
     files: list[str]
-    """Names, for reports; never opened again."""
+    """Names, for reports; the files are not opened again."""
     summary: dict[str, Any]
-    """What was found, as plain data for a table and for JSON; null where the source does not say."""
+    """Content of the source as plain data, for a table and for JSON; null where the source has no value."""
     unknown: dict[str, str] = field(default_factory=dict)
-    """What cannot be known from the source -> why."""
+    """What cannot be known from the source -> reason."""
     trace: Trace | None = None
     facts: RunFacts | None = None
-    """What is known of the run beside its trace."""
+    """Facts of the run beside its trace."""
     workload_csv: str | None = None
-    """Gradients as ``simulate --workload`` reads them."""
+    """Gradients in the form that ``simulate --workload`` reads."""
     clusters: dict[int, ClusterFigures] = field(default_factory=dict)
-    """Number of a table in the source, from 1 -> the figures that it gives."""
+    """Number of a table in the source, from 1 -> figures of a cluster."""
     not_read: dict[str, int | str] = field(default_factory=dict)
-    """What stands in the source and was passed over, in words -> how often, or why where it cannot be counted."""
+    """What was passed over, in words -> how often, or the reason where it cannot be counted."""
 
     @property
     def cluster_toml(self) -> str | None:
-        """The figures of the cluster, where there is one choice only."""
+        """The figures of the cluster, if there is one choice only."""
         return next(iter(self.clusters.values())).toml if len(self.clusters) == 1 else None
 
 
@@ -62,7 +62,10 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 def workload_csv(gradients: Iterable[Gradient]) -> str:
-    """Gradients, first ready first, as a model lists its parameters: backward walks them from the end."""
+    """Return the CSV of gradients that are given first ready first.
+
+    The CSV lists them as a model lists its parameters, since backward walks them from the end.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     rows = list(gradients)[::-1]

@@ -1,4 +1,4 @@
-"""The formats that ``coordsim import`` reads: one line each. A new format is one folder and one line here."""
+"""The table of the formats that ``coordsim import`` reads. A new format is one folder, and one line here."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AUTO = "auto"
 _HEAD_BYTES = 1 << 16
 _START = 40
 _LOG_BYTES = 1 << 24
-"""How far a log is searched for something that is read."""
+"""Number of bytes of a log that are searched for the sign of a format."""
 _LONGEST_SIGN = 1024
 _FOREIGN: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"^\x28\xb5\x2f\xfd"), "compressed by zstd; unpack it first"),
@@ -37,21 +37,21 @@ _FOREIGN: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"#bytes\s+#iterations\s+BW peak"), "a table of perftest (ib_write_bw)"),
     (re.compile(rb"^nvbandwidth Version"), "output of nvbandwidth"),
 )
-"""Formats that users have beside those that are read -> what they are, in words."""
+"""Formats that users have beside those that are read -> description."""
 
 
 @dataclass
 class Head:
-    """How a file begins, unpacked: what its format is recognised by."""
+    """The unpacked beginning of a file, by which its format is recognised."""
 
     name: str
     raw: bytes
     text: str
-    """``raw`` as UTF-8, without white space and a byte order mark before it."""
+    """``raw`` as UTF-8, without a byte order mark and white space at its beginning."""
 
     @cached_property
     def plain(self) -> str:
-        """:attr:`text` without what launchers put around each line."""
+        """:attr:`text` without the prefixes that launchers put before each line."""
         return "\n".join(line.text for line in unwrap_lines(self.text.split("\n")))
 
     @property
@@ -67,19 +67,19 @@ class Head:
 
 @dataclass(frozen=True)
 class SourceFormat:
-    """One format: its name on the command line, how its files are recognised, and what reads them."""
+    """One format: its name on the command line, how its files are recognised, and its reader."""
 
     name: str
     signs: str
     """What :attr:`recognises` looks for, in words, for messages."""
     recognises: Callable[[Head], bool]
     reader: str
-    """``module:function``; the function takes one job's files and returns what they give."""
+    """``module:function``; the function takes one job's files and returns what they contain."""
     words: tuple[str, ...] = ()
-    """Its sign is also looked for far behind the beginning of a log, in pieces in which one of these words stands; a
-    format without words is recognised by the beginning alone."""
+    """Words of a sign that may stand far behind the beginning of a log; parts of the log that contain one are examined.
+    A format without words is recognised by the beginning alone."""
     gives_way: bool = False
-    """Whether another format whose sign stands anywhere in the same log is the one that is meant."""
+    """Whether another format wins whose sign stands anywhere in the same log."""
 
     def read(self, paths: Sequence[SourcePath]) -> Imported:
         """Read one job's files. Raises InputError for files that are not of this format, or of several jobs."""
@@ -106,7 +106,7 @@ _PROFILED_EVENT = re.compile(
     r'"ProfilerStep#\d|"record_param_comms"|"(?:nccl|hccl|xccl|gloo):\w|'
     r'"cat"\s*:\s*"(?:cpu_op|Operator|user_annotation|kernel|Kernel|cuda_runtime|Runtime|python_function)"'
 )
-"""What stands in events of PyTorch's profiler, and in none of Horovod's."""
+"""Matches events of PyTorch's profiler, and none of Horovod's."""
 _CHAKRA_OBJECT = _object_with(r'"schema"\s*:\s*"[^"]{0,40}chakra', r'"(?:nodes|workload_graph)"\s*:\s*\[')
 _CHAKRA_NAMES = (".et", ".et.gz", ".eg", ".eg.gz")
 _FLIGHT_OBJECT = _object_with(r'"(?:entries|pg_config|pg_status|comm_lib_version|nccl_comm_state|nccl_version)"\s*:')
@@ -164,16 +164,16 @@ SOURCES: tuple[SourceFormat, ...] = (
         "coordsim.formats.nccl_debug:import_logs", words=("NCCL ", "RCCL "), gives_way=True,
     ),
 )  # fmt: skip
-"""In the order in which they are tried."""
+"""All formats, in the order in which they are tried."""
 
 FORMATS = tuple(source.name for source in SOURCES)
 
 
 def import_source(path: Path, given: str) -> Imported:
-    """Read ``path``: a file, a folder or an archive of one job's files. ``given``: one of FORMATS, or ``auto``.
+    """Read ``path``: a file, a folder or an archive of one job's files. ``given`` is one of FORMATS, or ``auto``.
 
-    Files of no known format beside others are listed in :attr:`Imported.not_read`. Raises InputError for what holds no
-    file that can be read, with what was looked for and what stood there, and for files of two formats.
+    Files of no known format beside others are listed in :attr:`Imported.not_read`. Raises InputError if no file can be
+    read, stating what was looked for and what was there, and for files of two formats.
     """
     with open_job_files(path) as job:
         choice = choose_files(path, job, given)
@@ -184,24 +184,24 @@ def import_source(path: Path, given: str) -> Imported:
 
 @dataclass(frozen=True)
 class _Sniffed:
-    """One file, and what its beginning looks like."""
+    """One file, and the format that its beginning shows."""
 
     path: SourcePath
     source: SourceFormat | None
     start: str
     """How it begins, in words: ``begins with '# nThread'``."""
     foreign: str | None = None
-    """What it is, where it is a known format that is not read."""
+    """Its format, if that is known but not read."""
 
     @property
     def looks(self) -> str:
-        """What it looks like, in words."""
+        """What the file looks like, in words."""
         return self.start if self.foreign is None else f"is {self.foreign}"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The files to read, all of one format, and (name, why) of the others."""
+    """The files to read, all of one format, and (name, reason) of the others."""
 
     source: SourceFormat
     paths: list[SourcePath]
@@ -287,7 +287,10 @@ def _read_as_told(choice: Choice) -> Imported:
 
 
 def _sniff(path: SourcePath, alone: bool) -> _Sniffed:
-    """What ``path`` looks like. Raises InputError for damaged data if ``alone``; beside others it is passed over."""
+    """Return what ``path`` looks like.
+
+    Raises InputError for damaged data if ``alone``; beside others such a file is passed over.
+    """
     try:
         head = read_head(path)
     except InputError as error:
@@ -304,12 +307,12 @@ def _sniff(path: SourcePath, alone: bool) -> _Sniffed:
 
 
 def _is_log(head: Head) -> bool:
-    """Whether a text goes on behind what was looked at, in which something may stand that is read."""
+    """Return whether a text continues beyond what was examined, so that it may contain a format that is read."""
     return len(head.raw) >= _HEAD_BYTES and b"\0" not in head.raw[2:] and not head.is_object
 
 
 def _source_further_on(path: SourcePath, passed_over: SourceFormat | None) -> SourceFormat | None:
-    """The format of what stands somewhere in a log; ``passed_over`` is one that gives way and is known to be there."""
+    """Return the format of a part of a log; ``passed_over`` is one that gives way and is known to be there."""
     sources = [source for source in SOURCES if source.words and source is not passed_over]
     yielding = passed_over
     before, passed = b"", 0
@@ -330,7 +333,10 @@ def _source_further_on(path: SourcePath, passed_over: SourceFormat | None) -> So
 
 
 def format_of(path: SourcePath) -> SourceFormat:
-    """The format of one file, by how it begins. Raises InputError, with what stood there, when it is none."""
+    """Return the format of one file, by its beginning.
+
+    Raises InputError, with the beginning, if it is of no known format.
+    """
     one = _sniff(path, alone=True)
     if one.source is None:
         raise InputError.one(str(path), "", one.start, _nothing_known([one], []))
@@ -338,7 +344,7 @@ def format_of(path: SourcePath) -> SourceFormat:
 
 
 def read_head(path: SourcePath) -> Head:
-    """Read how ``path`` begins. Raises InputError for damaged data."""
+    """Read the beginning of ``path``. Raises InputError for damaged data."""
     raw = first_bytes(path, _HEAD_BYTES)
     encoding = "utf-16" if raw[:2] in (BOM_UTF16_LE, BOM_UTF16_BE) else "utf-8"
     return Head(path.name, raw, raw.decode(encoding, errors="replace").lstrip("\ufeff \t\r\n"))

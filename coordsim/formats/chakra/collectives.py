@@ -181,7 +181,7 @@ def _joined(calls: Sequence[tuple[Call, bool, bool]]) -> list[Call]:
             parts[call.kind].append(call)
     dropped = {call.number for joined in parts.values() for call in joined}
     used: Counter[str] = Counter()
-    found = []
+    merged = []
     for call, has_backend, _ in calls:
         if call.number in dropped:
             continue
@@ -189,6 +189,6 @@ def _joined(calls: Sequence[tuple[Call, bool, bool]]) -> list[Call]:
             part = parts[call.kind][used[call.kind]]
             used[call.kind] += 1
             call = call._replace(nbytes=part.nbytes if call.nbytes is None else call.nbytes, backend=part.backend)
-        found.append(call)
-    return found
+        merged.append(call)
+    return merged
 

@@ -1,4 +1,4 @@
-"""Execution traces as a workload: the gradients of one iteration, else its messages."""
+"""Execution traces as a workload: the gradients of one iteration, or else its messages."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _UNKNOWN = {
 
 @dataclass(frozen=True)
 class Iteration:
-    """What is in one iteration of one trace."""
+    """The content of one iteration of one trace."""
 
     parameters: list[Accumulation]
     passes: int
@@ -56,7 +56,7 @@ class Summary:
     nodes: int
     ranks: int | None
     described_ranks: int | None
-    """Of the largest process group that is described, whether or not it is used."""
+    """Number of ranks of the largest process group that is described, whether or not it is used."""
     backend: str | None
     groups_cut: bool
     lost: str | None
@@ -69,7 +69,10 @@ class Summary:
 
     @cached_property
     def parameters(self) -> list[Accumulation]:
-        """Those of the model: of the iterations' parameters the most of each kind, in the order of the last one."""
+        """Return the model's parameters.
+
+        They are the iterations' parameters, of each kind the largest number, in the order of the last iteration.
+        """
         most: Counter[object] = Counter()
         for iteration in self.iterations:
             raise_to(most, _kinds(iteration))
@@ -78,13 +81,13 @@ class Summary:
 
     @property
     def allreduces(self) -> list[int | None]:
-        """Bytes of the last iteration's."""
+        """Return the bytes of the last iteration's allreduces."""
         return self.iterations[-1].allreduces
 
 
 @dataclass(frozen=True)
 class Other:
-    """What is kept of each file but the first."""
+    """What is kept of each file except the first."""
 
     path: Path
     nodes: int
@@ -95,7 +98,8 @@ class Other:
 
 
 def import_executions(paths: list[Path]) -> Imported:
-    """The traces of one job's ranks. Raises InputError for files that are none, and for files of different jobs."""
+    """Read the traces of one job's ranks. Raises InputError for files of another kind, and for files of different
+    jobs."""
     first: Summary | None = None
     others: list[Other] = []
     for path in paths:
@@ -111,7 +115,7 @@ def import_executions(paths: list[Path]) -> Imported:
 
 
 def _same_job(summary: Summary, first: Summary) -> None:
-    """Raise where two files contradict each other."""
+    """Raise InputError if two files contradict each other."""
     for key in ("schema", "described_ranks"):
         mine, theirs = getattr(summary, key), getattr(first, key)
         if mine != theirs and (key == "schema" or None not in (mine, theirs)):
@@ -120,7 +124,10 @@ def _same_job(summary: Summary, first: Summary) -> None:
 
 
 def _is_json(path: Path) -> bool:
-    """Told by the first bytes: a protobuf message of 123 bytes begins with a brace, too, but not with a key."""
+    """Return whether a file is JSON, by its first bytes.
+
+    A protobuf message of 123 bytes begins with a brace, too, but not with a key behind it.
+    """
     head = first_bytes(path, 256)
     if _KEY.match(head):
         return True
@@ -128,7 +135,7 @@ def _is_json(path: Path) -> bool:
 
 
 def summarise(execution: Execution) -> Summary:
-    """``execution`` by iterations."""
+    """Summarise ``execution`` by iterations."""
     numbers = [gradient.number for gradient in execution.accumulated]
     iterations = execution.marks.iterations(numbers)
     if iterations.told_by is None and len(execution.passes) > 1 and numbers:
@@ -143,7 +150,7 @@ def summarise(execution: Execution) -> Summary:
 
 
 def _by_passes(execution: Execution) -> Iterations:
-    """Without any mark, each backward pass that accumulates counts as an iteration."""
+    """Return iterations of a trace without any mark: each backward pass that accumulates counts as one."""
     begins = [begin for begin, end in _pairs(execution.passes) if _inside(execution.accumulated, Window(begin, end))]
     return Iterations([Window(begin, end) for begin, end in _pairs(begins)], "backward passes")
 
@@ -153,7 +160,7 @@ def _pairs(begins: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _inside(things: Sequence[Any], window: Window) -> Sequence[Any]:
-    """Those of ``things``, which are in order of their numbers, that are in ``window``."""
+    """Return those of ``things``, which are in order of their numbers, that lie in ``window``."""
     return things[slice(*(bisect_left(things, edge, key=lambda thing: thing.number) for edge in window))]
 
 
@@ -185,7 +192,7 @@ def _kinds(iteration: Iteration) -> Counter[object]:
 
 
 def imported(first: Summary, others: Sequence[Other] = ()) -> Imported:
-    """As :func:`import_executions`, of traces that were read before."""
+    """Return as :func:`import_executions`, from traces that have been read."""
     unknown = dict(_UNKNOWN)
     last = first.iterations[-1]
     gradients = [
@@ -233,7 +240,7 @@ def imported(first: Summary, others: Sequence[Other] = ()) -> Imported:
 
 
 def _numel(parameter: Accumulation) -> int:
-    """Elements; 0 when only bytes are known, which makes a workload of bytes."""
+    """Return the number of elements; 0 if only bytes are known, which makes a workload of bytes."""
     if parameter.shape is None or parameter.dtype is None:
         return 0
     numel = 1
@@ -243,7 +250,7 @@ def _numel(parameter: Accumulation) -> int:
 
 
 def _messages(first: Summary) -> list[Gradient]:
-    """Allreduces as gradients: those of the last iteration, else the pattern that they repeat."""
+    """Return allreduces as gradients: those of the last iteration, else the pattern that they repeat."""
     sizes = [size or 0 for size in first.allreduces]
     if first.told_by is None:
         sizes = repeated(sizes) or sizes
@@ -267,14 +274,14 @@ def _no_workload(first: Summary) -> str:
 
 
 def _ranks_of_files(paths: Sequence[Path]) -> int | None:
-    """Files of simulators, one a rank, are called NAME.RANK.et; with all of them there, ranks are known."""
+    """Return the number of ranks from files of simulators, one a rank, called NAME.RANK.et, if all are there."""
     matches = [_RANK_IN_NAME.search(path.name) for path in paths]
     numbers = sorted(int(match[1]) for match in matches if match)
     return len(paths) if len(paths) > 1 and numbers == list(range(len(paths))) else None
 
 
 def _add_reasons(unknown: dict[str, str], first: Summary, others: Sequence[Other]) -> None:
-    """Add what is to be known of how the figures came about."""
+    """Add how the figures were derived, and what they lack."""
     if first.backend is None:
         unknown["backend"] = "no description of process groups and no operation in it names a backend"
     if first.schema is None:
@@ -313,16 +320,16 @@ def _add_reasons(unknown: dict[str, str], first: Summary, others: Sequence[Other
 
 
 def _bytes_by_kind(calls: Sequence[Call]) -> dict[str, int | None]:
-    """What one rank puts into an iteration's calls; None for a kind of which one call does not say it."""
-    found: dict[str, int | None] = {}
+    """Return what one rank puts into an iteration's calls, by kind; None for a kind with a call of unknown size."""
+    by_kind: dict[str, int | None] = {}
     for call in calls:
-        before = found.setdefault(call.kind, 0)
-        found[call.kind] = None if before is None or call.nbytes is None else before + call.nbytes
-    return found
+        before = by_kind.setdefault(call.kind, 0)
+        by_kind[call.kind] = None if before is None or call.nbytes is None else before + call.nbytes
+    return by_kind
 
 
 def _differing(iterations: Sequence[Iteration]) -> str:
-    """What iterations differ in, in words; empty when they are alike."""
+    """Describe how iterations differ; the text is empty if they are alike."""
     first = iterations[0]
     what = []
     if any(_kinds(iteration) != _kinds(first) for iteration in iterations):

@@ -20,7 +20,7 @@ from coordsim.formats.chakra.node import Node
 NAME = "torch::autograd::AccumulateGrad"
 MOST_MODELS = 32
 EVALUATED = "autograd::engine::evaluate_function: "
-"""How the engine's nodes are called, each of which has one of backward within."""
+"""Name of the engine's nodes, each of which contains one node of backward."""
 
 
 class Accumulation(NamedTuple):
@@ -35,7 +35,7 @@ class Accumulation(NamedTuple):
 
     @property
     def kind(self) -> tuple[tuple[int, ...] | None, str | None, int | None]:
-        """What a parameter's gradients have in common."""
+        """What all gradients of one parameter have in common."""
         return self.shape, self.dtype, self.nbytes
 
 
@@ -49,7 +49,7 @@ class Backward(NamedTuple):
 
 
 def accumulation_of(node: Node) -> Accumulation:
-    """``node``, which is called :data:`NAME`."""
+    """Return the accumulation that ``node``, which is called :data:`NAME`, records."""
     tensors = node.inputs.tensors(0)
     if len(tensors) != 1:
         return Accumulation(node.number, None, None, None, None)
@@ -61,9 +61,10 @@ def accumulation_of(node: Node) -> Accumulation:
 
 
 def starts_of_passes(backward: Iterable[Backward], evaluated: dict[int, int]) -> list[int]:
-    """Numbers of the nodes with which a backward pass begins: where sequence numbers rise on a thread.
+    """Return the numbers of the nodes with which backward passes begin: where sequence numbers rise on a thread.
 
-    ``evaluated``: the engine's nodes, each with its parent. One whose parent is a node of backward runs within that.
+    ``evaluated`` holds the engine's nodes, each with its parent. A node whose parent is a node of backward runs within
+    that.
     """
     nodes = sorted(backward)
     numbers = {node.number for node in nodes}
@@ -128,16 +129,16 @@ def _repeats(values: Sequence[object], length: int) -> bool:
 
 
 def parameters_of(passes: Sequence[Sequence[Accumulation]]) -> list[Accumulation]:
-    """One accumulation for each parameter of ``passes``, in the order in which the gradients were complete."""
+    """Return one accumulation for each parameter of ``passes``, in the order in which gradients were complete."""
     counts = union([Counter(gradient.kind for gradient in gradients) for gradients in passes])
     return last_of_each([gradient for gradients in passes for gradient in gradients], counts)
 
 
 def union(counts: Sequence[Counter[object]]) -> Counter[object]:
-    """Parameters of passes, or of sections, that may be of one model, of parts of it, or of several.
+    """Return the parameters of passes, or of sections, of one model, of parts of it, or of several models.
 
-    One whose gradients are all in another is of the same model; those that are not are of others. No job has more
-    than :data:`MOST_MODELS`; from then on passes are of the last one, of each kind the most.
+    If all gradients of one are in another, both are of the same model; otherwise they are of different ones. A job has
+    at most :data:`MOST_MODELS` models; further passes count for the last one, with the largest number of each kind.
     """
     groups: list[Counter[object]] = []
     for count in sorted(counts, key=lambda count: -count.total()):
@@ -151,18 +152,18 @@ def union(counts: Sequence[Counter[object]]) -> Counter[object]:
 
 
 def raise_to(most: Counter[object], count: Counter[object]) -> None:
-    """Make each number in ``most`` at least that in ``count``; unlike ``|=``, in the time that ``count`` takes."""
+    """Make each number in ``most`` at least that in ``count``; unlike ``|=``, in time proportional to ``count``."""
     for kind, number in count.items():
         if number > most[kind]:
             most[kind] = number
 
 
 def last_of_each(accumulated: Sequence[Accumulation], counts: Counter[object]) -> list[Accumulation]:
-    """Of each kind as many as ``counts`` says, the last ones, in order: by then a gradient is complete."""
+    """Return as many of each kind as ``counts`` states, the last ones, in order: by then a gradient is complete."""
     left = Counter(counts)
-    found = []
+    last = []
     for gradient in reversed(accumulated):
         if left[gradient.kind] > 0:
             left[gradient.kind] -= 1
-            found.append(gradient)
-    return found[::-1]
+            last.append(gradient)
+    return last[::-1]

@@ -1,7 +1,7 @@
 """Iterations of an execution trace, by the marks that PyTorch leaves in it.
 
 A trace has no times; its nodes are numbered in the order in which they began, on all threads. So an iteration is a
-range of numbers: that of a ``ProfilerStep#N``, else what lies between two optimizer steps, else between two
+range of numbers: that of a ``ProfilerStep#N``, else the range between two optimizer steps, else between two
 ``zero_grad``.
 """
 
@@ -27,7 +27,7 @@ _END = (1 << 64) - 1
 
 
 class Window(NamedTuple):
-    """Nodes numbered from ``begin`` up to, but without, ``end``."""
+    """Nodes numbered from ``begin`` up to, but not including, ``end``."""
 
     begin: int
     end: int
@@ -35,16 +35,17 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class Iterations:
-    """The windows, and what told them."""
+    """The windows, and the marks that define them."""
 
     windows: list[Window]
     told_by: str | None
-    """``ProfilerStep``, ``Optimizer.step``, ``Optimizer.zero_grad``, ``backward passes``; None: nothing did."""
+    """``ProfilerStep``, ``Optimizer.step``, ``Optimizer.zero_grad`` or ``backward passes``; None if there is no
+    mark."""
 
 
 @dataclass
 class Marks:
-    """What a file says of iterations, collected node by node."""
+    """The marks of iterations in a file, collected node by node."""
 
     steps: list[tuple[int, int]] = field(default_factory=list)
     """(number, thread) of each ``ProfilerStep``."""
@@ -55,7 +56,7 @@ class Marks:
     _threads: array[int] = field(default_factory=lambda: array("q"))
 
     def add(self, node: Node) -> None:
-        """Note what ``node`` says."""
+        """Take note of a node."""
         self._numbers.append(node.number)
         self._parents.append(node.parent)
         thread = _thread(node.thread)
@@ -73,9 +74,9 @@ class Marks:
         return len(self.steps) + len(self.optimizers) + len(self.zeroed)
 
     def iterations(self, gradients: Sequence[int]) -> Iterations:
-        """The iterations with gradients in them. ``gradients``: the numbers of the nodes that accumulate them, sorted.
+        """Return the iterations with gradients in them; without gradients, all that are marked.
 
-        Without gradients, all that are marked.
+        ``gradients`` holds the numbers of the nodes that accumulate them, sorted.
         """
         for told_by, windows in (
             ("ProfilerStep", self._by_steps()),
@@ -95,10 +96,10 @@ class Marks:
         return [Window(begin, end) for (begin, _), end in zip(steps, ends, strict=True)]
 
     def _end_of(self, number: int, thread: int) -> int:
-        """Where the last step ends: at its thread's first later node that is not within it.
+        """Return where the last step ends: at its thread's first later node that is not within it.
 
-        Nodes of one thread lie within each other, so that such a node's parent began before the step. One that is
-        still open when recording stops, as a step that is not over, is not written: it shows as a parent of others.
+        Nodes of one thread are nested, so such a node's parent began before the step. A node that is still open when
+        recording stops, as a step that is not over, is not written; it appears as a parent of others.
         """
         numbers = np.frombuffer(self._numbers, dtype=np.uint64)
         parents = np.frombuffer(self._parents, dtype=np.uint64)
@@ -114,9 +115,9 @@ class Marks:
         return sorted(number for number, _ in (*self.optimizers, *self.zeroed))
 
     def sections(self, window: Window) -> list[Window]:
-        """``window``, cut at each optimizer step and ``zero_grad`` in it: between them gradients are kept.
+        """Divide ``window`` at each optimizer step and ``zero_grad`` in it, between which gradients are kept.
 
-        To be called when everything has been added.
+        Call it when everything has been added.
         """
         cuts = self._cuts[bisect_left(self._cuts, window.begin + 1) : bisect_left(self._cuts, window.end)]
         return [Window(begin, end) for begin, end in pairwise([window.begin, *cuts, window.end])]
@@ -132,19 +133,19 @@ def _has(numbers: Sequence[int], window: Window) -> bool:
 
 
 def _after_each(marks: Sequence[tuple[int, str]]) -> list[Window]:
-    """Windows that end with a mark; with several optimizers, when the first that was seen has come again."""
+    """Return windows that end with a mark; with several optimizers, when the first one seen has come again."""
     ends = _first_of_each_round(marks, last=True)
     return [Window(begin, end) for begin, end in zip([0, *ends], ends, strict=False)]
 
 
 def _before_each(marks: Sequence[tuple[int, str]]) -> list[Window]:
-    """Windows that begin with a mark."""
+    """Return windows that begin with a mark."""
     begins = _first_of_each_round(marks, last=False)
     return [Window(begin, end) for begin, end in zip(begins, [*begins[1:], _END], strict=False)]
 
 
 def _first_of_each_round(marks: Sequence[tuple[int, str]], *, last: bool) -> list[int]:
-    """The number of the first mark of each round, or of its last: a round is over when a name comes again."""
+    """Return the number of the first (or the last) mark of each round; a round is over when a name comes again."""
     rounds: list[list[int]] = []
     seen: set[str] = set()
     for number, name in sorted(marks):

@@ -1,4 +1,4 @@
-"""One node of an execution trace, whichever schema wrote it: its numbers, its tensors and its attributes."""
+"""One node of an execution trace of any schema: its numbers, its tensors and its attributes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from coordsim.formats.shared.torch_types import TYPES, numel_of
 LARGEST_BYTES = 1 << 50
 _LARGEST_ID = (1 << 64) - 1
 _DEEPEST = 8
-"""Lists in lists of tensors; PyTorch's deepest is 2."""
+"""Largest depth of nested lists of tensors; PyTorch's largest is 2."""
 _LISTS = ("GenericList[", "TensorList[", "Tuple[", "List[")
 _ATTRIBUTES = frozenset({"tid", "seq_id", "scope", "collective_name", "dtype", "in_msg_nelems", "pg_size"})
 
 
 class Tensor(NamedTuple):
-    """One tensor among a node's arguments; what the node does not say is None."""
+    """One tensor among a node's arguments; None for values that the node does not state."""
 
     identity: int | None
-    """PyTorch's number of the tensor object. Numbers are those of addresses, so they are used again and again."""
+    """PyTorch's number of the tensor object. Numbers are those of addresses, so they are reused."""
     storage: int | None
     shape: tuple[int, ...] | None
     dtype: str | None
@@ -37,7 +37,7 @@ class Arguments(NamedTuple):
     types: list[Any]
 
     def tensors(self, place: int) -> list[Tensor]:
-        """Every tensor in the argument at ``place``, which may be a list of tensors, or of lists of them."""
+        """Return every tensor in the argument at ``place``, which may be a list of tensors, or of such lists."""
         if place >= max(len(self.values), len(self.shapes)) or place >= len(self.types):
             return []
         kind = self.types[place]
@@ -49,14 +49,14 @@ class Arguments(NamedTuple):
 
 
 class Node(NamedTuple):
-    """What is used of a node."""
+    """The used part of a node."""
 
     number: int
     parent: int
     name: str
     attributes: dict[str, Any]
     source: dict[str, Any] | Arguments
-    """The inputs, or the object that has them: most nodes' are never looked at."""
+    """The inputs, or the object that contains them, since most nodes' inputs are never needed."""
 
     @property
     def inputs(self) -> Arguments:
@@ -68,13 +68,13 @@ class Node(NamedTuple):
 
     @property
     def sequence(self) -> int | None:
-        """Autograd's sequence number of a node of backward; None for what has none."""
+        """Autograd's sequence number of a node of backward; None for other nodes."""
         value = self.attributes.get("seq_id")
         return value if type(value) is int and 0 <= value < 1 << 62 else None
 
 
 def node_of(path: Path, where: str, value: Any, expected: str) -> Node:
-    """``value``, one element of ``nodes``. Raises InputError for what has no id and no name."""
+    """Return the node of ``value``, one element of ``nodes``. Raises InputError for a value without id and name."""
     if not isinstance(value, dict):
         wrong(path, where, value, f"is no object; {expected}")
     number, name = value.get("id"), value.get("name")
@@ -87,7 +87,7 @@ def node_of(path: Path, where: str, value: Any, expected: str) -> Node:
 
 
 def _parent(value: dict[str, Any]) -> int:
-    """Schemas from 1.0.2 on call it ``ctrl_deps``, those before ``parent``; 0 for none."""
+    """Return the parent's number, called ``ctrl_deps`` in schemas from 1.0.2 on, and ``parent`` before; 0 for none."""
     parent = value.get("ctrl_deps", value.get("parent"))
     if isinstance(parent, list):
         parent = parent[0] if parent else None
@@ -95,7 +95,8 @@ def _parent(value: dict[str, Any]) -> int:
 
 
 def _inputs(value: dict[str, Any]) -> Arguments:
-    """``inputs``: an object of three lists (from 1.0.2 on), or a list beside ``input_shapes`` and ``input_types``."""
+    """Return ``inputs``: an object of three lists (from 1.0.2 on), or a list beside ``input_shapes`` and
+    ``input_types``."""
     inner = value.get("inputs")
     if isinstance(inner, dict):
         lists = [inner.get("values"), inner.get("shapes"), inner.get("types")]
@@ -106,18 +107,19 @@ def _inputs(value: dict[str, Any]) -> Arguments:
 
 
 def _attributes(value: dict[str, Any]) -> dict[str, Any]:
-    """Those that are used: from ``attrs``, a list of name and value or an object, and from the node itself."""
+    """Return the attributes that are used: from ``attrs`` (a list of name and value, or an object) and from the
+    node."""
     inner = value.get("attrs", value.get("attr"))
-    found = {key: value[key] for key in _ATTRIBUTES & value.keys()}
+    attributes = {key: value[key] for key in _ATTRIBUTES & value.keys()}
     if isinstance(inner, dict):
-        found.update({key: inner[key] for key in _ATTRIBUTES & inner.keys()})
+        attributes.update({key: inner[key] for key in _ATTRIBUTES & inner.keys()})
     elif isinstance(inner, list):
-        for each in inner:
-            if isinstance(each, dict):
-                name = each.get("name")
+        for entry in inner:
+            if isinstance(entry, dict):
+                name = entry.get("name")
                 if isinstance(name, str) and name in _ATTRIBUTES:
-                    found[name] = each.get("value")
-    return found
+                    attributes[name] = entry.get("value")
+    return attributes
 
 
 def _tensors(kind: str, value: Any, shape: Any, depth: int) -> Iterator[Tensor]:
@@ -138,7 +140,7 @@ def _tensors(kind: str, value: Any, shape: Any, depth: int) -> Iterator[Tensor]:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """``text`` at those of its commas that are in no bracket."""
+    """Split ``text`` at its commas outside of brackets."""
     if "[" not in text and "(" not in text:
         yield from text.split(",")
         return
@@ -155,7 +157,7 @@ def _parts(text: str) -> Iterator[str]:
 
 
 def _tensor(kind: str, value: Any, shape: Any) -> Tensor:
-    """``value``: tensor, storage, offset, elements, bytes of an element, device."""
+    """Return the tensor of ``value``: tensor, storage, offset, elements, bytes of an element, device."""
     known = isinstance(value, list) and len(value) >= 5 and all(type(each) is int for each in value[:5])
     numbers: list[int | None] = value[:5] if known else [None] * 5
     identity, storage, _, elements, width = numbers
@@ -173,7 +175,7 @@ def _tensor(kind: str, value: Any, shape: Any) -> Tensor:
 
 
 def ranks_of_groups(text: str) -> tuple[int | None, str | None]:
-    """(ranks of the largest process group, its backends) of what PyTorch writes as JSON within the JSON."""
+    """Return (ranks of the largest process group, its backends) from what PyTorch writes as JSON within the JSON."""
     try:
         groups = json.loads(text)
     except (ValueError, RecursionError):
@@ -188,5 +190,5 @@ def ranks_of_groups(text: str) -> tuple[int | None, str | None]:
 
 
 def wrong(path: Path, key: str, value: Any, message: str) -> NoReturn:
-    """Raise: the file is not what it should be."""
+    """Raise InputError: the content of the file is invalid."""
     raise InputError.one(str(path), key, str(value)[:80], message)

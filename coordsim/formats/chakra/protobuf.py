@@ -53,26 +53,26 @@ class _Message(NamedTuple):
 
 
 def read_protobuf(path: Path) -> Execution:
-    """The calls and gradients in ``path``. Raises InputError where the bytes are no such messages."""
+    """Return the calls and gradients in ``path``. Raises InputError if the bytes are no such messages."""
     collector = Collector(path)
-    found = collector.found
+    execution = collector.found
     calls = DeviceCalls(path)
-    for place, data in enumerate(_messages(path, found)):
+    for place, data in enumerate(_messages(path, execution)):
         if place == 0 and _is_metadata(path, data):
-            found.schema = _schema(path, data)
+            execution.schema = _schema(path, data)
             continue
         message = _message(path, data)
         collector.take(_node(message))
         _take_call(calls, message)
-    if not found.nodes:
-        wrong(path, "", None, f"{found.lost or 'holds no node'}; {EXPECTED}")
+    if not execution.nodes:
+        wrong(path, "", None, f"{execution.lost or 'holds no node'}; {EXPECTED}")
     collector.done()
-    found.calls = calls.done() or found.calls
-    return found
+    execution.calls = calls.done() or execution.calls
+    return execution
 
 
 def _take_call(calls: DeviceCalls, message: _Message) -> None:
-    """Give ``message`` to ``calls`` in today's numbers."""
+    """Pass ``message`` to ``calls`` in today's numbers."""
     kind, attributes = message.kind, message.attributes
     kinds: tuple[str, ...] = KINDS if message.form == 4 else _OLD_KINDS
     if message.form != 4:
@@ -93,7 +93,7 @@ def _node(message: _Message) -> Node:
 
 
 def _arguments(data: bytes) -> Arguments:
-    """An IOInfo: three lists, as Python printed them."""
+    """Return the arguments of an IOInfo: three lists, as Python printed them."""
     lists: list[list[Any]] = [[], [], []]
     for tag, value in _fields(None, data):
         if isinstance(value, bytes) and 1 <= tag <= 3:
@@ -105,8 +105,8 @@ def _arguments(data: bytes) -> Arguments:
     return Arguments(*lists)
 
 
-def _messages(path: Path, found: Execution) -> Iterator[bytes]:
-    """Each message's bytes; a cut one at the end is noted. No more of the file is held than one message."""
+def _messages(path: Path, execution: Execution) -> Iterator[bytes]:
+    """Yield each message's bytes; a truncated one at the end is noted. At most one message is held in memory."""
     with open_source(path) as source:
         buffer, at = b"", 0
         while True:
@@ -115,7 +115,7 @@ def _messages(path: Path, found: Execution) -> Iterator[bytes]:
                 if at == len(buffer):
                     buffer, at = source.read(_PIECE), 0
                     if not buffer:
-                        found.lost = source.lost or ("the length of the last message" if shift else None)
+                        execution.lost = source.lost or ("the length of the last message" if shift else None)
                         return
                 byte = buffer[at]
                 at += 1
@@ -132,7 +132,7 @@ def _messages(path: Path, found: Execution) -> Iterator[bytes]:
             while len(data) < length:
                 buffer, at = source.read(_PIECE), length - len(data)
                 if not buffer:
-                    found.lost = source.lost or f"the last message ({len(data)} of {length} bytes)"
+                    execution.lost = source.lost or f"the last message ({len(data)} of {length} bytes)"
                     return
                 data += buffer[:at]
                 at = min(at, len(buffer))
@@ -140,13 +140,13 @@ def _messages(path: Path, found: Execution) -> Iterator[bytes]:
 
 
 def _is_metadata(path: Path, data: bytes) -> bool:
-    """Whether the first message is a GlobalMetadata: a node has a type, and its first field is a number."""
+    """Return whether the first message is a GlobalMetadata: a node has a type, and its first field is a number."""
     fields = [(tag, isinstance(value, int)) for tag, value in _fields(path, data)]
     return (_ID, True) not in fields and (_TYPE, True) not in fields
 
 
 def _schema(path: Path, data: bytes) -> str | None:
-    """The version of GlobalMetadata; where a converter noted that of what it read, that."""
+    """Return the version of GlobalMetadata, or, where a converter noted it, the version of the file that it read."""
     version = None
     for tag, value in _fields(path, data):
         if isinstance(value, bytes):
@@ -189,7 +189,7 @@ def _message(path: Path, data: bytes) -> _Message:
 
 
 def _attribute(path: Path, data: bytes, *, old: bool) -> tuple[str, Any]:
-    """(name, value) of an AttributeProto; None for a value of a kind that is not used."""
+    """Return (name, value) of an AttributeProto; None for a value of a kind that is not used."""
     label: str = ""
     said: Any = None
     for tag, value in _fields(path, data):
@@ -221,9 +221,9 @@ def _signed(value: int) -> int:
 
 
 def _fields(path: Path | None, data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """(field number, whole number or bytes) of a message; fixed-width values come as bytes.
+    """Yield (field number, whole number or bytes) of a message; fixed-width values are bytes.
 
-    Without a ``path``, a message that is none ends quietly.
+    Without a ``path``, an invalid message ends the iteration without an error.
     """
     at = 0
     while at < len(data):

@@ -1,4 +1,4 @@
-"""Nodes for simulators, whose type says that they communicate: Chakra's protobuf, and its feeder's JSON."""
+"""Nodes for simulators, whose type states that they communicate: Chakra's protobuf, and its feeder's JSON."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ KINDS = (
     "all_reduce", "reduce", "all_gather", "gather", "scatter", "broadcast", "all_to_all", "reduce_scatter",
     "reduce_scatter", "barrier",
 )  # fmt: skip
-"""By ``comm_type``, since 0.0.4."""
+"""Kinds of calls by ``comm_type``, since 0.0.4."""
 
 
 class DeviceCalls:
-    """Collects the calls. A converter keeps the host's part of a call as a node, too: what the device did counts."""
+    """Collects calls. A converter also keeps the host's part of a call as a node; the device's part counts."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -29,7 +29,7 @@ class DeviceCalls:
     def take(
         self, number: int, name: str, node_type: Any, attributes: Mapping[str, Any], kinds: tuple[str, ...] = KINDS
     ) -> None:
-        """Keep what the node is, if that is a call. Raises InputError when there are too many."""
+        """Keep a node if it is a call. Raises InputError when there are too many."""
         if node_type == COLLECTIVE:
             kind = _kind(name, attributes.get("comm_type"), kinds)
         elif node_type in (SEND, RECEIVE):
@@ -46,7 +46,7 @@ class DeviceCalls:
             wrong(self._path, f"node {number}", "", f"is beyond {MOST_CALLS:,} collectives")
 
     def done(self) -> list[Call]:
-        """The calls, in order."""
+        """Return the calls, in order."""
         return sorted(self._on_device or self._on_host)
 
 
@@ -60,7 +60,7 @@ def _kind(name: str, number: Any, kinds: tuple[str, ...]) -> str:
 
 
 def simulated_node(path: Path, where: str, value: Any) -> Node:
-    """An element of ``workload_graph``: Id, Name, NodeType, and the attributes of its call beside them."""
+    """Return an element of ``workload_graph``: Id, Name, NodeType, and the attributes of its call beside them."""
     if not isinstance(value, dict) or type(value.get("Id")) is not int or not isinstance(value.get("Name"), str):
         wrong(path, where, value, "has no Id and Name; expected a node of Chakra's JSON for simulators")
     if not 0 <= value["Id"] < 1 << 64:

@@ -1,9 +1,8 @@
-"""Chakra execution traces, one file a rank: what ASTRA-sim and other simulators of clusters take.
+"""Chakra execution traces, one file a rank, for ASTRA-sim and other simulators of clusters.
 
-A file is a ``GlobalMetadata`` and then ``Node`` messages of MLCommons' schema (``et_def.proto``), each behind its
-length.
-A step is a chain of COMP nodes, each as long as the rank computed until the next response could be launched; each
-response is a COMM_COLL node behind its COMP node and the response before. The next step begins behind all of them.
+A file is a ``GlobalMetadata`` and then ``Node`` messages of MLCommons' schema (``et_def.proto``), each preceded by its
+length. A step is a chain of COMP nodes, each as long as the rank computed until the next response could be launched.
+Each response is a COMM_COLL node after its COMP node and the response before. The next step begins after all of them.
 """
 
 from __future__ import annotations
@@ -29,7 +28,8 @@ COLLECTIVES = {
 }  # fmt: skip
 """Horovod's operations -> ``CollectiveCommType``."""
 _OPERATIONS = {0: "ALLREDUCE", 1: "ALLGATHER", 2: "BROADCAST", 6: "BARRIER", 7: "REDUCESCATTER"}
-"""By number in a record of collectives (:class:`coordsim.protocol.messages.Op`): there tensors are parameters."""
+"""Operations by number in a record of collectives (:class:`coordsim.protocol.messages.Op`), whose tensors are
+parameters."""
 
 
 class Collective(NamedTuple):
@@ -40,29 +40,32 @@ class Collective(NamedTuple):
     """``CollectiveCommType``."""
     nbytes: int
     compute_ns: int
-    """Compute since the response before could be launched (of the first: since the step's begin)."""
+    """Compute time since the response before could be launched (for the first: since the step's begin)."""
     begin_ns: int
-    """Since the trace's begin."""
+    """Begin, ns since the trace's begin."""
     duration_ns: int
 
 
 @dataclass
 class Workload:
-    """What one rank does: [step][response]; and what could not be said in this form."""
+    """What one rank does, [step][response], and what this form cannot express."""
 
     steps: list[list[Collective]] = field(default_factory=list)
     skipped: int = 0
-    """Responses that are none of the schema's collectives."""
+    """Number of responses that are none of the schema's collectives."""
 
     @property
     def nodes(self) -> list[int]:
-        """Nodes by step: one for each collective and one for the compute before it."""
+        """Number of nodes by step: one for each collective and one for the compute before it."""
         return [2 * len(step) for step in self.steps]
 
 
 def simulated_workload(trace: Trace, wanted: Iterable[int]) -> Workload:
-    """What the trace says of all ranks alike: compute ends with the last rank's; ``wanted``: rows of its steps."""
-    found = Workload()
+    """Return the workload of a trace, which is the same for all ranks: compute ends with the last rank's.
+
+    ``wanted`` holds the rows of its steps.
+    """
+    workload = Workload()
     table = {name: column.tolist() for name, column in trace.responses.items()}
     ends = trace.steps["end_ns"].tolist()
     for step in wanted:
@@ -71,7 +74,7 @@ def simulated_workload(trace: Trace, wanted: Iterable[int]) -> Workload:
         collectives = []
         for number, row in enumerate(range(first, behind)):
             if table["bytes"][row] < 0:  # of unknown size
-                found.skipped += 1
+                workload.skipped += 1
                 continue
             ready = max(min(table["launch_ns"][row], until), at)
             name = f"response {number} of {table['units'][row]} tensors"
@@ -80,13 +83,16 @@ def simulated_workload(trace: Trace, wanted: Iterable[int]) -> Workload:
                 table["collective_ns"][row],
             ))  # fmt: skip
             at = ready
-        found.steps.append(collectives)
-    return found
+        workload.steps.append(collectives)
+    return workload
 
 
 def recorded_workload(record: RankRecord, wanted: Iterable[int], base_ns: int) -> Workload:
-    """What one rank with details did in the steps ``wanted`` (numbers); ``base_ns``: the begin on rank 0's clock."""
-    found = Workload()
+    """Return what one rank with details did in the steps ``wanted`` (numbers).
+
+    ``base_ns`` is the trace's begin on rank 0's clock.
+    """
+    workload = Workload()
     moved = (0 if record.clock is None else record.clock.offset_ns) - base_ns
     ends = {step.step: step.end_collective_ns for step in record.steps if step.end_collective_ns != NULL}
     firsts = {step.step: step.first_submit_ns for step in record.steps}
@@ -100,12 +106,12 @@ def recorded_workload(record: RankRecord, wanted: Iterable[int], base_ns: int) -
         collectives = []
         of_step = [each for each in record.responses if each.step == step]
         if not record.cycles:  # nobody negotiates: as they were called
-            of_step.sort(key=lambda each: (each.copied_in_ns, each.place))
+            of_step.sort(key=lambda one: (one.copied_in_ns, one.place))
         for response in of_step:
             op = _operation(record, response)
             until = response.reduced_ns if response.reduced_ns != NULL else response.end_ns
             if op not in COLLECTIVES or until == NULL:
-                found.skipped += 1
+                workload.skipped += 1
                 continue
             known = [stamps[tensor] for tensor in response.tensors if tensor in stamps]
             ready = max([at, *(known or ([] if record.cycles else [response.launch_ns]))])
@@ -116,19 +122,22 @@ def recorded_workload(record: RankRecord, wanted: Iterable[int], base_ns: int) -
                 first + more, COLLECTIVES[op], response.nbytes, ready - at, begin + moved, max(until - begin, 0)
             ))  # fmt: skip
             at = ready
-        found.steps.append(collectives)
-    return found
+        workload.steps.append(collectives)
+    return workload
 
 
 def _operation(record: RankRecord, response: ResponseRecord) -> str:
-    """What a response does: as was asked for, or where nobody asks, as it was called."""
+    """Return what a response does: as requested or, without requests, as it was called."""
     if record.cycles:
         return str(record.tensors[response.tensors[0]]["op"]) if response.tensors else "BARRIER"
     return _OPERATIONS.get(response.op, "")
 
 
 def write_chakra(prefix: Path, workloads: Sequence[Workload], about: str) -> list[Path]:
-    """Write ``prefix``.0.et and so on, a file for each rank; ``about`` goes into each. Returns them. Raises OSError."""
+    """Write ``prefix``.0.et and so on, a file for each rank; ``about`` goes into each.
+
+    Returns the files. Raises OSError.
+    """
     paths = []
     for rank, workload in enumerate(workloads):
         path = prefix.with_name(f"{prefix.name}.{rank}.et")
@@ -140,34 +149,35 @@ def write_chakra(prefix: Path, workloads: Sequence[Workload], about: str) -> lis
 
 
 def messages(workload: Workload, about: str) -> Iterator[bytes]:
-    """The messages of one rank's file."""
+    """Yield the messages of one rank's file."""
     yield protobuf.text(1, VERSION) + protobuf.data(2, _attribute("about", protobuf.text(29, about)))
     node = 0
     behind: list[int] = []
     for number, step in enumerate(workload.steps):
         last: list[int] = []
         compute = behind
-        for each in step:
+        for collective in step:
             node += 1
-            yield _compute(node, f"step {number}: compute before {each.name}", compute, each)
+            yield _compute(node, f"step {number}: compute before {collective.name}", compute, collective)
             compute = [node]
             node += 1
-            yield _collective(node, f"step {number}: {each.name}", [node - 1, *last], each)
+            yield _collective(node, f"step {number}: {collective.name}", [node - 1, *last], collective)
             last = [node]
         behind = [*compute, *last] if step else behind
 
 
-def _compute(node: int, name: str, behind: Sequence[int], each: Collective) -> bytes:
-    return _node(node, name, COMP_NODE, behind, max(each.begin_ns - each.compute_ns, 0), each.compute_ns)
+def _compute(node: int, name: str, behind: Sequence[int], collective: Collective) -> bytes:
+    begin_ns = max(collective.begin_ns - collective.compute_ns, 0)
+    return _node(node, name, COMP_NODE, behind, begin_ns, collective.compute_ns)
 
 
-def _collective(node: int, name: str, behind: Sequence[int], each: Collective) -> bytes:
+def _collective(node: int, name: str, behind: Sequence[int], collective: Collective) -> bytes:
     attributes = (
-        _attribute("comm_type", protobuf.number(9, each.kind)),
-        _attribute("comm_size", protobuf.number(9, each.nbytes)),
+        _attribute("comm_type", protobuf.number(9, collective.kind)),
+        _attribute("comm_size", protobuf.number(9, collective.nbytes)),
         _attribute("involved_dim", protobuf.data(28, protobuf.numbers(1, [1]))),
     )
-    return _node(node, name, COMM_COLL_NODE, behind, each.begin_ns, each.duration_ns, attributes)
+    return _node(node, name, COMM_COLL_NODE, behind, collective.begin_ns, collective.duration_ns, attributes)
 
 
 def _node(
@@ -182,5 +192,5 @@ def _node(
 
 
 def _attribute(name: str, value: bytes) -> bytes:
-    """``value``: the oneof's field."""
+    """Return an attribute; ``value`` is the oneof's field."""
     return protobuf.text(1, name) + value

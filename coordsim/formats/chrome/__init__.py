@@ -1,1 +1,1 @@
-"""Chrome's JSON trace events, as Perfetto and chrome://tracing open them."""
+"""Chrome's JSON trace events, which Perfetto and chrome://tracing open."""

@@ -1,7 +1,7 @@
-"""Chrome's trace events as JSON: https://ui.perfetto.dev, chrome://tracing and Speedscope open it.
+"""Chrome's trace events as JSON, which https://ui.perfetto.dev, chrome://tracing and Speedscope open.
 
-The object form of the Trace Event Format: ``X`` slices, ``i`` instants, ``C`` counters, ``s`` and ``f`` arrows, ``M``
-names of tracks; ``ts`` and ``dur`` in microseconds with three decimals, so nanoseconds stay exact.
+The file has the object form of the Trace Event Format: ``X`` slices, ``i`` instants, ``C`` counters, ``s`` and ``f``
+arrows, ``M`` names of tracks; ``ts`` and ``dur`` are in microseconds with three decimals, so nanoseconds stay exact.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SUFFIX = ".chrome.json"
 
 
 def write_chrome(path: Path, picture: Picture) -> None:
-    """Write ``picture``; all of it or nothing. Raises OSError."""
+    """Write ``picture`` completely or not at all. Raises OSError."""
     with whole_file(path) as fresh, open(fresh, "w", encoding="ascii") as file:
         file.write('{"displayTimeUnit":"ns","otherData":')
         file.write(json.dumps(picture.metadata(), allow_nan=False))
@@ -29,7 +29,7 @@ def write_chrome(path: Path, picture: Picture) -> None:
 
 
 def chrome_events(picture: Picture) -> Iterator[dict[str, Any]]:
-    """Events as JSON objects: names of tracks first, then all others in order of time."""
+    """Yield events as JSON objects: names of tracks first, then all others in order of time."""
     pids: dict[str, int] = {}
     places: dict[Track, tuple[int, int]] = {}
     for number, track in enumerate(picture.tracks):

@@ -1,6 +1,6 @@
-"""What ``DistributedDataParallel._get_ddp_logging_data()`` returns, printed or saved: its buckets as a workload.
+"""The result of ``DistributedDataParallel._get_ddp_logging_data()``, printed or saved: its buckets as a workload.
 
-A dict of some 40 short values for each rank. Nothing in a file is executed.
+It is a dict of some 40 short values for each rank. Nothing in a file is executed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Finds the dicts in a file, and checks what is used of them.
+"""Finds the dicts in a file, and checks the values that are used.
 
 PyTorch joins a map of strings and a map of whole numbers (``torch/csrc/distributed/c10d/logger.cpp``), so a list of
-sizes is a string, ``"271392, 66560"``. People print the dict, or save it as JSON, one rank a file or all in one.
+sizes is a string, ``"271392, 66560"``. Users print the dict, or save it as JSON, one rank a file or all in one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LONGEST_DICT = 1 << 20
 MOST_DICTS = 100_000
 MOST_BUCKETS = 100_000
 KEY = re.compile(r"""["']bucket_sizes["']\s*:""")
-"""What such a dict is told by."""
+"""The key by which such a dict is recognised."""
 _TOKEN = re.compile(r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[{}]""", re.DOTALL)
 _TIMES = {
     "forward_s": "avg_forward_compute_time",
@@ -36,7 +36,7 @@ _LARGEST = 1 << 62
 
 @dataclass(frozen=True)
 class Logged:
-    """One dict. What it does not say is None."""
+    """One dict. A value that it does not state is None."""
 
     path: Path
     rank: int | None
@@ -44,20 +44,21 @@ class Logged:
     backend: str | None
     module: str | None
     iteration: int | None
-    """Of the last sample; 0 before training."""
+    """Iteration of the last sample; 0 before training."""
     buckets: tuple[int, ...]
-    """Bytes, in the order in which they are reduced, as DDP's constructor made them."""
+    """Bytes of each bucket as DDP's constructor made them, in the order in which they are reduced."""
     rebuilt: tuple[int, ...]
-    """As DDP made them anew after the first backward pass, in the order in which gradients were ready; else empty."""
+    """Bytes of each bucket as DDP rebuilt them after the first backward pass, in the order in which gradients were
+    ready; else empty."""
     bucket_cap: int | None
     parameters: int | None
     parameter_bytes: int | None
     unused_bytes: int | None
     dtypes: str | None
     ready_order: tuple[int, ...]
-    """Indices of parameters; empty when it is not said."""
+    """Indices of parameters; empty if not stated."""
     by_bucket: tuple[tuple[int, ...], ...]
-    """Indices of parameters in each rebuilt bucket; empty when it is not said."""
+    """Indices of parameters in each rebuilt bucket; empty if not stated."""
     hook: str | None
     static_graph: bool
     times_s: dict[str, float | None]
@@ -70,24 +71,24 @@ class Logged:
 
 
 def read_logged(path: Path) -> tuple[list[Logged], str | None]:
-    """(the dicts in ``path``, what a cut took). Raises InputError, with the key, for what is none of them."""
+    """Return (the dicts in ``path``, what a cut removed). Raises InputError, with the key, if there is none."""
     text, lost = small_text(path, LARGEST_FILE, EXPECTED)
-    found: list[Logged] = []
+    logged: list[Logged] = []
     for place, part in _dicts(text):
         if part is None:
             lost = lost or f"the dict at character {place:,} has no closing brace"
             break
-        if len(found) == MOST_DICTS:
+        if len(logged) == MOST_DICTS:
             _wrong(path, "", None, f"holds more than {MOST_DICTS:,} dicts")
-        found.append(_logged(path, _value(path, place, part)))
-    if not found:
+        logged.append(_logged(path, _value(path, place, part)))
+    if not logged:
         said = lost or (f"begins with {text.strip()[:12]!r}" if text.strip() else "is empty")
         _wrong(path, "", None, f"{said}; {EXPECTED}")
-    return found, lost
+    return logged, lost
 
 
 def _dicts(text: str) -> Iterator[tuple[int, str | None]]:
-    """(place, text) of each dict with bucket sizes; None for the text of one that does not end."""
+    """Yield (place, text) of each dict with bucket sizes; the text of one that does not end is None."""
     at = 0
     while (key := KEY.search(text, at)) is not None:
         start = text.rfind("{", at, key.start())
@@ -102,7 +103,10 @@ def _dicts(text: str) -> Iterator[tuple[int, str | None]]:
 
 
 def _end(text: str, start: int) -> int | None:
-    """Behind the brace that closes the one at ``start``; None when that is cut off, or further than a dict is long."""
+    """Return the place behind the brace that closes the one at ``start``.
+
+    The result is None if that is cut off, or further than a dict is long.
+    """
     depth = 0
     for token in _TOKEN.finditer(text, start, start + LONGEST_DICT):
         if token[0] in "{}":
@@ -168,19 +172,19 @@ def _number(path: Path, value: dict[str, Any], key: str, most: int) -> int | Non
 
 
 def _seconds(path: Path, value: dict[str, Any], key: str) -> float | None:
-    """PyTorch counts ns; 0 is what stands there before anything was measured."""
+    """Return a time, which PyTorch counts in ns; 0 is the value before anything was measured."""
     number = _number(path, value, key, _LARGEST)
     return number / 1e9 if number else None
 
 
 def _numbers(path: Path, value: dict[str, Any], key: str, *, signed: bool = False) -> tuple[int, ...]:
-    """A list that PyTorch writes as text with commas; one of numbers is taken, too. A single one may be a number."""
-    found = value.get(key)
-    if found is None or found == "":
+    """Return a list that PyTorch writes as text with commas; a list of numbers or a single number is accepted, too."""
+    given = value.get(key)
+    if given is None or given == "":
         return ()
-    if isinstance(found, str):
-        return _split(path, key, found.split(","), signed=signed)
-    numbers = found if isinstance(found, list | tuple) else [found]
+    if isinstance(given, str):
+        return _split(path, key, given.split(","), signed=signed)
+    numbers = given if isinstance(given, list | tuple) else [given]
     return _split(path, key, [str(number) for number in numbers if type(number) is int or _refused(path, key, number)],
                   signed=signed)  # fmt: skip
 

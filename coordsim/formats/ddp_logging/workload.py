@@ -20,20 +20,20 @@ _UNKNOWN = {
     "names": "parameters are told by their index only; a gradient here is a whole bucket",
 }
 _MOST_RANKS = 64
-"""Ranks whose averages are listed."""
+"""Largest number of ranks whose averages are listed."""
 
 
 def import_logging_data(paths: list[Path]) -> Imported:
-    """Raises InputError for files without such a dict, and for dicts of different jobs."""
-    found: list[Logged] = []
+    """Read the dicts of one job. Raises InputError for files without such a dict, and for dicts of different jobs."""
+    dicts: list[Logged] = []
     lost: tuple[Path, str] | None = None
     for path in paths:
         logged, cut = read_logged(path)
-        found += logged
+        dicts += logged
         if cut is not None and lost is None:
             lost = path, cut
-    _one_job(found)
-    ranks = _latest_of_each_rank(found)
+    _one_job(dicts)
+    ranks = _latest_of_each_rank(dicts)
     used = max(ranks, key=lambda logged: (bool(logged.rebuilt), logged.iteration or 0, -(logged.rank or 0)))
     unknown = dict(_UNKNOWN)
     gradients = _gradients(used, unknown)
@@ -42,13 +42,13 @@ def import_logging_data(paths: list[Path]) -> Imported:
         unknown["cut"] = f"{lost[0].name} is cut off: {lost[1]}"
     files = names_in_job(paths)
     csv = workload_csv(gradients) if gradients else None
-    return Imported(FORMAT, files, _summary(used, ranks, len(found)), unknown, workload_csv=csv)
+    return Imported(FORMAT, files, _summary(used, ranks, len(dicts)), unknown, workload_csv=csv)
 
 
-def _one_job(found: Sequence[Logged]) -> None:
-    """Raise where dicts contradict each other."""
-    first = found[0]
-    for logged in found:
+def _one_job(dicts: Sequence[Logged]) -> None:
+    """Raise InputError if dicts contradict each other."""
+    first = dicts[0]
+    for logged in dicts:
         for key in ("world_size", "backend", "parameters", "parameter_bytes"):
             mine, theirs = getattr(logged, key), getattr(first, key)
             if mine != theirs:
@@ -57,10 +57,10 @@ def _one_job(found: Sequence[Logged]) -> None:
                 raise InputError.one(str(logged.path), key, mine, message)
 
 
-def _latest_of_each_rank(found: Sequence[Logged]) -> list[Logged]:
-    """A rank may have printed several times: the last one counts. Dicts without a rank are all kept."""
+def _latest_of_each_rank(dicts: Sequence[Logged]) -> list[Logged]:
+    """Return the last dict of each rank, since a rank may have printed several. Dicts without a rank are all kept."""
     latest: dict[Any, Logged] = {}
-    for place, logged in enumerate(found):
+    for place, logged in enumerate(dicts):
         key = ("", place) if logged.rank is None else logged.rank
         before = latest.get(key)
         if before is None or (before.iteration or 0) <= (logged.iteration or 0):

@@ -1,4 +1,4 @@
-"""PyTorch Flight Recorder dumps: the last collectives of each rank, and who is behind.
+"""PyTorch Flight Recorder dumps: the last collectives of each rank, and which rank is behind.
 
 Pickle files are read by an unpickler that builds lists, dicts and plain values, and nothing else.
 """

@@ -1,4 +1,4 @@
-"""Who is waited for and what differs, group by group. A rank is named only with the calls that say so."""
+"""Compares ranks group by group: who is waited for, and what differs. A rank is named only with evidence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_CLUSTERS = 4
 
 @dataclass(frozen=True)
 class GroupReport:
-    """One group: who is in it, how far each rank came, what was found."""
+    """One group: its members, how far each rank came, and the findings."""
 
     key: Key
     label: str
@@ -24,7 +24,7 @@ class GroupReport:
     members: tuple[int, ...]
     members_recorded: bool
     seen: str
-    """Calls by rank in words."""
+    """Calls by rank, in words."""
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
     calls: int
@@ -75,7 +75,7 @@ class _Group:
         self.notes: list[str] = []
 
     def _add_silent(self, members: Iterable[int]) -> None:
-        """Ranks whose whole buffer shows that they made no call of this group."""
+        """Add ranks whose complete buffer shows that they made no call of this group."""
         for rank in members:
             if rank not in self.ranks and rank in self.job.ranks and self.job.ranks[rank].whole:
                 self.ranks[rank] = RankCalls(from_start=True, whole=True)
@@ -97,7 +97,7 @@ class _Group:
         )  # fmt: skip
 
     def _number_alike(self) -> bool:
-        """Make numbers comparable where sends were counted too; False when they cannot be."""
+        """Make numbers comparable where sends were counted, too; return False if this is not possible."""
         mixed = any(rank.burnt for rank in self.ranks.values())
         sends = any(rank.messages for rank in self.ranks.values())
         cut = not all(rank.from_start for rank in self.ranks.values())
@@ -111,7 +111,7 @@ class _Group:
         return True
 
     def _by_number(self) -> dict[int, dict[int, list[int]]]:
-        """Number -> place of the call in the job's table -> ranks that made it."""
+        """Return number -> place of the call in the job's table -> ranks that made it."""
         table: dict[int, dict[int, list[int]]] = {}
         for rank, calls in self.ranks.items():
             for number, call in zip(calls.numbers, calls.calls, strict=True):
@@ -119,7 +119,7 @@ class _Group:
         return table
 
     def _differing(self) -> list[Finding]:
-        """The first number under which ranks contradict each other; further ones are counted."""
+        """Note the first number under which ranks contradict each other; further ones are counted."""
         first: Finding | None = None
         further: list[int] = []
         undecided = 0
@@ -170,7 +170,7 @@ class _Group:
         return Finding(problem.what, self.label, number, most.operations[0].name, text, calls=calls)
 
     def _state(self, number: int) -> str:
-        """How far the call came on its ranks, as a sentence."""
+        """Describe how far the call came on its ranks, as a sentence."""
         by_state: dict[int, list[int]] = {}
         for rank, calls in self.ranks.items():
             if (place := calls.place(number)) is not None:
@@ -181,7 +181,10 @@ class _Group:
         return "It is " + ", ".join(f"{STATES[state]} on {self._names(ranks)}" for state, ranks in states) + "."
 
     def _shift(self, number: int, by_call: dict[int, list[int]]) -> str:
-        """Whether the smallest side's calls equal the others' one number on (one left out) or back (one more made)."""
+        """Return whether the smallest side's calls equal the others' one number later or earlier.
+
+        The side has then left one out, or has made one more.
+        """
         sides = sorted(by_call.values(), key=len)
         if len(sides[0]) == len(sides[-1]):
             return ""
@@ -206,7 +209,7 @@ class _Group:
         return ""
 
     def _waiting(self) -> list[Finding]:
-        """The first call that has begun somewhere and ended nowhere: who waits in it, and for whom."""
+        """Note the first call that has begun on some rank and ended on none: who waits in it, and for whom."""
         proven = max((self._proven(rank) for rank in self.ranks.values()), default=0)
         begun = [
             rank.numbers[place] for rank in self.ranks.values()
@@ -249,7 +252,7 @@ class _Group:
     def _not_known(
         self, what: str, here: dict[int, int], waiting: tuple[int, ...], number: int
     ) -> tuple[str, str] | None:
-        """Kind and sentence where the dumps leave open whether all ranks have made an open call."""
+        """Return kind and sentence where the dumps leave open whether all ranks have made an open call."""
         unclear = tuple(
             rank for rank in self.members
             if rank in self.job.ranks and rank not in here and not self._has_passed(rank, number)
@@ -272,7 +275,7 @@ class _Group:
         return None
 
     def _short_of_ended(self, proven: int) -> list[Finding]:
-        """Ranks without a call that ended on others, where that does not prove that all ranks made it (gloo)."""
+        """Note ranks without a call that ended on others, if that does not prove that all ranks made it (gloo)."""
         last = max((calls.last for calls in self.ranks.values()), default=0)
         lacking = tuple(rank for rank, calls in self.ranks.items() if self._lacks(rank, calls, last))
         number = min((self.ranks[rank].last for rank in lacking), default=0) + 1
@@ -296,18 +299,21 @@ class _Group:
         return [Finding("missing", self.label, number, name, text, waited_for=lacking, waiting=having)]
 
     def _proven(self, rank: RankCalls) -> int:
-        """The highest number that ended on this rank and can end nowhere before all ranks have called it."""
+        """Return the highest number that ended on this rank and can end nowhere before all ranks have called it."""
         for place in range(len(rank.numbers) - 1, -1, -1):
             if rank.states[place] == DONE and needs_all(self.job.calls[rank.calls[place]]):
                 return rank.numbers[place]
         return 0
 
     def _lacks(self, rank: int, calls: RankCalls, number: int) -> bool:
-        """Whether this rank has certainly not made the call: its buffer goes on, or is whole, and ends before it."""
+        """Return whether this rank has certainly not made the call.
+
+        Its buffer continues, or is complete, and ends before the call.
+        """
         return calls.last < number and not calls.cut and (bool(calls.numbers) or calls.from_start)
 
     def _has_passed(self, rank: int, number: int) -> bool:
-        """Whether the rank has later calls: then this one was only not recorded, or is overwritten."""
+        """Return whether the rank has later calls, so that this one was only not recorded, or is overwritten."""
         return rank in self.ranks and self.ranks[rank].last > number
 
     def _missing(
@@ -333,7 +339,7 @@ class _Group:
         return Finding("missing", self.label, number, name, text, waited_for=lacking, waiting=waiting)
 
     def _last(self, rank: int) -> str:
-        """The last thing that a rank did in this group, and where it stands elsewhere."""
+        """Describe the last call of a rank in this group, and its state on other ranks."""
         calls, label = self.ranks[rank], self.job.ranks[rank].label
         if not calls.numbers:
             return f"{label} has made no call of this group{self._elsewhere(rank)}"
@@ -361,7 +367,7 @@ class _Group:
             )
 
     def _note_gaps(self) -> None:
-        """Numbers that a rank passed without a record: captured in a CUDA graph, or a batch without calls."""
+        """Note numbers that a rank passed without a record: captured in a CUDA graph, or a batch without calls."""
         gaps = [
             rank for rank, calls in self.ranks.items()
             if calls.numbers and calls.last - calls.numbers[0] + 1 > len(calls.numbers)
@@ -372,7 +378,7 @@ class _Group:
             self.notes.append(f"some calls are not recorded on {self._names(gaps)}, the first of them call {number}")
 
     def _note_open(self, proven: int) -> None:
-        """Calls that ended on one rank, so that all have made them, and are open on another."""
+        """Note calls that ended on one rank, so that all have made them, and are open on another."""
         slow = [
             rank for rank, calls in self.ranks.items()
             if (place := calls.place(proven)) is not None and calls.states[place] < ENDED
@@ -381,7 +387,7 @@ class _Group:
             self.notes.append(f"call {proven} has ended on other ranks and was still open on {self._names(slow)}")
 
     def _seen(self) -> str:
-        """Which calls are in each rank's buffer, ranks that are alike together."""
+        """Describe the calls in each rank's buffer; ranks that are alike stand together."""
         spans: dict[str, list[int]] = {}
         for rank, calls in self.ranks.items():
             span = "no collective"

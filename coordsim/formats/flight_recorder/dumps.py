@@ -23,7 +23,7 @@ from coordsim.formats.shared.sources import names_in_job
 FORMAT = "flight-recorder"
 MOST_TOLD = 20
 MOST_GROUPS = 1000
-"""Groups and findings in JSON."""
+"""Largest number of groups and findings in JSON."""
 _REDUCTIONS = frozenset({"all_reduce", "allreduce", "allreduce_coalesced"})
 
 _UNKNOWN = {
@@ -33,7 +33,7 @@ _UNKNOWN = {
 
 
 def import_dumps(paths: list[Path]) -> Imported:
-    """The dumps of one job. Raises InputError for files that are none, and for ranks of different jobs.
+    """Read the dumps of one job. Raises InputError for files that are no dumps, and for ranks of different jobs.
 
     Dumps are folded one after the other; of the lowest rank's dump all entries are kept, for the pattern of messages.
     """
@@ -58,7 +58,7 @@ def _order(dump: Dump) -> tuple[bool, int]:
 
 
 class _Seen:
-    """What must be the same in all dumps of a job."""
+    """Values that must be the same in all dumps of a job."""
 
     def __init__(self) -> None:
         self.files: dict[int, str] = {}
@@ -66,7 +66,7 @@ class _Seen:
         self.version: tuple[str, str] | None = None
 
     def check(self, dump: Dump, name: str) -> None:
-        """Raises InputError for a dump, called ``name``, that is of another job than those before it."""
+        """Raise InputError for a dump, called ``name``, that is of another job than those before it."""
         path = str(dump.path)
         if self.version is None and not dump.lost:
             self.version = (dump.version, name)
@@ -90,12 +90,12 @@ class _Seen:
 
     @property
     def world(self) -> tuple[int, ...] | None:
-        """The ranks of the job, where its group of all ranks is recorded."""
+        """Return the ranks of the job, if its group of all ranks is recorded."""
         return next(iter(self.worlds), None)
 
 
 def _world(dump: Dump) -> tuple[int, ...] | None:
-    """The members of the group of all ranks, sorted."""
+    """Return the members of the group of all ranks, sorted."""
     for name, group in dump.groups.items():
         alone = name == "" and len(dump.groups) == 1 and len({entry.group for entry in dump.entries}) <= 1
         if group.ranks is not None and (group.description == "default_pg" or (alone and len(dump.status) <= 1)):
@@ -184,7 +184,8 @@ def _unknown(
 
 
 def _size(seen: _Seen, reports: Sequence[GroupReport]) -> int | None:
-    """Ranks of the job: of its group of all ranks, else those that any group lists; None where none is listed."""
+    """Return the number of ranks of the job: of its group of all ranks, else those that any group lists; None if none
+    is listed."""
     if seen.world is not None:
         return len(seen.world)
     ranks = {rank for report in reports if report.members_recorded for rank in report.members}
@@ -192,7 +193,7 @@ def _size(seen: _Seen, reports: Sequence[GroupReport]) -> int | None:
 
 
 def _waited_for(job: Job, findings: Sequence[Finding]) -> tuple[list[int], Finding | None]:
-    """Ranks that others wait for and that do not wait themselves; a finding when all of them wait."""
+    """Return ranks that others wait for and that do not wait themselves; a finding if all of them wait."""
     wanted = {rank for finding in findings for rank in finding.waited_for}
     waits = {rank for finding in findings for rank in finding.waiting}
     free = sorted(wanted - waits)
@@ -225,7 +226,7 @@ def _group(report: GroupReport) -> dict[str, Any]:
 
 
 def _busiest(dump: Dump) -> tuple[str | None, list[Entry]]:
-    """The process group with most entries, and those."""
+    """Return the process group with most entries, and those."""
     groups = Counter(entry.group for entry in dump.entries).most_common(1)
     if not groups:
         return None, []
@@ -233,7 +234,7 @@ def _busiest(dump: Dump) -> tuple[str | None, list[Entry]]:
 
 
 def _by_rank(job: Job, group: str | None) -> list[dict[str, Any]]:
-    """The last calls in the group called ``group``, or in a rank's own busiest one, for the first twenty ranks."""
+    """Return the last calls in ``group``, or in a rank's own busiest one, for the first twenty ranks."""
     rows = []
     for rank in sorted(job.ranks)[:MOST_TOLD]:
         own = [(key.name, ranks[rank]) for key, ranks in job.groups.items() if rank in ranks and ranks[rank].numbers]

@@ -1,4 +1,4 @@
-"""What a comparison finds: one thing that is not as it should be, with its evidence."""
+"""A finding of a comparison: one state that is not as it should be, with its evidence."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it should be. ``kind`` is one of:
+    """One state that is not as it should be. ``kind`` is one of:
 
-    - "operation", "size", "type": calls of one number contradict each other;
+    /- "operation", "size", "type": calls of one number contradict each other;
+
     - "missing": a rank has not called what others wait in;
     - "not-started": all called, some devices have not begun;
-    - "no-dump", "members-unknown", "unclear": a call is open, and the dumps do not say who is missing;
+    - "no-dump", "members-unknown", "unclear": a call is open, and the dumps do not show which rank is missing;
     - "send", "receive": no peer has the other half;
     - "cycle": ranks wait for each other in several groups.
     """
@@ -26,10 +27,10 @@ class Finding:
     waited_for: tuple[int, ...] = ()
     waiting: tuple[int, ...] = ()
     calls: dict[str, str] = field(default_factory=dict)
-    """Ranks in words -> what they called, where that differs."""
+    """Ranks in words -> what they called, if that differs."""
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data, for the object of ``coordsim import --json``. A rank that is not known is null."""
+        """Return plain data, for the object of ``coordsim import --json``. A rank that is not known is null."""
         return {
             "kind": self.kind, "group": self.group, "number": self.number, "operation": self.operation,
             "waited_for": [rank if rank >= 0 else None for rank in self.waited_for],

@@ -14,7 +14,7 @@ from coordsim.errors import InputError
 from coordsim.formats.flight_recorder.reader import Dump, Entry, Tensors, printable
 
 MOST_GROUPS = 100_000
-"""Of a job: some kilobytes each."""
+"""Largest number of groups of a job, which take some kilobytes each."""
 SCHEDULED, STARTED, ENDED, DONE = range(4)
 """Gloo's calls end, and it is not recorded whether well or with an error."""
 STATES = ("scheduled", "started", "ended", "completed")
@@ -29,7 +29,7 @@ class Operation(NamedTuple):
 
 
 class Call(NamedTuple):
-    """Everything a rank called under one number: one operation, or those of a coalesced call in their order."""
+    """Everything that a rank called under one number: one operation, or those of a coalesced call in their order."""
 
     operations: tuple[Operation, ...]
     closed: bool
@@ -37,7 +37,7 @@ class Call(NamedTuple):
 
 
 class Key(NamedTuple):
-    """What one group is known by: on a mesh several groups of one name have different members."""
+    """Identifies a group: on a mesh several groups of one name have different members."""
 
     name: str
     members: tuple[int, ...] | None
@@ -76,11 +76,11 @@ class RankCalls:
 
     @property
     def last(self) -> int:
-        """The highest number; 0 where there was no call."""
+        """The highest number; 0 if there was no call."""
         return self.numbers[-1] if self.numbers else 0
 
     def place(self, number: int) -> int | None:
-        """Where ``number`` stands, or None."""
+        """Return the place of ``number``, or None."""
         if not self.numbers:
             return None
         guess = number - self.numbers[0]  # numbers rarely have gaps
@@ -90,13 +90,13 @@ class RankCalls:
 
     @property
     def last_done(self) -> int:
-        """The highest number that ended; 0 where none did."""
+        """The highest number that ended; 0 if none did."""
         place = max(self.states.rfind(DONE), self.states.rfind(ENDED))
         return self.numbers[place] if place >= 0 else 0
 
     @property
     def first_open(self) -> int | None:
-        """Place of the first call behind the last one that ended."""
+        """Place of the first call after the last one that ended."""
         place = max(self.states.rfind(DONE), self.states.rfind(ENDED)) + 1
         return place if place < len(self.states) else None
 
@@ -106,7 +106,7 @@ class Rank:
     """What is kept of one dump besides its calls."""
 
     label: str
-    """Its number in words, or the file's name where that does not end in one."""
+    """Its number in words, or the file's name if that does not end in a number."""
     whole: bool
     version: str
     records: int
@@ -134,7 +134,7 @@ class Job:
     _operations: dict[Operation, Operation] = field(default_factory=dict)
 
     def add(self, dump: Dump, name: str | None = None) -> int:
-        """Fold one dump; returns the number that its rank has here. ``name``: of its file, for a rank not known."""
+        """Fold one dump; return the number of its rank here. ``name`` is its file's, for a rank not known."""
         rank = dump.rank if dump.rank is not None else -1 - len(self.ranks)
         label = f"rank {rank}" if rank >= 0 else printable((name or dump.path.name)[-60:])
         self.ranks[rank] = Rank(label, dump.whole, dump.version, len(dump.entries), dump.status)
@@ -156,18 +156,18 @@ class Job:
         return rank
 
     def label(self, key: Key) -> str:
-        """The group in words: group 3 (mesh_tp)."""
+        """Return the group in words: group 3 (mesh_tp)."""
         description = self.descriptions.get(key, "")
         more = f" ({description})" if description not in ("", "undefined") else ""
         return f"group {key.name}{more}" if key.name else f"the group without a name{more}"
 
     def is_default(self, key: Key) -> bool:
-        """Whether the group is that of all ranks."""
+        """Return whether the group is that of all ranks."""
         description = self.descriptions.get(key, "")
         return description == "default_pg" or (key.name == "0" and not description)
 
     def join_unknown(self) -> None:
-        """Put calls of ranks that do not know a group's members to those of ranks that do, where one group fits."""
+        """Join calls of ranks that do not know a group's members to those of ranks that do, if one group fits."""
         by_name: dict[str, list[Key]] = {}
         for key in self.groups:
             if key.members is not None:
@@ -182,7 +182,7 @@ class Job:
                 del self.groups[key]
 
     def open_calls(self) -> dict[int, list[tuple[Key, int, str]]]:
-        """Rank -> its first open call (group, number, name) in each of the first two groups that have one."""
+        """Return rank -> its first open call (group, number, name) in each of the first two groups that have one."""
         calls: dict[int, list[tuple[Key, int, str]]] = {}
         for key, ranks in self.groups.items():
             for rank, own in ranks.items():
@@ -228,7 +228,7 @@ class Job:
     def _close(rank: RankCalls, batch: list[Entry], closing: Entry | None) -> None:
         """Take sends and receives over. In a batch only the record that closes it has a state.
 
-        A batch that nothing closes says nothing of its state: its sends count as ended, so that they accuse nobody.
+        A batch that nothing closes has no state: its sends count as ended, so that they accuse no rank.
         """
         alone = Counter(entry.p2p_sequence for entry in batch)
         for entry in batch:
@@ -266,7 +266,7 @@ def _state(entry: Entry) -> int:
 
 
 def _by_group(dump: Dump) -> dict[tuple[Key, str], list[Entry]]:
-    """The dump's entries by group and description; groups that it lists and did not call have none."""
+    """Return the dump's entries by group and description; groups that it lists and did not call have none."""
     keys: dict[tuple[str, str], tuple[Key, str]] = {}
     groups: dict[tuple[Key, str], list[Entry]] = {}
     for entry in dump.entries:
@@ -284,9 +284,9 @@ def _by_group(dump: Dump) -> dict[tuple[Key, str], list[Entry]]:
 
 
 def members_of(dump: Dump, name: str, status: str) -> tuple[int, ...] | None:
-    """The ranks of a group as its dump lists them, or None.
+    """Return the ranks of a group as its dump lists them, or None.
 
-    Gloo lists one group without a name, the one that was made last; where a rank has no other, it is the whole job.
+    Gloo lists one group without a name, the one that was made last; if a rank has no other, it is the whole job.
     """
     if name in dump.groups:
         return dump.groups[name].ranks

@@ -1,7 +1,7 @@
 """Sends and receives of one group: those that are open and have no other half.
 
-Numbers of sends are counted by each rank for itself, so pairs are found by their channel, from one rank to another, in
-their order. Only open ones are looked at: what has ended had its other half, whatever a cut buffer still shows of it.
+Each rank numbers its sends by itself, so pairs are matched by their channel, from one rank to another, in their order.
+Only open ones are examined: what has ended had its other half, whatever a cut buffer still shows of it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from coordsim.formats.flight_recorder.words import plural
 
 
 def open_messages(job: Job, key: Key, ranks: dict[int, RankCalls], members: Sequence[int] | None) -> list[Finding]:
-    """Findings on one group's sends and receives, at most one for each channel.
+    """Return findings on one group's sends and receives, at most one for each channel.
 
-    ``members``: the group's ranks in the order of its own numbers; None where they are not recorded, in which case a
+    ``members`` holds the group's ranks in the order of its own numbers. If they are not recorded it is None; then a
     group's rank is taken to be the job's for the group of all ranks, and nothing is compared for others.
     """
     if members is None and not job.is_default(key):
@@ -45,7 +45,7 @@ def open_messages(job: Job, key: Key, ranks: dict[int, RankCalls], members: Sequ
 
 
 def _without_dump(job: Job, key: Key, ends: tuple[int, int], halves: list[Message]) -> Finding | None:
-    """An open half whose peer left no dump, or one that does not go back far enough."""
+    """Return a finding for an open half whose peer left no dump, or one that does not go back far enough."""
     first = next((message for message in halves if message.state < ENDED), None)
     if first is None:
         return None
@@ -68,10 +68,10 @@ def _job_rank(members: Sequence[int] | None, rank: int) -> int | None:
 def _channel(
     job: Job, key: Key, ends: tuple[int, int], halves: tuple[list[Message], list[Message]], whole: bool
 ) -> Finding | None:
-    """The first open half without the other one.
+    """Return a finding for the first open half without the other one.
 
-    ``whole``: both buffers go back to the first call, so that counts can be compared: an open receive may have a send
-    that ended early, because small messages are buffered.
+    ``whole`` states that both buffers go back to the first call, so that counts can be compared: an open receive may
+    have a send that ended early, because small messages are buffered.
     """
     sends = [message for message in halves[0] if message.state < ENDED]
     receives = [message for message in halves[1] if message.state < ENDED]
@@ -106,7 +106,7 @@ def _channel(
 
 
 def _sizes(job: Job, key: Key, ends: tuple[int, int], sends: list[Message], receives: list[Message]) -> Finding | None:
-    """An open send and an open receive that can only be each other's and have different sizes."""
+    """Return a finding for an open send and an open receive that belong together and have different sizes."""
     left = list(sends)
     for message in receives:
         match = next((send for send in left if _alike(send, message)), None)
@@ -128,7 +128,7 @@ def _sizes(job: Job, key: Key, ends: tuple[int, int], sends: list[Message], rece
 
 
 def _values(message: Message) -> tuple[int, ...] | None:
-    """Backends record the tensor as input, as output, or as both."""
+    """Return the values of a message; backends record the tensor as input, as output, or as both."""
     return message.tensors.inputs or message.tensors.outputs or None
 
 

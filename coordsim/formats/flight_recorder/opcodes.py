@@ -1,4 +1,4 @@
-"""Looks at every operation of a pickle before any is carried out: only those that build plain values are allowed."""
+"""Checks every operation of a pickle before any is carried out: only those that build plain values are allowed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import pickletools
 import re
 
 MOST_BYTES = 1 << 25
-"""Of operations without text; some hundred thousand entries have that many."""
+"""Largest number of bytes of operations without text, enough for some hundred thousand entries."""
 MOST_CONTAINERS = 1 << 22
-"""Lists, dicts and tuples of a pickle, some 60 bytes each: a file of nothing else would fill the memory."""
+"""Largest number of lists, dicts and tuples of a pickle, some 60 bytes each, which could otherwise fill the memory."""
 LONGEST_NUMBER = 128
-"""Bytes of an integer: no counter or time is longer."""
+"""Largest number of bytes of an integer; no counter or time is longer."""
 MOST_REMEMBERED = 1 << 23
-"""The unpickler's memo is a list as long as its largest index, whatever the file's length."""
+"""Largest index of the unpickler's memo, which is a list of that length, whatever the file's size."""
 
 PLAIN = frozenset({
     "PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "DUP", "NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT",
@@ -21,7 +21,7 @@ PLAIN = frozenset({
     "EMPTY_TUPLE", "EMPTY_DICT", "APPEND", "APPENDS", "LIST", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "DICT", "SETITEM",
     "SETITEMS", "GET", "BINGET", "LONG_BINGET", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE",
 })  # fmt: skip
-"""Operations that build containers and plain values; any other one calls something."""
+"""Operations that build containers and plain values; all others call something."""
 
 _NAMES = {ord(operation.code): operation.name for operation in pickletools.opcodes}
 _FIXED = {"uint1": 1, "uint2": 2, "int4": 4, "uint4": 4, "uint8": 8, "float8": 8}
@@ -34,7 +34,7 @@ _LINES = frozenset({"decimalnl_short", "decimalnl_long", "floatnl", "stringnl", 
 
 
 class NotPlainError(ValueError):
-    """An operation that is not allowed, or that is not whole; ``operation`` is its name, or empty."""
+    """An operation that is not allowed, or is incomplete; ``operation`` is its name, or empty."""
 
     def __init__(self, message: str, operation: str = "") -> None:
         super().__init__(message)
@@ -42,7 +42,8 @@ class NotPlainError(ValueError):
 
 
 def _tables() -> tuple[re.Pattern[bytes], dict[int, int], frozenset[int]]:
-    """A pattern of operations of fixed length; code -> bytes of its length field; codes whose argument is a line."""
+    """Return a pattern of operations of fixed length; code -> bytes of its length field; codes whose argument is a
+    line."""
     fixed: list[bytes] = []
     counted: dict[int, int] = {}
     lines: set[int] = set()
@@ -69,7 +70,7 @@ _RUN, _LENGTHS, _LINE_CODES = _tables()
 
 
 def check_operations(data: bytes) -> None:
-    """Raises NotPlainError for the first operation that is not allowed, is cut off, or is one too many."""
+    """Raise NotPlainError for the first operation that is not allowed, is cut off, or is one too many."""
     at = spent = containers = 0
     while True:
         match = _RUN.match(data, at)
@@ -97,7 +98,10 @@ def check_operations(data: bytes) -> None:
 
 
 def _behind(data: bytes, at: int, code: int, name: str) -> int:
-    """Where the operation at ``at`` ends. Raises NotPlainError when the data end before, or for an absurd number."""
+    """Return where the operation at ``at`` ends.
+
+    Raises NotPlainError if the data end before that, or for an absurd number.
+    """
     if code in _LENGTHS:
         start = at + 1 + _LENGTHS[code]
         length = int.from_bytes(data[at + 1 : start], "little")

@@ -1,7 +1,7 @@
 """What calls of one number must have in common, by the meaning of their operation.
 
-The rules follow NCCL and torch/distributed/flight_recorder, and are weaker where an operation allows ranks to differ:
-the shapes of a tensor do not matter, only how many values it has; uneven exchanges, gathers and scatters are added up
+The rules follow NCCL and torch/distributed/flight_recorder, and are weaker where an operation allows ranks to differ.
+The shapes of a tensor do not matter, only the number of its values; uneven exchanges, gathers and scatters are added up
 over all ranks.
 """
 
@@ -41,7 +41,7 @@ _LIBRARY = re.compile(r"^(?:nccl|hccl|xccl|rccl|mccl|ucc)(?=[A-Za-z])")
 
 
 def _plain(name: str) -> str:
-    """A name without the library in front (HcclAllReduce), capitals and underscores."""
+    """Return a name without the library in front (HcclAllReduce), capitals and underscores."""
     return _LIBRARY.sub("", name.lower()).replace("_", "")
 
 
@@ -54,12 +54,12 @@ class Disagreement(NamedTuple):
     """Why calls of one number do not fit together."""
 
     what: str
-    """"operation", "size" or "type"."""
+    """ "operation", "size" or "type"."""
     sentence: str
 
 
 def family(operation: Operation) -> str:
-    """The collective in common words; the operation's own name where it is not known."""
+    """Return the collective in common words; the operation's own name if it is not known."""
     return _family(operation.operation)
 
 
@@ -69,20 +69,22 @@ def _family(name: str) -> str:
 
 
 def is_known(name: str) -> bool:
-    """Whether the operation of a record (``nccl:all_reduce``) has rules for its sizes; sends and receives have."""
+    """Return whether the operation of a record (``nccl:all_reduce``) has rules for its sizes; sends and receives
+    have."""
     operation, _, peers = name.rpartition(":")[2].partition(" ")
     return _plain(operation) in _FAMILY_OF or (operation in ("send", "recv") and bool(peers))
 
 
 def needs_all(call: Call) -> bool:
-    """Whether one rank can only finish the call when all ranks have made it; not so for a root's sends."""
+    """Return whether a rank can only finish the call when all ranks have made it; not so for a root's sends."""
     return any(family(operation) in _NEEDS_ALL for operation in call.operations)
 
 
 def disagreement(calls: Sequence[Call], size: int | None) -> Disagreement | None:
-    """Whether ranks that made these calls under one number contradict each other.
+    """Return how ranks that made these calls under one number contradict each other, or None.
 
-    ``calls``: one for each rank. ``size``: the ranks of the group, where all of them are in ``calls``, else None.
+    ``calls`` has one entry for each rank. ``size`` is the number of ranks of the group if all of them are in ``calls``,
+    else None.
     """
     distinct = set(calls)
     if len(distinct) < 2:
@@ -142,7 +144,7 @@ def _types(name: str, parts: Sequence[Operation]) -> Disagreement | None:
 
 
 def in_words(call: Call) -> str:
-    """The call as a sentence names it: gloo:all_reduce of 10 Float (40 B)."""
+    """Return the call as a sentence names it: gloo:all_reduce of 10 Float (40 B)."""
     if len(call.operations) == 1:
         return _operation_in_words(call.operations[0])
     first = "; ".join(_operation_in_words(operation) for operation in call.operations[:3])
@@ -159,7 +161,7 @@ def _operation_in_words(operation: Operation) -> str:
 
 
 def tensors_in_words(tensors: Tensors) -> str:
-    """10 Float (40 B); empty without tensors."""
+    """Return 10 Float (40 B); empty without tensors."""
     own = tensors.inputs or tensors.outputs
     if not own:
         return ""

@@ -19,13 +19,13 @@ from coordsim.formats.shared.torch_types import TYPES
 EXPECTED = "expected a dump of PyTorch's Flight Recorder (entries, pg_config, pg_status)"
 LARGEST_FILE = 1 << 27
 MOST_ENTRIES = 1 << 22
-"""Of all dumps together."""
+"""Largest number of entries of all dumps together."""
 MOST_TENSORS = 1 << 16
-"""Of one call."""
+"""Largest number of tensors of one call."""
 KNOWN_VERSIONS = frozenset(
     {f"1.{minor}" for minor in range(5)} | {f"2.{minor}" for minor in range(11)} | {""}
 )  # fmt: skip
-"""Of torch 2.2 (a list without version), 2.3 (1.x), 2.4 (2.1) to 2.13 (2.10)."""
+"""Versions of torch 2.2 (a list without version), 2.3 (1.x), 2.4 (2.1) to 2.13 (2.10)."""
 
 _RANK_WORD = re.compile(r"(?<![a-zA-Z])rank[_-]?([0-9]{1,7})(?![0-9])", re.IGNORECASE)
 _RANK_END = re.compile(r"(?:^|[_.-])([0-9]{1,7})(?:\.(?:pickle|pkl|json|bin|gz|dump|trace))*$", re.IGNORECASE)
@@ -39,10 +39,10 @@ _MOST = 1 << 62
 
 
 class Tensors(NamedTuple):
-    """What a call was given: values and types of its tensors."""
+    """Numbers of values and types of a call's tensors."""
 
     inputs: tuple[int, ...] | None
-    """Values in each tensor; None where the sizes are not recorded."""
+    """Number of values in each tensor; None if the sizes are not recorded."""
     outputs: tuple[int, ...] | None
     input_types: tuple[str, ...]
     output_types: tuple[str, ...]
@@ -65,9 +65,9 @@ class Entry:
     name: str
     """As recorded, for instance ``nccl:all_reduce``."""
     operation: str
-    """Without the backend."""
+    """Name without the backend."""
     peers: tuple[int, int] | None
-    """Of a send or receive: ranks of source and destination within the group."""
+    """For a send or receive: ranks of source and destination within the group."""
     state: str
     retired: bool
     tensors: Tensors
@@ -79,13 +79,14 @@ class Entry:
     p2p: bool
     """Whether it is a send or receive, or closes a batch of them."""
     members: tuple[int, ...] | None
-    """The group's ranks, where the record itself has them."""
+    """The group's ranks, if the record itself has them."""
 
     @property
     def done(self) -> bool:
-        """Whether the call ended well. Gloo leaves the state at "scheduled" and says so by retiring the record.
+        """Whether the call ended well.
 
-        Aborting a communicator ends calls that were stuck; the recorder sees those end after their timeout.
+        Gloo leaves the state at "scheduled" and marks the end by retiring the record. Aborting a communicator ends
+        calls that were stuck; the recorder sees those end after their timeout.
         """
         if self.state == "completed":
             late = self.completed_ns is not None and self.created_ns is not None and self.timeout_ns is not None
@@ -103,7 +104,7 @@ class Group(NamedTuple):
 
     description: str
     ranks: tuple[int, ...] | None
-    """None where the dump does not say; gloo writes "[]" then."""
+    """None if the dump does not state them; gloo writes "[]" then."""
 
 
 @dataclass
@@ -111,10 +112,10 @@ class Dump:
     path: Path
     version: str = ""
     rank: int | None = None
-    """From the file's name: PyTorch's dumps do not say, those of other tools may."""
+    """Rank from the file's name: PyTorch's dumps do not state it, those of other tools may."""
     entries: list[Entry] = field(default_factory=list)
     groups: dict[str, Group] = field(default_factory=dict)
-    """By name."""
+    """Groups by name."""
     status: dict[str, dict[str, int]] = field(default_factory=dict)
     """Process group -> numbers of the last collectives enqueued, started, completed."""
     shared_numbers: bool = False
@@ -123,9 +124,10 @@ class Dump:
 
     @property
     def whole(self) -> bool:
-        """Whether the buffer still holds the rank's first call, and every one since.
+        """Whether the buffer still has the rank's first call, and every one since.
 
-        Without entries: whether no group has a state either, for a dump of open calls only leaves out those that ended.
+        Without entries: whether no group has a state either, since a dump of open calls only leaves out those that
+        ended.
         """
         if not self.entries:
             return not self.status and not self.lost
@@ -133,15 +135,15 @@ class Dump:
 
     @property
     def version_number(self) -> tuple[int, int]:
-        """Major and minor; of a version that is no two numbers, the newest known."""
+        """Major and minor number; for a version that is no two numbers, the newest known."""
         match = re.fullmatch(r"([0-9]{1,4})\.([0-9]{1,4})", self.version)
         return (int(match[1]), int(match[2])) if match else ((1, 0) if self.shared_numbers else (2, 10))
 
 
 def read_dump(path: Path, room: int = MOST_ENTRIES) -> Dump:
-    """Raises InputError, with the file and what is wrong, for anything that is no dump.
+    """Read a dump. Raises InputError, with the file and the fault, for anything that is no dump.
 
-    ``room``: the most entries that may come.
+    ``room`` is the largest number of entries allowed.
     """
     dump = Dump(path)
     dump.rank = rank_of(path.name)
@@ -154,7 +156,7 @@ def read_dump(path: Path, room: int = MOST_ENTRIES) -> Dump:
 
 
 def rank_of(name: str) -> int | None:
-    """The rank in a file's name: behind the word rank, else the number at its end; None where there is none."""
+    """Return the rank in a file's name: behind the word rank, else the number at its end; None if there is none."""
     words = set(_RANK_WORD.findall(name))
     if len(words) == 1:
         return int(words.pop())
@@ -163,7 +165,7 @@ def rank_of(name: str) -> int | None:
 
 
 class _Plain(pickle.Unpickler):
-    """Never imports or calls anything, whatever slipped through."""
+    """An unpickler that never imports or calls anything, even if a check has missed an operation."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
         raise pickle.UnpicklingError(f"refers to {module}.{name}")
@@ -173,7 +175,7 @@ class _Plain(pickle.Unpickler):
 
 
 def _unpickled(dump: Dump, room: int) -> dict[str, Any]:
-    """The dump's values without its entries, which are put in their place."""
+    """Return the dump's values without its entries, which are replaced by their places."""
     path = dump.path
     data, cut = small_bytes(path, LARGEST_FILE, EXPECTED)
     if cut:

@@ -1,1 +1,1 @@
-"""Tables of gloo's ``benchmark``: how long one collective takes, by size."""
+"""Tables of gloo's ``benchmark``: the time of one collective, by size."""

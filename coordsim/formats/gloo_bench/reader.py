@@ -1,7 +1,8 @@
 """Reads what gloo's ``benchmark`` prints: gloo/benchmark/runner.cc in its four forms since 2017.
 
-Columns are told by name: elements, times (min, p50, p99, max) and their count in all of them; a bandwidth, bytes over
-mean time in GiB/s, since 2017-08; the size in bytes since 2021. Earlier bandwidths by percentile say what times say.
+Columns are identified by name: elements, times (min, p50, p99, max) and their count in all of them; a bandwidth, bytes
+over mean time in GiB/s, since 2017-08; the size in bytes since 2021. Earlier bandwidths by percentile repeat what the
+times state.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _NUMBER = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,9})?|inf|nan")
 _ALGORITHM = re.compile(r"\s*Algorithm:\s+(\w{1,80})\s*")
 _TITLE = re.compile(r"\s*([A-Z0-9_]{1,80})\s*")
 _KNOWN = re.compile(r"REDUCE|GATHER|BARRIER|BROADCAST|EXCHANGE|ALLTOALL|ALL_TO_ALL|SCATTER|SEND|RECV")
-"""Of a newer output: the algorithm, alone on its line, between the first rule and the device."""
+"""In newer output the algorithm stands alone on its line, between the first rule and the device."""
 _OPTIONS = re.compile(
     r"\s*Options:\s+processes=(\d{1,9}), inputs=(\d{1,9})(?:, threads=(\d{1,9}))?(?:.*\bverify=(\w+))?"
 )
@@ -44,7 +45,7 @@ _TIMES = ("min", "p50", "p99", "max")
 _MEANS = ("avg", "bw", "bandwidth")
 _GIB = 1 << 30
 _TELLING = 0.1
-"""GiB/s, printed with three decimals: below, the mean is too coarse."""
+"""Bandwidths are printed in GiB/s with three decimals; below this value the mean is too coarse."""
 _FLOAT = 4
 
 
@@ -58,12 +59,12 @@ class _Line(NamedTuple):
 
 
 def import_tables(paths: Sequence[SourcePath]) -> Imported:
-    """The tables in ``paths``. Raises InputError as :func:`read_gloo` does, where no file holds a table."""
+    """Return the tables in ``paths``. Raises InputError as :func:`read_gloo` does, if no file has a table."""
     return import_files(paths, "gloo-benchmark", read_gloo)
 
 
 def read_gloo(path: SourcePath) -> TableFile:
-    """The tables in a log. Raises InputError, with file and line, where there is none or a row makes no sense."""
+    """Return the tables in a log. Raises InputError, with file and line, if there is none or a row is invalid."""
     lines = WrappedLines(path)
     runs: list[_Run] = []
     latest: dict[str, _Run] = {}
@@ -88,7 +89,7 @@ def read_gloo(path: SourcePath) -> TableFile:
 
 
 def _begins(text: str) -> bool:
-    """Whether another run begins behind the rows of one."""
+    """Return whether another run begins behind the rows of one."""
     return bool(_HEADER.match(text) or _ALGORITHM.fullmatch(text) or _OPTIONS.match(text) or _is_title(text))
 
 
@@ -107,7 +108,7 @@ class _Run:
     rows: list[tuple[str, _Line]] = field(default_factory=list)
 
     def feed(self, line: Line) -> None:
-        """Read one line. Raises InputError for a row that makes no sense."""
+        """Read one line. Raises InputError for an invalid row."""
         where, text, table = f"line {line.number}", line.text, self.table
         words = text.split()
         if _HEADER.match(text):
@@ -150,8 +151,8 @@ def _line(table: Table, where: str, columns: dict[tuple[str, str], str]) -> _Lin
     return _Line(whole("elements", ""), nbytes, Spread(least, median, p99, most), mean if good else None)
 
 
-def _finish(table: Table, threads: int, found: list[tuple[str, _Line]]) -> None:
-    """Rows of the lines, and what is known of all of them."""
+def _finish(table: Table, threads: int, lines: list[tuple[str, _Line]]) -> None:
+    """Make rows of the lines, with what is known of all of them."""
     if table.algorithm is None:
         table.unknown["collective"] = "the output does not name its algorithm: of before 2017-04, or without its head"
     else:
@@ -160,27 +161,27 @@ def _finish(table: Table, threads: int, found: list[tuple[str, _Line]]) -> None:
         table.unknown["ranks"] = "the output does not say with how many processes it was made"
     if threads > 1:
         table.unknown["single"] = f"{threads} threads ran one collective each at once; bandwidths are of them all"
-    element = _element(table, threads, found[-1][1])
+    element = _element(table, threads, lines[-1][1])
     factor = bus_factor(table.ranks) if table.collective == ALLREDUCE and table.ranks is not None else None
-    for where, each in found:
-        nbytes = each.nbytes if each.nbytes is not None else each.elements * element
-        time_ns = each.spread.median_ns or 0
-        if each.mean_GiB is not None:
-            time_ns = round(nbytes * threads / (each.mean_GiB * _GIB) * 1e9)
+    for where, line in lines:
+        nbytes = line.nbytes if line.nbytes is not None else line.elements * element
+        time_ns = line.spread.median_ns or 0
+        if line.mean_GiB is not None:
+            time_ns = round(nbytes * threads / (line.mean_GiB * _GIB) * 1e9)
         rate = nbytes * threads * 1e9 / time_ns if time_ns else 0.0
-        table.add(Row(nbytes, time_ns, rate, rate * factor if factor is not None else None, each.spread), where)
-    if found[-1][1].mean_GiB is None:
+        table.add(Row(nbytes, time_ns, rate, rate * factor if factor is not None else None, line.spread), where)
+    if lines[-1][1].mean_GiB is None:
         table.unknown["mean"] = "times are medians: a mean is not printed, or too coarsely"
 
 
 def _element(table: Table, threads: int, largest: _Line) -> int:
-    """Bytes of an element where sizes are not printed: float or float16, as the bandwidth says; else float."""
+    """Return the bytes of an element where sizes are not printed: float or float16 by the bandwidth, else float."""
     if largest.nbytes is not None:
         return _FLOAT
     if largest.mean_GiB is not None and largest.elements and largest.spread.median_ns:
-        told = largest.mean_GiB * _GIB * largest.spread.median_ns / 1e9 / threads / largest.elements
+        rates = largest.mean_GiB * _GIB * largest.spread.median_ns / 1e9 / threads / largest.elements
         for size in (2, _FLOAT):
-            if 0.75 < told / size < 1.33:
+            if 0.75 < rates / size < 1.33:
                 return size
     table.unknown["bytes"] = "sizes are printed in elements alone; they are counted as float32"
     return _FLOAT

@@ -21,20 +21,22 @@ from coordsim.formats.shared.json_text import JsonText
 
 ROWS = 1 << 15
 MOST_WORDS = 1 << 16
-"""Different operations, activities and types; a file with more is no timeline."""
+"""Largest number of different operations, activities and types; a file with more is no timeline."""
 MOST_TENSORS = 1 << 20
 MOST_RANKS = 1 << 20
 _INTRODUCES = re.compile(
     r'\{"name": "process_name", "ph": "M", "pid": ([1-9][0-9]{0,8}), "args": \{"name": "([ !#-\[\]-~]+)"\}\},\s*'
     r'(\{"name": "process_sort_index", "ph": "M", "pid": \1, "args": \{"sort_index": [1-9][0-9]{0,8}\}\},\s*)?(?=\{)'
 )
-"""A tensor's first events, as Horovod writes them, with the beginning of the next one."""
+"""Matches a tensor's first events, as Horovod writes them, with the beginning of the next one."""
 _WITH_WORD = (EventKind.NEGOTIATE, EventKind.OPERATION, EventKind.ACTIVITY)
 
 
 class ColumnReader(TimelineReader):
-    """Events of one file as :class:`Columns`; iterate :meth:`batches` once. Raises as :class:`TimelineReader` does,
-    and InputError for more tensors, words, ranks or values than any job has."""
+    """Events of one file as :class:`Columns`; iterate :meth:`batches` once.
+
+    Raises as :class:`TimelineReader` does, and InputError for more tensors, words, ranks or values than any job has.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -52,7 +54,7 @@ class ColumnReader(TimelineReader):
         self._bytes: Bytes | None = None
 
     def batches(self) -> Iterator[Columns]:
-        """The events, some ten thousand at a time."""
+        """Yield the events, some ten thousand at a time."""
         for at, value in self._values():
             self.events += 1
             self._place = f"event {self.events} (character {at})"
@@ -133,7 +135,7 @@ class ColumnReader(TimelineReader):
         return numel
 
     def _learn(self, value: dict[str, Any]) -> None:
-        """So that the scan knows the words of this event next time."""
+        """Add the words of this event to those that the scan knows."""
         name, args = value.get("name"), value.get("args")
         if isinstance(name, str) and value["ph"] == "B":
             self.words.teach(name)

@@ -1,7 +1,7 @@
-"""What ranks recorded as a timeline of Horovod's: as rank 0 of a Horovod job would have written it.
+"""A timeline of ranks' records in the form in which rank 0 of a Horovod job would have written it.
 
-All times are the last rank's on rank 0's clock. A tensor is negotiated from the end of the first cycle in which some
-rank popped it; with a tick for each rank that popped it in a slow cycle, as Horovod counts requests only there.
+All times are the last rank's, on rank 0's clock. A tensor is negotiated from the end of the first cycle in which some
+rank popped it, with a tick for each rank that popped it in a slow cycle, since Horovod counts requests only there.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ SUFFIX = ".timeline.json"
 
 
 class Written(NamedTuple):
-    """What became of the steps."""
+    """The number of steps that were written and left out."""
 
     steps: int
     events: int
-    """At most; kept below the limit."""
+    """Upper bound of the number of events, which stays below the limit."""
     left_out: int
-    """Steps that there was no room for."""
+    """Number of steps for which there was no room."""
 
 
 @dataclass
@@ -40,7 +40,7 @@ class _Turn:
     left_ns: int = 0
     slow: bool = False
     popped: list[tuple[int, str]] = field(default_factory=list)
-    """(rank, tensor)."""
+    """Pairs of (rank, tensor)."""
     responses: dict[int, list[tuple[RankRecord, ResponseRecord]]] = field(default_factory=dict)
 
 
@@ -54,37 +54,37 @@ def write_horovod(
     library = "NCCL" if "nccl" in str(dict(records[0].settings)).lower() else "GLOO"
     cycles = any(record.cycles for record in detailed)
     with whole_file(path) as fresh, TimelineWriter(fresh, mark_cycles=cycles) as writer:
-        told = _Teller(writer, library, cycles)
+        teller = _Teller(writer, library, cycles)
         for number in sorted(turns):
             if turns[number].step in chosen:
-                told.turn(turns[number])
+                teller.turn(turns[number])
     return Written(len(chosen), events, len(steps) - len(chosen))
 
 
 def _turns(records: Sequence[RankRecord], base_ns: int) -> dict[int, _Turn]:
-    found: dict[int, _Turn] = {}
+    turns: dict[int, _Turn] = {}
     for record in records:
         moved = (0 if record.clock is None else record.clock.offset_ns) - base_ns
         for cycle in record.cycles:
-            turn = found.setdefault(cycle.cycle, _Turn())
+            turn = turns.setdefault(cycle.cycle, _Turn())
             turn.step = max(turn.step, cycle.step)
             turn.entered_ns = max(turn.entered_ns, cycle.entered_ns + moved)
             turn.left_ns = max(turn.left_ns, cycle.left_ns + moved)
             turn.slow = turn.slow or cycle.kind in (Kind.SLOW, Kind.INVALIDATE)
             turn.popped += [(record.rank, record.name(tensor)) for tensor in cycle.popped]
-        for each in record.responses:
-            turn = found.setdefault(each.cycle, _Turn(each.step))
+        for response in record.responses:
+            turn = turns.setdefault(response.cycle, _Turn(response.step))
             times = {
-                key: getattr(each, key) + moved
+                key: getattr(response, key) + moved
                 for key in ("launch_ns", "begin_ns", "copied_in_ns", "reduced_ns", "end_ns")
-                if getattr(each, key) != NULL
+                if getattr(response, key) != NULL
             }
-            turn.responses.setdefault(each.place, []).append((record, each._replace(**times)))
-    return found
+            turn.responses.setdefault(response.place, []).append((record, response._replace(**times)))
+    return turns
 
 
 def _fitting(turns: dict[int, _Turn], steps: Sequence[int], limit: int) -> tuple[set[int], int]:
-    """The first of ``steps`` whose events fit, and how many they are."""
+    """Return the first of ``steps`` whose events fit, and the number of events."""
     size = dict.fromkeys(steps, 0)
     for turn in turns.values():
         if turn.step in size:
@@ -108,17 +108,18 @@ def _fitting(turns: dict[int, _Turn], steps: Sequence[int], limit: int) -> tuple
 
 
 _OPERATIONS = {0: "ALLREDUCE", 1: "ALLGATHER", 2: "BROADCAST", 6: "BARRIER", 7: "REDUCESCATTER"}
-"""By number in a record of collectives (:class:`coordsim.protocol.messages.Op`): there tensors are parameters."""
+"""Operations by number in a record of collectives (:class:`coordsim.protocol.messages.Op`), whose tensors are
+parameters."""
 
 
 def _operation(record: RankRecord, response: ResponseRecord, tensor: int) -> str:
-    """What is done with a tensor: as was asked for, or where nobody asks, as it was called."""
+    """Return the operation on a tensor: as requested or, without requests, as it was called."""
     asked = record.tensors[tensor].get("op")
     return str(asked) if asked is not None else _OPERATIONS.get(response.op, "ALLREDUCE")
 
 
 class _Teller:
-    """Tells the writer cycle after cycle, times not decreasing for any tensor."""
+    """Passes cycle after cycle to the writer, with times that do not decrease for any tensor."""
 
     def __init__(self, writer: TimelineWriter, library: str, cycles: bool) -> None:
         self._writer = writer
@@ -145,19 +146,19 @@ class _Teller:
         for place in sorted(turn.responses):
             self._response(turn.responses[place])
 
-    def _called(self, each: list[tuple[RankRecord, ResponseRecord]]) -> None:
-        """Of a collective that nobody negotiated: when it could begin on each rank."""
-        for record, response in sorted(each, key=lambda one: (one[1].launch_ns, one[0].rank)):
+    def _called(self, of_ranks: list[tuple[RankRecord, ResponseRecord]]) -> None:
+        """Write a collective without negotiation: when it could begin on each rank."""
+        for record, response in sorted(of_ranks, key=lambda one: (one[1].launch_ns, one[0].rank)):
             for tensor in response.tensors:
                 name = record.name(tensor)
                 at = self._at(name, max(response.launch_ns, 0))
                 self._writer.negotiate_start(name, _operation(record, response, tensor), at)
                 self._writer.tick(name, record.rank, at)
 
-    def _response(self, each: list[tuple[RankRecord, ResponseRecord]]) -> None:
-        record, first = each[0]
+    def _response(self, of_ranks: list[tuple[RankRecord, ResponseRecord]]) -> None:
+        record, first = of_ranks[0]
         names = [record.name(tensor) for tensor in first.tensors]
-        launch, begin, copied, reduced, end = self._moments([response for _, response in each])
+        launch, begin, copied, reduced, end = self._moments([response for _, response in of_ranks])
         at = self._together(names, launch)
         for tensor, name in zip(first.tensors, names, strict=True):
             self._writer.negotiate_end(name, at)
@@ -175,17 +176,18 @@ class _Teller:
             self._writer.end_operation(name, self._at(name, end), str(facts["dtype"]).lower(), shape)
 
     @staticmethod
-    def _moments(each: Sequence[ResponseRecord]) -> tuple[int, int, int, int, int]:
-        """Launch, begin, copied in, reduced, end: the last rank's; what is not measured is as the one before."""
-        found, at = [], 0
+    def _moments(responses: Sequence[ResponseRecord]) -> tuple[int, int, int, int, int]:
+        """Return launch, begin, copied in, reduced, end: the last rank's. A time that was not measured equals the one
+        before."""
+        moments, at = [], 0
         for key in ("launch_ns", "begin_ns", "copied_in_ns", "reduced_ns", "end_ns"):
-            known = [getattr(one, key) for one in each if getattr(one, key) != NULL]
+            known = [getattr(one, key) for one in responses if getattr(one, key) != NULL]
             at = max([at, *known])
-            found.append(at)
-        return found[0], found[1], found[2], found[3], found[4]
+            moments.append(at)
+        return moments[0], moments[1], moments[2], moments[3], moments[4]
 
     def _together(self, names: Sequence[str], ns: int) -> int:
-        """A time for all members of a response: it is one event to Horovod."""
+        """Return a time for all members of a response, which is one event for Horovod."""
         at = max((self._at(name, ns) for name in names), default=0)
         self._last.update(dict.fromkeys(names, at))
         return at

@@ -39,34 +39,35 @@ class TimelineReader:
         self.start_epoch_us: int | None = None
         """Wall time of ts 0, microseconds since 1970; None until the header has been read."""
         self.lost: str | None = None
-        """What a cut took, in words; None (so far) when nothing is missing."""
+        """What a cut removed, in words; None (so far) if nothing is missing."""
         self.events = 0
-        """JSON objects read so far, metadata included."""
+        """Number of JSON objects read so far, metadata included."""
         self.tensors: list[str] = []
         """Names by slot; every pid that was introduced in a timeline has a slot of its own."""
         self.view_of_slot = array("i")
         self.place_of_slot = array("i")
-        """Which of its view's tensors a slot is."""
+        """Place of each slot among its view's tensors."""
         self.views: list[int] = []
         """Tensors by view."""
         self.epochs: dict[int, int] = {}
         """:attr:`start_epoch_us` by section."""
         self.section_of_view: list[int] = []
         self.section = 0
-        """How many timelines have ended in the file before the place that is read: marks are of this one."""
+        """Number of timelines that have ended in the file before the place that is read; cycle marks belong to this
+        one."""
         self.foreign: dict[str, int] = {}
-        """What was passed over because Horovod writes no such events -> how many."""
+        """Events that Horovod does not write, which were passed over -> how many."""
         self._times_of_name: dict[str, int] = {}
         self._unnamed: set[int] = set()
-        """Slots of process numbers that no event has named so far: their names are made up."""
+        """Slots of process numbers that no event has named so far, whose names are made up."""
         self.unnamed = 0
-        """How many tensors were never named."""
+        """Number of tensors that were never named."""
         self._view_of: dict[tuple[int, int], int] = {}
         self._slots: dict[int, int] = {}
         self._state = array("b")
-        """By slot: IDLE, NEGOTIATING, or how much is open."""
+        """State by slot: IDLE, NEGOTIATING, or the number of open activities."""
         self._slot = -1
-        """Of the event that was typed last."""
+        """Slot of the last event that was interpreted."""
         self._place = ""
 
     def __iter__(self) -> Iterator[TimelineEvent]:
@@ -82,7 +83,7 @@ class TimelineReader:
     # The text.
 
     def _values(self) -> Iterator[tuple[int, Any]]:
-        """(place in characters, JSON value) of every element of the file's one array."""
+        """Yield (place in characters, JSON value) of every element of the file's one array."""
         text = JsonText(self.path, EXPECTED)
         first = text.next_character()
         if first != "[":
@@ -111,7 +112,7 @@ class TimelineReader:
                 text.no_json(text.place, "text after the closing bracket")
 
     def _ahead(self, text: JsonText) -> None:
-        """A chance to take events off the text at once: the cursor is where an event may begin."""
+        """Take events off the text at once, where a subclass can; the cursor is where an event may begin."""
 
     # The meaning.
 
@@ -221,7 +222,7 @@ class TimelineReader:
         self._add_tensor(pid, name)
 
     def _begin_section(self) -> None:
-        """Horovod introduces a process number once: another timeline begins here."""
+        """Begin another timeline, since Horovod introduces a process number once."""
         self.section += 1
         self._slots = {}
         self._times_of_name = {}

@@ -1,4 +1,4 @@
-"""Why something cannot be known from a timeline: one true sentence for each, from what the file holds."""
+"""Why something cannot be known from a timeline: one true sentence for each, from the content of the file."""
 
 from __future__ import annotations
 
@@ -10,29 +10,32 @@ from coordsim.formats.horovod import tables as g
 from coordsim.formats.horovod.grouped import BARRIER, ERROR, Executing, Grouped, Waiting, class_of
 
 JOIN_TENSOR = "join.noname"
-"""Under this name Horovod writes the end of a join; the request of a join is not written."""
+"""Name under which Horovod writes the end of a join; the request of a join is not written."""
 _NAMED = 3
 
 
 def unknown(timeline: Grouped, known: Any) -> dict[str, str]:
-    """What is not known -> why. ``known``: steps in which every rank's last request was counted; None: no step."""
-    found = {}
+    """Return what is not known -> reason.
+
+    ``known`` marks steps in which every rank's last request was counted; None: there is no step.
+    """
+    reasons = {}
     if known is not None:
-        found["coordinator_bytes_per_step"] = "a timeline counts requests, not the bytes of their lists"
+        reasons["coordinator_bytes_per_step"] = "a timeline counts requests, not the bytes of their lists"
     if timeline.ranks is None:
-        found["ranks"] = _no_ranks(timeline)
+        reasons["ranks"] = _no_ranks(timeline)
     if known is not None:
-        found |= _of_steps(timeline, known)
+        reasons |= _of_steps(timeline, known)
     ended = at_end(timeline)
     if timeline.incomplete and known is not None:
-        found["end"] = f"left out: {timeline.incomplete}"
+        reasons["end"] = f"left out: {timeline.incomplete}"
     if ended:
-        found["at_end"] = ended
+        reasons["at_end"] = ended
     if timeline.stopped:
-        found["rest"] = timeline.stopped
+        reasons["rest"] = timeline.stopped
     if timeline.lost:
-        found["cut"] = f"the file is cut off: {timeline.lost}"
-    return found | _of_events(timeline)
+        reasons["cut"] = f"the file is cut off: {timeline.lost}"
+    return reasons | _of_events(timeline)
 
 
 def _no_ranks(timeline: Grouped) -> str:
@@ -45,33 +48,33 @@ def _no_ranks(timeline: Grouped) -> str:
 
 
 def _of_steps(timeline: Grouped, known: Any) -> dict[str, str]:
-    found, steps = {}, timeline.steps
+    reasons, steps = {}, timeline.steps
     tied = known & (steps["last_rank"] < 0)
     if not known.all():
         many = f"{int((~known).sum()):,} of {len(steps):,} steps"
-        found["last"] = f"not told in {many}: {nobody_last(timeline, known)}"
+        reasons["last"] = f"not told in {many}: {nobody_last(timeline, known)}"
     elif tied.any():
         many = f"{int(tied.sum()):,} of {len(steps):,} steps"
-        found["last"] = f"not told in {many}: several ranks were counted in the last cycle"
+        reasons["last"] = f"not told in {many}: several ranks were counted in the last cycle"
     kinds = np.unique(steps["set"]).size
     if kinds > 1:
-        found["steps"] = (
+        reasons["steps"] = (
             f"steps are of {kinds:,} kinds, with other tensors or operations each; means of the run are over all of "
             "them, step sets say them apart"
         )
     if why := _no_sizes(timeline):
-        found["bytes_per_step"] = why
-    return found
+        reasons["bytes_per_step"] = why
+    return reasons
 
 
 def nobody_last(timeline: Grouped, known: Any) -> str:
-    """Why the last rank is not told in the steps that are not ``known``."""
+    """Return why the last rank cannot be named in the steps that are not ``known``."""
     steps, ranks = timeline.steps[~known], timeline.ranks or 0
     cached = steps["cached"] > 0
     joined = steps["joined"] > 0
     fewer = ~cached & ~joined & (steps["ticks_most"] > 0) & (steps["ticks_least"] < ranks)
     late = ~(cached | joined | fewer)
-    told = [
+    stated = [
         (cached, "the cache agreed on some of their tensors, and its hits are counted for no rank"),
         (joined, "a rank had joined (hvd.join), so fewer ranks asked for a tensor than before"),
         (
@@ -81,14 +84,14 @@ def nobody_last(timeline: Grouped, known: Any) -> str:
         ),
         (late, "a tensor was agreed in another cycle than its last request was counted in"),
     ]
-    present = [(int(where.sum()), why) for where, why in told if where.any()]
+    present = [(int(where.sum()), why) for where, why in stated if where.any()]
     if len(present) == 1:
         return present[0][1]
     return "; ".join(f"in {count:,} {why}" for count, why in present)
 
 
 def _no_sizes(timeline: Grouped) -> str | None:
-    """Why some messages have no size; None when all have one."""
+    """Return why some messages have no size; None if all have one."""
     messages = timeline.messages
     without = messages[messages["bytes"] < 0]
     if not len(without):
@@ -107,17 +110,18 @@ def _no_sizes(timeline: Grouped) -> str | None:
 
 
 def _of_events(timeline: Grouped) -> dict[str, str]:
-    """What was read and fits nowhere, and what was not read."""
-    found = {}
+    """Return reasons for events that were read and fit nowhere, and for those that were not read."""
+    reasons = {}
     if timeline.failed:
-        found["failed"] = f"the operations of {timeline.failed:,} tensors were errors; they are messages without a size"
+        many = f"{timeline.failed:,} tensors"
+        reasons["failed"] = f"the operations of {many} were errors; they are messages without a size"
     if timeline.abandoned:
-        found["abandoned"] = (
+        reasons["abandoned"] = (
             f"{timeline.abandoned:,} times a tensor was negotiated again before an operation of it was recorded; its "
             "step is without it"
         )
     if timeline.unattributed:
-        found["operations"] = (
+        reasons["operations"] = (
             f"the negotiation of {timeline.unattributed:,} operations is not in the file (recording began in the "
             "middle, or process sets use one name): they are in no step"
         )
@@ -129,23 +133,23 @@ def _of_events(timeline: Grouped) -> dict[str, str]:
     if strange:
         more = f" and {len(strange) - _NAMED:,} more" if len(strange) > _NAMED else ""
         names = ", ".join(repr(name[:40]) for name in strange[:_NAMED])
-        found["activities"] = f"no version of Horovod is known to write {names}{more}: counted as collective"
+        reasons["activities"] = f"no version of Horovod is known to write {names}{more}: counted as collective"
     if timeline.foreign:
         kinds = ", ".join(f"{what} ({count:,})" for what, count in list(timeline.foreign.items())[:_NAMED])
-        found["not_read"] = f"events that Horovod does not write were passed over: {kinds}"
-    return found
+        reasons["not_read"] = f"events that Horovod does not write were passed over: {kinds}"
+    return reasons
 
 
 def at_end(timeline: Grouped) -> str | None:
-    """What was unfinished with the last event, in words; None when nothing was."""
+    """Describe what was unfinished at the last event; None if nothing was."""
     end = timeline.at_end
-    told = [_waited(timeline, tensor) for tensor in end.waiting[:_NAMED]]
-    told += [_executed(operation) for operation in end.executing[:_NAMED]]
-    hidden = end.waiting_count + end.executing_count - len(told)
-    if not told:
+    stated = [_waited(timeline, tensor) for tensor in end.waiting[:_NAMED]]
+    stated += [_executed(operation) for operation in end.executing[:_NAMED]]
+    hidden = end.waiting_count + end.executing_count - len(stated)
+    if not stated:
         return None
     more = f"; {hidden:,} more" if hidden else ""
-    return f"with the last event, {'; '.join(told)}{more}"
+    return f"with the last event, {'; '.join(stated)}{more}"
 
 
 def _waited(timeline: Grouped, tensor: Waiting) -> str:
@@ -158,7 +162,7 @@ def _waited(timeline: Grouped, tensor: Waiting) -> str:
 
 
 def not_asked(timeline: Grouped, tensor: Waiting) -> tuple[int, ...] | None:
-    """Ranks that the tensor waited for; None when the file does not say who takes part in it."""
+    """Return ranks that the tensor waited for; None if the file does not state who takes part in it."""
     ranks = timeline.ranks
     if ranks is None or not tensor.asked or (tensor.expected is not None and tensor.expected != ranks):
         return None
@@ -183,7 +187,7 @@ def _seconds(us: int) -> str:
 
 
 def _ranks(ranks: tuple[int, ...]) -> str:
-    """Ranks as ranges: ``rank 3``, ``ranks 0-2, 7``."""
+    """Return ranks as ranges: ``rank 3``, ``ranks 0-2, 7``."""
     spans: list[list[int]] = []
     for rank in ranks:
         if spans and spans[-1][1] == rank - 1:

@@ -47,12 +47,15 @@ _NO_MARKS = (
 
 
 def import_timeline(path: Path) -> Imported:
-    """What the timelines in ``path`` hold: a run, unless no step of it is whole. Raises InputError for no timeline."""
+    """Return what the timelines in ``path`` contain: a run, unless no step is complete.
+
+    Raises InputError for a file that is no timeline.
+    """
     return import_timelines([path])
 
 
 def imported(timeline: Grouped) -> Imported:
-    """What one timeline that was read before holds."""
+    """Return the content of one timeline that has been read."""
     names = [timeline.path.name]
     if not len(timeline.steps):
         why = timeline.incomplete or "nothing is negotiated in it"
@@ -60,27 +63,27 @@ def imported(timeline: Grouped) -> Imported:
         return Imported(FORMAT, names, summary.without_steps(timeline), unknown)
     known = _known_steps(timeline)
     counted = known[1:] if known.size > 1 else known
-    told = bool(counted.all())
+    last_known = bool(counted.all())
     missing = dict(_MISSING)
-    if not told:
+    if not last_known:
         why = reasons.nobody_last(timeline, known)
         missing["straggler_wait"] = f"nobody can be told to be last, for {why}: its time is part of backward"
     if not timeline.marked:
         missing["control_exchange"] = _NO_MARKS
-    builder = _Builder(timeline, known, told)
+    builder = _Builder(timeline, known, last_known)
     trace = builder.trace(frozenset(missing))
     unknown = reasons.unknown(timeline, known)
-    found = summary.of_steps(timeline, builder.messages, known)
+    figures = summary.of_steps(timeline, builder.messages, known)
     facts = RunFacts(
         kind=RunKind.IMPORTED, ranks=timeline.ranks, missing=missing, unknown=unknown,
         ended_early=(0,) if timeline.lost or timeline.stopped else (),
-        imported={"format": FORMAT, "files": names, **found},
+        imported={"format": FORMAT, "files": names, **figures},
     )  # fmt: skip
-    return Imported(FORMAT, names, found, {**missing, **unknown}, trace, facts, workload_csv=_workload(timeline))
+    return Imported(FORMAT, names, figures, {**missing, **unknown}, trace, facts, workload_csv=_workload(timeline))
 
 
 def _known_steps(timeline: Grouped) -> Any:
-    """Steps of which every rank's last request was counted; shape [step], bool."""
+    """Return the steps of which every rank's last request was counted, bool of shape [step]."""
     ranks = timeline.ranks or -1
     steps = timeline.steps
     return (
@@ -93,29 +96,29 @@ def _known_steps(timeline: Grouped) -> Any:
 
 
 class _Builder:
-    """Tables of a trace, ns since the first cycle of the first step; a column is made when it is asked for."""
+    """Tables of a trace, ns since the first cycle of the first step; a column is made when it is needed."""
 
-    def __init__(self, found: Grouped, known: Any, told: bool) -> None:
-        self._found = found
-        self._known, self._told = known, told
-        cycles, messages = found.cycles, found.messages
-        self._base_us = min(found.began_us, int(self._enter_us(found.steps["row"][:1])[0]))
-        inside = (messages["step"] >= 0) & (messages["step"] < len(found.steps)) & (messages["row"] >= 0)
+    def __init__(self, timeline: Grouped, known: Any, last_known: bool) -> None:
+        self._timeline = timeline
+        self._known, self._last_known = known, last_known
+        cycles, messages = timeline.cycles, timeline.messages
+        self._base_us = min(timeline.began_us, int(self._enter_us(timeline.steps["row"][:1])[0]))
+        inside = (messages["step"] >= 0) & (messages["step"] < len(timeline.steps)) & (messages["row"] >= 0)
         kept = messages if inside.all() else messages[inside]
-        self.messages = kept[np.argsort(kept["end"], kind="stable")] if found.asynchronous else kept
-        inside = (cycles["step"] < len(found.steps)) & (cycles["step"] >= 0)
+        self.messages = kept[np.argsort(kept["end"], kind="stable")] if timeline.asynchronous else kept
+        inside = (cycles["step"] < len(timeline.steps)) & (cycles["step"] >= 0)
         self._rows = np.flatnonzero(inside).astype(np.int32)
 
     def trace(self, missing: frozenset[str]) -> Trace:
-        """The trace; ``missing``: parts that nobody measured."""
+        """Return the trace; ``missing`` names parts that were not measured."""
         cycles = Columns(CYCLE_COLUMNS, self._cycles)
         responses, steps = Columns(RESPONSE_COLUMNS, self._responses), Columns(STEP_COLUMNS, self._steps)
-        return Trace(cycles, responses, steps, not self._found.asynchronous, missing)
+        return Trace(cycles, responses, steps, not self._timeline.asynchronous, missing)
 
     def _enter_us(self, rows: Int32) -> Int64:
-        """When rank 0 entered the cycles of these rows; without marks, launched their first operation."""
-        cycles = self._found.cycles
-        if self._found.marked:
+        """Return when rank 0 entered the cycles of these rows or, without marks, launched their first operation."""
+        cycles = self._timeline.cycles
+        if self._timeline.marked:
             return cycles["enter"][rows]
         launch = cycles["launch"][rows]
         return np.where(launch >= 0, launch, cycles["leave"][rows])
@@ -124,7 +127,7 @@ class _Builder:
         return np.maximum(us - self._base_us, 0) * _NS
 
     def _steps(self, name: str) -> Any:
-        steps = self._found.steps
+        steps = self._timeline.steps
         if name == "step":
             return np.arange(len(steps))
         if name == "forward_median_ns":
@@ -142,7 +145,7 @@ class _Builder:
         ready = np.clip(np.maximum(entered, self._ns(steps["awaited"])), start, end)
         if name == "ready_last_ns":
             return ready
-        if not self._told:
+        if not self._last_known:
             return ready - start
         rows = np.where(self._known, steps["median_row"], steps["row"])
         return np.clip(self._ns(self._enter_us(rows)), start, entered) - start + ready - entered
@@ -153,7 +156,7 @@ class _Builder:
             return table[name]
         row = table["row"]
         if name == "cycle":
-            return self._found.cycles["index"][row]
+            return self._timeline.cycles["index"][row]
         if name == "index":
             return _place(row)
         end = np.maximum.accumulate(self._ns(table["end"])) if len(table) else np.zeros(0, np.int64)
@@ -161,7 +164,7 @@ class _Builder:
             return end
         before = np.concatenate([[0], end[:-1]]) if len(table) else end
         launch = np.minimum(self._ns(table["launch"]), end)
-        if not self._found.asynchronous:  # the loop blocks
+        if not self._timeline.asynchronous:  # the loop blocks
             same = np.concatenate([[False], row[1:] == row[:-1]]) if len(table) else np.zeros(0, bool)
             launch = np.where(same, before, np.maximum(launch, before))
         if name in ("launch_ns", "launch_shadow_ns"):
@@ -179,11 +182,13 @@ class _Builder:
         return copy_out if name == "copy_out_ns" else whole - copy_in - copy_out
 
     def _cycles(self, name: str) -> Any:
-        """Rows are cycles in which something happened; idle ones are left out, as in any real run."""
-        table, rows = self._found.cycles, self._rows
-        told = {"cycle": "index", "step": "step", "requests": "ticks", "hits_common": "hits", "responses": "messages"}
-        if name in told:
-            return table[told[name]][rows]
+        """Return a column of the cycles in which something happened; idle ones are left out, as in any real run."""
+        table, rows = self._timeline.cycles, self._rows
+        columns = {
+            "cycle": "index", "step": "step", "requests": "ticks", "hits_common": "hits", "responses": "messages",
+        }  # fmt: skip
+        if name in columns:
+            return table[columns[name]][rows]
         if name == "kind":
             return np.where(table["ticks"][rows] > 0, int(Kind.SLOW), int(Kind.FAST))
         if name in ("enter_first_ns", "enter_last_ns"):
@@ -194,7 +199,7 @@ class _Builder:
 
 
 def _place(row: Int64) -> Int64:
-    """Position of each message among those of its cycle; shape [message]."""
+    """Return the position of each message among those of its cycle, shape [message]."""
     order = np.argsort(row, kind="stable")
     ordered = row[order]
     first = np.searchsorted(ordered, ordered, side="left")
@@ -203,20 +208,20 @@ def _place(row: Int64) -> Int64:
     return place
 
 
-def _workload(found: Grouped) -> str | None:
-    """The gradients of the steps that come most often in all (steps times tensors)."""
-    of_sets = np.bincount(np.maximum(found.steps["set"], 0), minlength=len(found.sets))[: len(found.sets)]
+def _workload(timeline: Grouped) -> str | None:
+    """Return the gradients of the kind of step that comes most often in all (steps times tensors)."""
+    of_sets = np.bincount(np.maximum(timeline.steps["set"], 0), minlength=len(timeline.sets))[: len(timeline.sets)]
     gradients: list[Gradient] = []
-    executed = [int(steps) * each.size for steps, each in zip(of_sets, found.sets, strict=True)]
-    for tensor in found.sets[int(np.argmax(executed))].tolist():
-        row = found.tensors[tensor]
+    executed = [int(steps) * each.size for steps, each in zip(of_sets, timeline.sets, strict=True)]
+    for tensor in timeline.sets[int(np.argmax(executed))].tolist():
+        row = timeline.tensors[tensor]
         operation, dtype = int(row[g.OPERATION]), int(row[g.DTYPE])
-        if operation < 0 or found.dtypes[operation] != _ALLREDUCE or dtype < 0 or row[g.NUMEL] <= 0:
+        if operation < 0 or timeline.dtypes[operation] != _ALLREDUCE or dtype < 0 or row[g.NUMEL] <= 0:
             continue
-        size = DTYPE_BYTES.get(found.dtypes[dtype], 0)
+        size = DTYPE_BYTES.get(timeline.dtypes[dtype], 0)
         if size:
             numel = int(row[g.NUMEL])
-            gradients.append(Gradient(found.names[tensor], numel, found.dtypes[dtype], numel * size))
+            gradients.append(Gradient(timeline.names[tensor], numel, timeline.dtypes[dtype], numel * size))
     return workload_csv(gradients) if gradients else None
 
 
@@ -264,14 +269,14 @@ def import_timelines(paths: list[Path]) -> Imported:
 
 
 def _title(view: Grouped, names: dict[Path, str]) -> str:
-    """What a timeline is called: its file, and its number in there when the file holds several."""
+    """Return what a timeline is called: its file, and its number in there if the file has several."""
     alone = view.view == 0 and view.views == 1
     name = names[view.path]
     return name if alone else f"{name}, timeline {view.view}" if len(names) > 1 else f"timeline {view.view}"
 
 
 def _which(first: Grouped, counting: list[Grouped], views: list[Grouped], names: dict[Path, str]) -> str:
-    """Why the run is ``first`` alone."""
+    """Return why the run is ``first`` alone."""
     alone = f"the run is {_title(first, names)} alone of {len(views):,}"
     if len(counting) <= 1:
         return f"{alone}: clocks of different timelines are not aligned, so moments are not compared"
@@ -287,7 +292,7 @@ def _which(first: Grouped, counting: list[Grouped], views: list[Grouped], names:
 
 
 def _refuse_two_runs(counting: list[Grouped]) -> None:
-    """Raises InputError when files of several coordinators were not written by one process."""
+    """Raise InputError if files of several coordinators were not written by one process."""
     for other in counting[1:]:
         first = counting[0]
         if other.path != first.path and (first.start_epoch_us is None or other.start_epoch_us != first.start_epoch_us):
@@ -300,7 +305,7 @@ def _refuse_two_runs(counting: list[Grouped]) -> None:
 
 
 def _refuse_other_job(first: Grouped, other: Grouped) -> None:
-    """Raises InputError when two files have no tensor in common, or one that counts nothing shows other operations."""
+    """Raise InputError if two files have no tensor in common, or one that counts nothing shows other operations."""
     if set(first.names).isdisjoint(other.names):
         message = f"not of the job of {names_in_job([first.path, other.path])[0]}: no tensor is in both"
         raise InputError.one(str(other.path), "", other.path.name, message)
@@ -310,7 +315,7 @@ def _refuse_other_job(first: Grouped, other: Grouped) -> None:
 
 
 def _same_operations(first: Grouped, other: Grouped) -> bool:
-    """Whether tensors are equal, and the members of the steps that both have."""
+    """Return whether tensors are equal, and the members of the steps that both have."""
     common = min(len(first.steps), len(other.steps))
     return set(first.names) == set(other.names) and np.array_equal(
         first.steps["tensors"][:common], other.steps["tensors"][:common]
@@ -318,7 +323,7 @@ def _same_operations(first: Grouped, other: Grouped) -> bool:
 
 
 def _median_collective_s(view: Grouped) -> float | None:
-    """Median time from launch to end of a message."""
+    """Return the median time from launch to end of a message."""
     if not len(view.messages):
         return None
     return float(np.median(view.messages["end"] - view.messages["launch"])) / 1e6

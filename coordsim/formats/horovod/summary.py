@@ -1,4 +1,4 @@
-"""What a timeline holds, as plain data for a screen and for JSON; null where it does not say."""
+"""The content of a timeline as plain data for a screen and for JSON; null where the timeline does not state it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from coordsim.formats.horovod.reasons import not_asked
 from coordsim.formats.horovod.scan import Int64
 
 _SETS = 5
-"""Kinds of steps that are listed, those that come most often first."""
+"""Largest number of kinds of steps that are listed, the most frequent first."""
 _MOST_RANKS = 1000
-"""Ranks that are listed of one tensor."""
+"""Largest number of ranks that are listed for one tensor."""
 
 
 def of_steps(timeline: Grouped, messages: Any, known: Any) -> dict[str, Any]:
-    """``messages``: those of whole steps; ``known``: steps in which every rank's last request was counted."""
+    """Summarise a timeline with steps.
+
+    ``messages`` are those of complete steps; ``known`` marks steps in which every rank's last request was counted.
+    """
     waits = np.sort(timeline.steps["negotiated"]) / 1e6
     sizes = messages["bytes"][messages["executed"] != timeline.word(BARRIER)]
     unsized, sizes = int((sizes < 0).sum()), np.sort(sizes[sizes >= 0]).tolist()
@@ -43,7 +46,7 @@ def of_steps(timeline: Grouped, messages: Any, known: Any) -> dict[str, Any]:
 
 
 def without_steps(timeline: Grouped) -> dict[str, Any]:
-    """Of a timeline that ends before its first step does."""
+    """Summarise a timeline that ends before its first step does."""
     return {
         **_head(timeline), "steps": 0, "tensors": _tensors(timeline), "messages": len(timeline.messages),
         **_cycles(timeline), **_tail(timeline),
@@ -71,14 +74,14 @@ def _tail(timeline: Grouped) -> dict[str, Any]:
 
 
 def _tensors(timeline: Grouped) -> int:
-    """Tensors that were negotiated or executed."""
+    """Return the number of tensors that were negotiated or executed."""
     return int((timeline.tensors[:, g.OPERATION] >= 0).sum())
 
 
 def step_sets(timeline: Grouped, messages: Any) -> list[dict[str, Any]]:
-    """Kinds of steps, told apart by their tensors and operations; means over the steps of each.
+    """Return kinds of steps, distinguished by their tensors and operations; values are means over the steps of each.
 
-    The first step of the file has no beginning, so it is in no mean of ``step_s``.
+    The first step of the file has no begin, so it is in no mean of ``step_s``.
     """
     steps = timeline.steps
     whole = len(steps)
@@ -97,13 +100,13 @@ def step_sets(timeline: Grouped, messages: Any) -> list[dict[str, Any]]:
     nbytes, unsized = by_step(np.maximum(messages["bytes"], 0)), by_step((messages["bytes"] < 0).astype(np.int64))
     step_us = np.diff(steps["end"], prepend=steps["end"][:1])
     numbers, counts = np.unique(steps["set"], return_counts=True)
-    found = []
+    kinds = []
     for place in np.argsort(-counts, kind="stable")[:_SETS].tolist():
         number, where = int(numbers[place]), steps["set"] == numbers[place]
         timed = where & (np.arange(whole) > 0)
         members = timeline.sets[number] if 0 <= number < len(timeline.sets) else None
         operations = [] if members is None else np.unique(messages["executed"][where[row]]).tolist()
-        found.append({
+        kinds.append({
             "steps": int(counts[place]),
             "tensors": int(steps["tensors"][where][0]),
             "operations": [timeline.dtypes[word] for word in operations],
@@ -112,11 +115,11 @@ def step_sets(timeline: Grouped, messages: Any) -> list[dict[str, Any]]:
             "copies_s": float(copies_us[where].mean()) / 1e6,
             "bytes": float(nbytes[where].mean()) if not unsized[where].any() else None,
         })  # fmt: skip
-    return found
+    return kinds
 
 
 def activities(timeline: Grouped) -> list[dict[str, Any]]:
-    """Activities by the time they took, once for each message, over the whole file."""
+    """Return activities by the time they took, once for each message, over the whole file."""
     totals = timeline.totals
     order = np.argsort(-totals[:, 1], kind="stable")
     return [
@@ -130,7 +133,8 @@ def activities(timeline: Grouped) -> list[dict[str, Any]]:
 
 
 def waiting(timeline: Grouped) -> list[dict[str, Any]]:
-    """Tensors that some ranks had asked for and others had not, when the file ended; the longest wait first."""
+    """Return tensors that some ranks had requested and others had not at the end of the file, the longest wait
+    first."""
     return [
         {
             "tensor": tensor.tensor, "operation": tensor.operation, "waited_s": tensor.waited_us / 1e6,
@@ -142,7 +146,7 @@ def waiting(timeline: Grouped) -> list[dict[str, Any]]:
 
 
 def executing(timeline: Grouped) -> list[dict[str, Any]]:
-    """Operations that had begun (or were agreed) and had not ended, when the file ended."""
+    """Return operations that had begun (or were agreed) and had not ended at the end of the file."""
     return [
         {
             "operation": operation.operation, "activity": operation.activity, "began": operation.began,

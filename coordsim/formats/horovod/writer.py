@@ -1,7 +1,7 @@
-"""Writes timelines that are valid JSON after every event, whatever ends the process.
+"""Writes timelines that are valid JSON after every event, however the process ends.
 
-Unlike the other files of this project a timeline is not written under a temporary name: it is there to be read
-while, and after, the process that writes it runs or dies.
+Unlike the other files of this project, a timeline is not written under a temporary name: it can be read while, and
+after, the writing process runs or dies.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class TimelineWriter:
             self.start(path, mark_cycles, start_epoch_us=start_epoch_us)
 
     def start(self, path: Path, mark_cycles: bool = False, *, start_epoch_us: int = 0) -> None:
-        """Write to ``path`` from now on, over what was there. The file being written already: nothing happens.
+        """Write to ``path`` from now on, in place of its content; does nothing if it is being written.
 
         ``start_epoch_us`` is the wall time of time 0, microseconds since 1970; 0 for simulated time. Raises OSError.
         """
@@ -72,7 +72,7 @@ class TimelineWriter:
         self._put([header, _sort_index(0)])
 
     def stop(self) -> None:
-        """End what is open, and the file. Harmless when stopped."""
+        """End what is open, and the file. Does nothing while stopped."""
         if self.path is None:
             return
         for process in self._processes.values():
@@ -90,51 +90,51 @@ class TimelineWriter:
     # What rank 0's background thread reports.
 
     def cycle_start(self, ts_us: int) -> None:
-        """A turn of the loop begins; written only when cycles are marked."""
+        """Write that a turn of the loop begins, if cycles are marked."""
         if self.path is not None and self._mark_cycles:
             self._last_us = max(self._last_us, ts_us)
             self._put([{"ph": "i", "name": CYCLE_START, "ts": ts_us, "s": "g"}])
 
     def negotiate_start(self, tensor: str, operation: str, ts_us: int) -> None:
-        """The first request, or hit, of ``tensor``. While it is being negotiated: nothing happens."""
+        """Write the first request, or hit, of ``tensor``. While it is being negotiated this does nothing."""
         process = self._process(tensor)
         if process is not None and not process.negotiating:
             self._begin(process, NEGOTIATE + operation, ts_us)
 
     def tick(self, tensor: str, rank: int, ts_us: int) -> None:
-        """Rank 0 has counted ``rank``'s request."""
+        """Write that rank 0 has counted ``rank``'s request."""
         process = self._processes.get(tensor)
         if process is not None and process.negotiating:
             self._put([{"ph": "X", "name": str(rank), "ts": self._time(process, ts_us), "pid": process.pid, "dur": 0}])
 
     def negotiate_end(self, tensor: str, ts_us: int) -> None:
-        """Every rank has asked."""
+        """Write that every rank has requested ``tensor``."""
         process = self._processes.get(tensor)
         if process is not None and process.negotiating:
             self._finish(process, ts_us)
 
     def start_operation(self, tensor: str, operation: str, ts_us: int) -> None:
-        """``tensor``'s operation begins: ALLREDUCE, ..., ERROR. Raises ValueError while it is negotiated."""
+        """Write that ``tensor``'s operation begins: ALLREDUCE, ..., ERROR. Raises ValueError while it is negotiated."""
         process = self._process(tensor)
         if process is not None:
             self._begin(process, operation, ts_us)
 
     def start_activity(self, tensors: Iterable[str], activity: str, ts_us: int) -> None:
-        """A part of an operation begins, of all members of a fused response at once."""
+        """Write that a part of an operation begins, for all members of a fused response at once."""
         for tensor in tensors:
             process = self._processes.get(tensor)
             if process is not None and process.open:
                 self._begin(process, activity, ts_us, nested=True)
 
     def end_activity(self, tensors: Iterable[str], ts_us: int) -> None:
-        """The part that began last is over."""
+        """Write that the part that began last is over."""
         for tensor in tensors:
             process = self._processes.get(tensor)
             if process is not None and len(process.open) > 1:
                 self._finish(process, ts_us)
 
     def end_operation(self, tensor: str, ts_us: int, dtype: str = "", shape: tuple[int, ...] | None = None) -> None:
-        """``tensor``'s operation is over; without ``shape`` it failed."""
+        """Write that ``tensor``'s operation is over; without ``shape`` it failed."""
         process = self._processes.get(tensor)
         if process is not None and len(process.open) == 1 and not process.negotiating:
             done = {} if shape is None else {"dtype": dtype, "shape": f"[{', '.join(map(str, shape))}]"}
@@ -143,7 +143,7 @@ class TimelineWriter:
     # The file.
 
     def _process(self, tensor: str) -> _Process | None:
-        """The tensor's process, introduced when it is new; None while stopped."""
+        """Return the tensor's process, introduced when it is new; None while stopped."""
         if self.path is None:
             return None
         process = self._processes.get(tensor)

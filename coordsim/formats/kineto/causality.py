@@ -36,7 +36,7 @@ from coordsim.formats.kineto.raw import (
 from coordsim.formats.kineto.sizes import NOTHING, Elements, size_of
 
 _ALIKE = {("all_reduce", "reduce_scatter"), ("all_reduce", "all_gather"), ("broadcast", "all_gather")}
-"""(what gloo says that it does, what it was asked for)."""
+"""Pairs of (what gloo states that it does, what was requested)."""
 
 
 class Call(NamedTuple):
@@ -56,15 +56,15 @@ class Call(NamedTuple):
     sequence: int | None
     on_device: bool
     step_mark: int | None = None
-    """The number of the step that the device itself marks, for a kernel of which no launch is recorded."""
+    """The number of the step that the device itself marks, for a kernel whose launch is not recorded."""
 
 
 @dataclass
 class Calls:
-    """What :func:`calls_of` finds."""
+    """The result of :func:`calls_of`."""
 
     calls: list[Call] = field(default_factory=list)
-    """By when they were asked for."""
+    """Calls in the order in which they were requested."""
     left_out: Counter[str] = field(default_factory=Counter)
     """Activities that were not counted -> how often."""
     notes: dict[str, str] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Calls:
 
 @dataclass
 class _Open:
-    """A call that is being put together."""
+    """A call that is being assembled."""
 
     thread: int
     begin_ns: int
@@ -95,7 +95,7 @@ class _Open:
         return call
 
     def take(self, record: Record) -> None:
-        """Add what an inner record says; the outer one's operation stays, as gloo may do one by another."""
+        """Add what an inner record states. The outer record's operation stays, as gloo may do one by another."""
         if self.operation is None and record.operation is not None:
             self.operation = record.operation
         if record.operation == BARRIER:
@@ -112,7 +112,7 @@ class _Open:
             self.transfer = Span(record.begin_ns, record.end_ns)
 
     def finished(self, groups: dict[str, tuple[int, ...]] | None, world: int | None) -> Call:
-        """The call as it is known in the end."""
+        """Return the call as it is known at the end."""
         known, group = self.known, self.group
         for kernel in self.kernels:
             known = kernel.known.or_else(known) if kernel.known is not NOTHING else known
@@ -137,7 +137,10 @@ def calls_of(
     process: Process, groups: dict[str, tuple[int, ...]] | None = None, world: int | None = None,
     flows: dict[int, tuple[int, int]] | None = None,
 ) -> Calls:  # fmt: skip
-    """A process's calls. ``flows``: index of a kernel -> (ns, thread) of its launch, where flow events tell it."""
+    """Return a process's calls.
+
+    ``flows`` maps the index of a kernel to (ns, thread) of its launch, where flow events state it.
+    """
     result = Calls()
     opened, nameless = _opened(process.records)
     if nameless:
@@ -154,7 +157,8 @@ def calls_of(
 
 
 def _opened(records: Iterable[Record]) -> tuple[list[_Open], int]:
-    """Records joined to calls, by nesting on their thread; and how many are left that do not say what they are."""
+    """Join records to calls, by nesting on their thread; also return how many remain that do not state what they
+    are."""
     calls: list[_Open] = []
     current: dict[int, _Open] = {}
     for record in sorted(records, key=lambda record: (record.thread, record.begin_ns, record.kind, -record.end_ns)):
@@ -171,15 +175,17 @@ def _opened(records: Iterable[Record]) -> tuple[list[_Open], int]:
 
 
 def _holds(outer: _Open, record: Record) -> bool:
-    """Whether a record that begins inside ``outer`` is of the same call. An annotation may go on behind its call, so it
-    holds nothing but metadata of its own submission."""
+    """Return whether a record that begins inside ``outer`` is of the same call.
+
+    An annotation may continue behind its call, so it contains nothing but metadata of its own submission.
+    """
     if outer.kind != TITLE:
         return True
     return record.kind == METADATA and record.end_ns <= outer.end_ns and record.operation in (None, outer.operation)
 
 
 def _with_transfers(calls: list[_Open]) -> list[_Open]:
-    """Give annotations of the CPU's backends that stand alone to the calls that they carry out."""
+    """Join annotations of the CPU's backends that stand alone to the calls that they carry out."""
     alone = sorted(
         (call for call in calls if call.kind == TITLE and call.transfer is not None), key=attrgetter("begin_ns")
     )  # fmt: skip
@@ -214,7 +220,7 @@ def _carries_out(title: _Open, call: _Open) -> bool:
 
 
 class _Kernels:
-    """Finds whose each kernel is."""
+    """Finds the call of each kernel."""
 
     def __init__(
         self, process: Process, calls: list[_Open], flows: dict[int, tuple[int, int]], result: Calls
@@ -229,7 +235,7 @@ class _Kernels:
         self._called = bool(calls)
 
     def assign(self) -> None:
-        """Every kernel to a call, or to nobody, which is counted."""
+        """Assign every kernel to a call, or to none, which is counted."""
         kernels = self._process.kernels
         order = sorted(range(len(kernels)), key=lambda index: kernels[index].begin_ns)
         launches = self._launches({kernels[index].correlation for index in order} - {None})  # type: ignore[arg-type]
@@ -252,7 +258,7 @@ class _Kernels:
         self._without_launch(unlaunched)
 
     def _launches(self, wanted: set[int]) -> dict[int, tuple[int, int]]:
-        """Correlation -> (ns, thread) of a launch."""
+        """Return correlation -> (ns, thread) of a launch."""
         kept = self._process.launches
         if not wanted or not kept.correlation:
             return {}
@@ -261,13 +267,13 @@ class _Kernels:
         return {int(correlations[row]): (kept.at_ns[row], kept.thread[row]) for row in rows.tolist()}
 
     def _during(self, at_ns: int, thread: int) -> _Open | None:
-        """The call on a thread within which a moment lies."""
+        """Return the call on a thread during which a time lies."""
         begins, calls = self._by_thread.get(thread, ([], []))
         place = bisect_right(begins, at_ns) - 1
         return calls[place] if place >= 0 and at_ns <= calls[place].end_ns else None
 
     def _own(self, alone: Sequence[tuple[int, int, Kernel]]) -> None:
-        """Kernels that were launched outside of any call: of the coalesced calls before, else of their own."""
+        """Assign kernels launched outside of any call: to the coalesced calls before, else to calls of their own."""
         devices: Counter[tuple[str, int]] = Counter()
         by_place: dict[tuple[str | None, int, int], _Open] = {}
         for at_ns, thread, kernel in alone:
@@ -288,7 +294,7 @@ class _Kernels:
             self._calls.append(call)
 
     def _coalesced(self, at_ns: int, thread: int, operation: str | None) -> list[_Open]:
-        """The calls without kernels that a launch behind them ends."""
+        """Return the calls without kernels that a launch behind them ends."""
         begins, calls = self._by_thread.get(thread, ([], []))
         place = bisect_right(begins, at_ns) - 1
         ended: list[_Open] = []

@@ -1,4 +1,4 @@
-"""The parts that events of a trace share: when, how long, whose, and whether there is room for one more.
+"""Parts that events of a trace share: time, duration, process, thread; and whether there is room for one more.
 
 ``ts`` is in us since 1970, since boot, or since ``baseTimeNanoseconds``; a number or text.
 """
@@ -13,28 +13,29 @@ from coordsim.formats.kineto.fields import LONGEST_US, decimal_ns, whole_of
 from coordsim.formats.kineto.raw import SINCE_1970_NS, Mark, Process, RawTrace, Span
 
 MOST_KEPT = 1 << 20
-"""Collectives, gradients and marks of one file, and collectives of all files; a longer recording has to be split."""
+"""Largest number of collectives, gradients and marks of one file, and of collectives of all files. A longer recording
+has to be split."""
 _MOST_PROCESSES = 1 << 12
 _MOST_THREADS = 1 << 16
 _MOST_NAMES = 1000
 
 
 class EventParts:
-    """Reads parts of events into a :class:`RawTrace`, and knows the processes that were met."""
+    """Reads parts of events into a :class:`RawTrace`, and knows the processes seen so far."""
 
     def __init__(self, path: Path, room: int) -> None:
         self.trace = RawTrace(path.name)
         self.where = str(path)
         self.base_ns = 0
-        """What times count from that do not count from 1970."""
+        """Origin of times that are not counted from 1970."""
         self.processes: dict[Any, Process] = {}
-        """By rank, or by pid where an event names no rank."""
+        """Processes by rank, or by pid if an event names no rank."""
         self.process: Process | None = None
-        """Whose event came last."""
+        """The process of the last event."""
         self._room = room
 
     def owner(self, event: dict[str, Any]) -> Process:
-        """The process whose event it is, a new one at first sight."""
+        """Return the event's process, a new one at first sight."""
         args = event.get("args")
         rank = whole_of(args.get("rank")) if isinstance(args, dict) and "rank" in args else None
         key: Any = ("rank", rank) if rank is not None else event.get("pid")
@@ -51,7 +52,7 @@ class EventParts:
         return process
 
     def thread(self, event: dict[str, Any]) -> int:
-        """The number of the thread that it is of; -1 beyond the most that are told apart."""
+        """Return the number of the event's thread; -1 beyond the largest number of threads that are distinguished."""
         key = (str(event.get("pid"))[:40], str(event.get("tid"))[:40])
         threads = self.trace.threads
         if len(threads) >= _MOST_THREADS:
@@ -59,7 +60,7 @@ class EventParts:
         return threads.setdefault(key, len(threads))
 
     def mark(self, event: dict[str, Any], name: str, number: int) -> Mark:
-        """A step: the one event without whose times nothing can be said."""
+        """Return a step, the one event without whose times nothing can be stated."""
         begin = self.ns(event.get("ts"))
         if begin is None:
             self.refuse(event.get("ts"), 'has no time as "ts"')
@@ -69,7 +70,7 @@ class EventParts:
         return Mark(begin, begin + length, name, number)
 
     def span(self, event: dict[str, Any]) -> Span | None:
-        """From when to when; None, and counted as left out, without a time."""
+        """Return begin and end of an event; None, and counted as left out, without a time."""
         begin, length = self.ns(event.get("ts")), self.length(event.get("dur"))
         if begin is None or length is None:
             self.leave_out('events without a time as "ts" or "dur"')
@@ -77,7 +78,7 @@ class EventParts:
         return Span(begin, begin + length)
 
     def ns(self, value: Any) -> int | None:
-        """A time in us, a number or text, as ns on the file's clock."""
+        """Return a time in us, a number or text, as ns on the file's clock."""
         kind = type(value)
         ns: int | None = None
         if (kind is float or kind is int) and -LONGEST_US < value < LONGEST_US:
@@ -87,7 +88,7 @@ class EventParts:
         return ns if ns is None or ns >= SINCE_1970_NS else ns + self.base_ns
 
     def length(self, value: Any) -> int | None:
-        """A duration in us as ns; one below 0, as old versions write, is 0."""
+        """Return a duration in us as ns; a negative one, as old versions write, is 0."""
         kind = type(value)
         ns: int | None = None
         if (kind is float or kind is int) and -LONGEST_US < value < LONGEST_US:
@@ -100,7 +101,7 @@ class EventParts:
         return ns
 
     def leave_out(self, what: str) -> None:
-        """One more of what is not read."""
+        """Count one more event that is not read."""
         known = self.trace.not_read
         known[what if what in known or len(known) < _MOST_NAMES else "under further names"] += 1
 
@@ -110,7 +111,7 @@ class EventParts:
         into.append(what)
 
     def use_room(self) -> None:
-        """One more thing is kept. Raises InputError when there is no room."""
+        """Count one more thing that is kept. Raises InputError when there is no room."""
         if not self._room:
             self.refuse("", f"is beyond {MOST_KEPT:,} collectives, gradients and marks; record fewer steps")
         self._room -= 1

@@ -1,8 +1,8 @@
-"""What each event of a trace means, and what of it is kept: steps, gradients, calls, kernels.
+"""The meaning of each event of a trace, and what of it is kept: steps, gradients, calls, kernels.
 
 Sources: Kineto's ``output_json.cpp`` (every version since PyTorch 1.8), ``torch/csrc/autograd/profiler_kineto.cpp``,
 torch_npu's ``trace_view.json``. Only the few events that are needed must be well formed; others are passed over,
-whatever they hold.
+whatever they contain.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from coordsim.formats.kineto.sizes import NOTHING, from_metadata, from_shapes
 from coordsim.formats.shared.torch_types import TYPES, numel_of
 
 LONGEST_NAME = 160
-"""Of a name that is looked at; kernels' end in their template arguments."""
+"""Number of characters of a name that are examined; kernels' names end in their template arguments."""
 _EVALUATE = "autograd::engine::evaluate_function: "
 _ACCUMULATE = "torch::autograd::AccumulateGrad"
 _STEP = re.compile(r"ProfilerStep#([0-9]{1,12})")
@@ -46,11 +46,11 @@ _PASSED_OVER = frozenset((
     "python_function", "gpu_memcpy", "memcpy", "gpu_memset", "memset", "overhead", "cuda_sync", "cuda_profiler_range",
 ))  # fmt: skip
 OF_THE_PROFILER = _RUNTIME | _HOST | _DEVICE | _PASSED_OVER | {"trace", "gpu_user_annotation"}
-"""Categories of its events."""
+"""Categories of the profiler's events."""
 
 
 class EventKeeper(EventParts):
-    """Takes events in the file's order; :meth:`settle` when all were taken."""
+    """Takes events in the file's order; call :meth:`settle` after the last one."""
 
     def __init__(self, path: Path, room: int) -> None:
         super().__init__(path, room)
@@ -92,7 +92,7 @@ class EventKeeper(EventParts):
             self._host(event, name)
 
     def _named(self, event: dict[str, Any]) -> None:
-        """``RANK 3 - CPU``: how tools that join ranks call a process."""
+        """Take note of ``RANK 3 - CPU``, as tools that join ranks call a process."""
         said = args_of(event).get("name")
         if isinstance(said, str) and (match := _RANK.search(said[:200])):
             self._ranks_by_pid[str(event.get("pid"))[:40]] = int(match[1])
@@ -135,7 +135,7 @@ class EventKeeper(EventParts):
             self.keep(getattr(self.owner(event), into), span)
 
     def _node(self, event: dict[str, Any], name: str, evaluated: bool) -> None:
-        """A node of backward; what it runs repeats its name, and is the node in versions before 1.11."""
+        """Keep a node of backward. What it runs repeats its name, and is the node in versions before 1.11."""
         owner = self.owner(event)
         owner.nodes.evaluated |= evaluated
         if evaluated or not owner.nodes.evaluated:
@@ -145,7 +145,7 @@ class EventKeeper(EventParts):
                 owner.nodes.add(span, name)
 
     def _gradient(self, event: dict[str, Any]) -> None:
-        """Without recorded shapes it is a node of backward and nothing more."""
+        """Keep a gradient; without recorded shapes it is only a node of backward."""
         span = self.span(event)
         if span is None:
             return
@@ -180,7 +180,7 @@ class EventKeeper(EventParts):
         if isinstance(name, str) and operation is None:
             return  # "wait", "init" and the like
         known = from_metadata(args)
-        if known.put_in is None or known.each is None:
+        if known.put_in is None or known.element_bytes is None:
             known = known.or_else(from_shapes(args, None))
         self._record(event, METADATA, operation, "", args, known)
 
@@ -231,13 +231,13 @@ class EventKeeper(EventParts):
         self._stray.append((owner, kernel))
 
     def _window(self, event: dict[str, Any]) -> None:
-        """The profiler's own span of the recording."""
+        """Keep the profiler's own span of the recording."""
         begin, length = self.ns(event.get("ts")), self.length(event.get("dur"))
         if begin is not None and length is not None and self.trace.window is None:
             self.trace.window = Span(begin, begin + length)
 
     def settle(self) -> None:
-        """Give each kernel to its process: the only one, the one that launched it, else the one it stands behind."""
+        """Assign each kernel to its process: the only one, the one that launched it, else the one it stands behind."""
         trace = self.trace
         trace.processes = list(self.processes.values())
         if not trace.processes:

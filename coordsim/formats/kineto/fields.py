@@ -17,7 +17,7 @@ _DECIMAL = re.compile(r"\s*(-?)([0-9]{1,16})(?:\.([0-9]{0,20}))?\s*")
 
 
 def decimal_ns(text: str) -> int | None:
-    """A number of us, written out, as ns; None for other text. Exact to the ns at any size."""
+    """Return a decimal number of us as ns, exact to the ns at any size; None for other text."""
     match = _DECIMAL.fullmatch(text)
     if not match or int(match[2]) >= LONGEST_US:
         return None
@@ -26,25 +26,25 @@ def decimal_ns(text: str) -> int | None:
 
 
 def args_of(event: dict[str, Any]) -> dict[str, Any]:
-    """An event's arguments; none where they are no object."""
+    """Return an event's arguments; none if they are no object."""
     args = event.get("args")
     return args if isinstance(args, dict) else _NO_ARGS
 
 
 def whole_of(value: Any) -> int | None:
-    """A whole number of 63 bits, or its text; None for anything else."""
+    """Return a whole number of 63 bits, given as a number or as text; None for anything else."""
     if isinstance(value, str) and len(value) < 19 and value.isascii() and value.isdecimal():
         value = int(value)
     return value if type(value) is int and 0 <= value < 1 << 63 else None
 
 
 def external_of(args: dict[str, Any]) -> int | None:
-    """The id of the operator that an event belongs to."""
+    """Return the id of the operator that an event belongs to."""
     return whole_of(args.get("External id", args.get("external id")))
 
 
 def group_of(args: dict[str, Any]) -> Group:
-    """What a call's or a kernel's arguments say of its process group."""
+    """Return what a call's or a kernel's arguments state of its process group."""
     if "Process Group Name" not in args and "Group size" not in args and "Seq" not in args:
         return UNGROUPED
     name = args.get("Process Group Name")
@@ -63,7 +63,7 @@ def _ranks_of_text(text: str) -> tuple[int, ...] | None:
 
 
 def ranks_of(value: Any) -> tuple[int, ...] | None:
-    """A group's ranks, from a list or its text; None for a shortened one (``[0, 1, ...]``)."""
+    """Return a group's ranks, from a list or its text; None for a shortened one (``[0, 1, ...]``)."""
     if isinstance(value, str):
         return _ranks_of_text(value) if len(value) <= _LONGEST_LIST else None
     if not isinstance(value, list) or not value:

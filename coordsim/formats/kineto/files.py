@@ -24,16 +24,16 @@ from coordsim.formats.kineto.steps import SOURCES, RankRecord, record_of
 from coordsim.formats.shared.sources import names_in_job
 
 PARALLEL_CHARACTERS = 64_000_000
-"""Text of all files from which on further processes pay for their start."""
+"""Size of the text of all files from which on further processes are worth their start."""
 _IN_ORDER = "the file does not say the ranks of its processes: they are numbered in order"
 _BY_NAME = "the files do not say their ranks: they are numbered in the order of their names"
 _RANK_IN_NAME = re.compile(r"rank[-_ .]?([0-9]{1,6})(?![0-9])", re.IGNORECASE)
 _CYCLE_IN_NAME = re.compile(r"\.[0-9]{10,20}(?=\.|$)")
-"""What tensorboard_trace_handler puts into a name: the time of writing."""
+"""Matches what tensorboard_trace_handler puts into a name: the time of writing."""
 
 
 def read_ranks(paths: Sequence[Path]) -> list[RankRecord]:
-    """The records of all ranks, by rank. Raises InputError for files that are no traces, or of several runs."""
+    """Return the records of all ranks, by rank. Raises InputError for files that are no traces, or of several runs."""
     records = _read_all(paths, None)
     common = [source for source in SOURCES if all(source in record.sources for record in records)]
     if any(record.source != common[0] for record in records):
@@ -43,7 +43,7 @@ def read_ranks(paths: Sequence[Path]) -> list[RankRecord]:
 
 
 def records_of(path: Path, source: str | None) -> list[RankRecord]:
-    """One file's records, one for each of its processes that did something."""
+    """Return one file's records, one for each of its processes that did something."""
     trace = read_trace(path)
     active = [process for process in trace.processes if _is_active(process)] or trace.processes[:1]
     if len(active) > 1 and any(process.rank is not None for process in active):
@@ -69,14 +69,14 @@ def _is_active(process: Process) -> bool:
 
 
 def _of_one(trace: RawTrace, process: Process, processes: int) -> RawTrace:
-    """The file as it is for one of several processes: the rank that it states is only one of theirs."""
+    """Return the file for one of several processes; the rank that the file states is that of only one of them."""
     if processes == 1:
         return trace
     return replace(trace, rank=process.rank)
 
 
 def _one_run(records: Sequence[RankRecord]) -> None:
-    """Raise where files contradict each other."""
+    """Raise InputError if files contradict each other."""
     first = records[0]
     for record in records:
         for key in ("world_size", "backend"):
@@ -90,7 +90,7 @@ def _one_run(records: Sequence[RankRecord]) -> None:
 
 
 def _by_rank(records: Sequence[RankRecord]) -> list[RankRecord]:
-    """One record a rank: files that one rank wrote one after the other are joined."""
+    """Return one record a rank; files that one rank wrote one after the other are joined."""
     if len(records) > 1 and any(record.rank is None for record in records):
         _name_ranks(records)
     groups: dict[int | None, list[RankRecord]] = {}
@@ -101,8 +101,10 @@ def _by_rank(records: Sequence[RankRecord]) -> list[RankRecord]:
 
 
 def _name_ranks(records: Sequence[RankRecord]) -> None:
-    """Ranks of files that do not state them: by their names, else one for each writer. Files that one writer left one
-    after the other are one rank's."""
+    """Assign ranks to files that do not state them: by their names, else one for each writer.
+
+    Files that one writer left one after the other are of one rank.
+    """
     unknown = [record for record in records if record.rank is None]
     named = [_RANK_IN_NAME.findall(record.files[0]) for record in unknown]
     if all(named):
@@ -130,7 +132,7 @@ def _name_ranks(records: Sequence[RankRecord]) -> None:
 
 
 def _joined(records: Sequence[RankRecord]) -> RankRecord:
-    """One rank's files as one record. Raises InputError for files that were recorded at the same time."""
+    """Return one rank's files as one record. Raises InputError for files that were recorded at the same time."""
     first = records[0]
     for earlier, later in itertools.pairwise(records):
         if later.window.begin_ns < earlier.window.end_ns:
@@ -158,7 +160,7 @@ def _joined(records: Sequence[RankRecord]) -> RankRecord:
 
 
 def _read_all(paths: Sequence[Path], source: str | None) -> list[RankRecord]:
-    """All files' records in order. Raises InputError where they hold more calls than can be kept."""
+    """Return all files' records in order. Raises InputError if they contain more calls than can be kept."""
     records: list[RankRecord] = []
     kept = 0
     for name, of_file in zip(names_in_job(paths), _of_files(paths, source), strict=True):
@@ -174,7 +176,7 @@ def _read_all(paths: Sequence[Path], source: str | None) -> list[RankRecord]:
 
 
 def _of_files(paths: Sequence[Path], source: str | None) -> Iterator[list[RankRecord]]:
-    """Each file's records in order; the first file tells whether further processes pay."""
+    """Yield each file's records in order; the first file shows whether further processes are worth their start."""
     first = records_of(paths[0], source)
     yield first
     rest, workers = paths[1:], min(_cores(), len(paths) - 1)
@@ -189,7 +191,7 @@ def _cores() -> int:
 
 
 def _in_parallel(paths: Sequence[Path], source: str | None, workers: int) -> Iterator[list[RankRecord]]:
-    """Records from processes of our own; what one of them cannot do is done here."""
+    """Yield records from child processes; a file that a child cannot read is read here."""
     results: Queue[tuple[int, Any]] = Queue(maxsize=4 * workers)
     children = [_Child(list(range(worker, len(paths), workers)), paths, source, results) for worker in range(workers)]
     ready: dict[int, Any] = {}
@@ -218,7 +220,7 @@ def _in_parallel(paths: Sequence[Path], source: str | None, workers: int) -> Ite
 
 
 class _Child:
-    """One process that reads some of the files, and the thread that takes in what it gives."""
+    """One process that reads some of the files, and the thread that receives its records."""
 
     def __init__(
         self, places: Sequence[int], paths: Sequence[Path], source: str | None, results: Queue[tuple[int, Any]]
@@ -247,13 +249,13 @@ class _Child:
             self._results.put((-1, None))
 
     def stop(self) -> None:
-        """End it, whatever it is doing."""
+        """End the process, whatever it is doing."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     def close(self) -> None:
-        """Behind :meth:`stop`, when the thread has ended."""
+        """Close the pipes after :meth:`stop`, when the thread has ended."""
         if self._process is not None:
             for stream in (self._process.stdin, self._process.stdout):
                 if stream is not None:
@@ -261,7 +263,10 @@ class _Child:
 
 
 def _work(stdin: IO[bytes], stdout: IO[bytes]) -> None:
-    """What a child does: files from ``stdin``, records to ``stdout``, which only its parent reads."""
+    """Read files named on ``stdin`` and write records to ``stdout``, which only the parent reads.
+
+    This runs in the child.
+    """
     tasks, source = pickle.load(stdin)
     for place, path in tasks:
         outcome: Any

@@ -1,9 +1,9 @@
-"""The same collective on several ranks, and whom the others waited for there.
+"""Matches the same collective on several ranks, and finds the rank that the others waited for.
 
-Calls are matched within a step by their process group and, where the trace has it, the group's sequence number; else by
+Calls are matched within a step by their process group and, if the trace has it, the group's sequence number; else by
 their place among the step's calls of that group and operation. Sends and receives are not matched: they pair two ranks.
-On one clock a rank comes when it asks for the collective (with kernels: when its kernel begins). Of several clocks the
-durations tell: collectives that all ranks end together are shortest on the rank that came last.
+On one clock a rank arrives when it requests the collective (with kernels: when its kernel begins). With several clocks
+the durations decide: collectives that all ranks end together are shortest on the rank that came last.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from coordsim.formats.kineto.raw import Span
 from coordsim.formats.kineto.steps import RankRecord, RankStep
 
 FEWEST_STEPS = 4
-"""Of fewer steps chance alone could put one rank behind in all."""
+"""With fewer steps, chance alone could put one rank behind in all."""
 _SHARE_OF_STEP = 0.01
 _LEAST_NS = 500_000
-"""Schedulers make that of equal ranks."""
+"""Shorter waits are not counted, since schedulers cause them between equal ranks."""
 _CLEAR = 3.0
 
 Key = tuple[Any, ...]
@@ -36,44 +36,49 @@ class WaitedFor:
 
     rank: int
     steps: int
-    """In how many it was waited for longest."""
+    """Number of steps in which it was waited for longest."""
     wait_ns: int
-    """A step, the median."""
+    """Median wait a step."""
     least_ns: int
     most_ns: int
     others_ns: int
-    """The most that any other rank was waited for in a step, the median."""
+    """Median of the longest wait for any other rank in a step."""
 
 
 @dataclass(frozen=True)
 class Arrivals:
-    """How long ranks were waited for in collectives: shape [rank][step], ns; and who stands out. What passes in several
-    collectives at once counts once."""
+    """How long ranks were waited for in collectives, shape [rank][step], ns, and which rank stands out.
+
+    Time that passes in several collectives at once counts once.
+    """
 
     ranks: list[int]
     waits: list[list[int]]
     matched: int
-    """Collectives that at least two ranks have."""
+    """Number of collectives that at least two ranks have."""
     late: WaitedFor | None
     by_duration: bool
     why_nobody: str
 
 
 def keyed(calls: Sequence[Call]) -> dict[Key, Call]:
-    """A step's calls by what is the same on every rank of their group."""
+    """Return a step's calls by a key that is the same on every rank of their group."""
     places: Counter[Key] = Counter()
-    found: dict[Key, Call] = {}
+    by_key: dict[Key, Call] = {}
     for call in calls:
         if call.operation in POINT_TO_POINT:
             continue
         kind: Key = (*call.group, call.operation if call.sequence is None else call.sequence)
-        found[*kind, places[kind]] = call
+        by_key[*kind, places[kind]] = call
         places[kind] += 1
-    return found
+    return by_key
 
 
 def arrivals(ranks: Sequence[RankRecord], steps: Sequence[Sequence[RankStep]], one_clock: bool) -> Arrivals | None:
-    """Who was waited for; None for a single rank. ``steps``: of each rank, the same ones in the same order."""
+    """Return which ranks were waited for; None for a single rank.
+
+    ``steps`` holds the steps of each rank, the same ones in the same order.
+    """
     if len(ranks) < 2 or any(rank.rank is None for rank in ranks):
         return None
     numbers = [rank.rank if rank.rank is not None else -1 for rank in ranks]
@@ -110,14 +115,14 @@ def arrivals(ranks: Sequence[RankRecord], steps: Sequence[Sequence[RankStep]], o
 
 
 def _waiting_from(calls: Sequence[Call], there: Sequence[int], late: int) -> tuple[int, int]:
-    """(rank's place, when its call began on its own clock) of the first rank that is not the late one."""
+    """Return (the rank's place, when its call began on its own clock) of the first rank that is not the late one."""
     other = 1 if late == 0 else 0
     begin = calls[other].begin_ns
     return there[other], begin if begin is not None else calls[other].asked_ns
 
 
 def _covered(spans: Sequence[Span]) -> int:
-    """The time that spans cover together, in ns: a rank that several collectives wait for is waited for once."""
+    """Return the time that spans cover together, ns: a rank that several collectives wait for is waited for once."""
     ordered = sorted(spans)
     total, until = 0, ordered[0].begin_ns
     for span in ordered:
@@ -128,7 +133,7 @@ def _covered(spans: Sequence[Span]) -> int:
 
 
 def _whole(calls: Sequence[Call], there: set[int], world: int | None) -> bool:
-    """Whether all ranks of the calls' group are there: an absent one may be the last."""
+    """Return whether all ranks of the calls' group are there; an absent one may be the last."""
     ranks = next((call.group_ranks for call in calls if call.group_ranks), None)
     if ranks is not None:
         return set(ranks) <= there
@@ -137,7 +142,7 @@ def _whole(calls: Sequence[Call], there: set[int], world: int | None) -> bool:
 
 
 def _times(calls: Sequence[Call], one_clock: bool) -> list[int] | None:
-    """When each rank came; comparable among themselves only."""
+    """Return when each rank came; the values are comparable among themselves only."""
     if one_clock:
         on_device = [call.begin_ns for call in calls if call.on_device and call.begin_ns is not None]
         return on_device if len(on_device) == len(calls) else [call.asked_ns for call in calls]
@@ -147,7 +152,8 @@ def _times(calls: Sequence[Call], one_clock: bool) -> list[int] | None:
 
 
 def _late(numbers: Sequence[int], waits: Sequence[Sequence[int]], step_ns: float) -> tuple[WaitedFor | None, str]:
-    """The rank that stands out in nearly every step by more than any other ever does; None, and why not."""
+    """Return the rank that is waited for in nearly every step by more than any other ever is; or None, and the
+    reason."""
     matrix = np.array(waits, np.int64)
     count = matrix.shape[1]
     if count < FEWEST_STEPS:

@@ -1,4 +1,4 @@
-"""Names of communication: which events are calls of a process group, which are kernels, and of which operation.
+"""Names of communication: events that are calls of a process group, kernels, and their operations.
 
 Source: profiling titles and ``record_param_comms`` of PyTorch's ``ProcessGroup*.cpp`` (1.8 to 2.13), kernels' names of
 NCCL 2.4 to 2.27, RCCL, oneCCL and HCCL.
@@ -21,10 +21,10 @@ _OPERATIONS = (
     ("batchisend", "send_recv"), ("receive", "recv"), ("recv", "recv"), ("send", "send"), ("scatter", "scatter"),
     ("gather", "gather"), ("reduce", "reduce"), ("coalesc", COALESCED),
 )  # fmt: skip
-"""Letters of a name -> operation; the first that is in it."""
+"""Letters of a name -> operation; the first match counts."""
 _LETTERS = re.compile(r"[^a-z]")
 _BACKEND = re.compile(r"([a-z]*ccl[a-z]{0,4}[0-9]{0,2}|gloo|mpi|ucc):{1,2}(\w.*)", re.DOTALL)
-"""``nccl:all_reduce``, ``nccl2:all_reduce``, ``hccl:allgather``, ``xccl::allreduce``, ``ucc:...``."""
+"""Matches ``nccl:all_reduce``, ``nccl2:all_reduce``, ``hccl:allgather``, ``xccl::allreduce``, ``ucc:...``."""
 _OTHER_BACKEND = re.compile(
     r"([a-z][a-z0-9_]{1,15}):(_?(?:all_?reduce|all_?gather|reduce_?scatter|all_?to_?all|broadcast)\w*)"
 )
@@ -51,42 +51,43 @@ class Title(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def operation_of(name: str) -> str | None:
-    """The operation that a call's name stands for; None for ``wait`` and whatever moves nothing between ranks."""
+    """Return the operation that a call's name means; None for ``wait`` and names that move nothing between ranks."""
     letters = _LETTERS.sub("", name.lower())
     return next((operation for part, operation in _OPERATIONS if part in letters), None)
 
 
 @lru_cache(maxsize=4096)
 def title_of(name: str) -> Title | None:
-    """``backend:operation`` taken apart; None for what is no call of a known kind of backend."""
+    """Split ``backend:operation``; None for a name that is no call of a known kind of backend."""
     match = _BACKEND.match(name)
     return Title(match[1], operation_of(match[2])) if match else None
 
 
 @lru_cache(maxsize=4096)
 def dispatched(name: str) -> str | None:
-    """What follows ``c10d::`` or ``_c10d_functional::``; None for another operator."""
+    """Return what follows ``c10d::`` or ``_c10d_functional::``; None for another operator."""
     match = _DISPATCHED.match(name)
     return match[1] if match else None
 
 
 @lru_cache(maxsize=4096)
 def is_kernel(name: str) -> bool:
-    """Whether a device's activity is one of a library for collectives."""
+    """Return whether a device's activity is one of a library for collectives."""
     return bool(_KERNEL.match(name) or _ALGORITHM.match(name))
 
 
 @lru_cache(maxsize=4096)
 def looks_like_communication(name: str) -> bool:
-    """Whether a name that no rule knows still speaks of communication, so that it is said to be left out."""
+    """Return whether a name that no rule knows still suggests communication, so that it is reported as left out."""
     return bool(_LIKE_COMMUNICATION.search(name) or _OTHER_BACKEND.fullmatch(name))
 
 
 def kernel_operation(name: str) -> str | None:
-    """The operation in a kernel's name; None for ``ncclDevKernel_Generic`` and the like."""
+    """Return the operation in a kernel's name; None for ``ncclDevKernel_Generic`` and the like."""
     return operation_of(name.partition("(")[0].partition("<")[0])
 
 
 def times_on_cpu(backend: str) -> bool:
-    """Whether the backend's annotation spans the transfer itself. Others only span its submission to a device."""
+    """Return whether the backend's annotation spans the transfer itself. Others span only its submission to a
+    device."""
     return backend in _ON_CPU

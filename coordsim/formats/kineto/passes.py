@@ -1,9 +1,9 @@
-"""Forward and backward passes of a step, and the gradients that they leave.
+"""Forward and backward passes of a step, and their gradients.
 
-A pass begins with ``DistributedDataParallel.forward`` or FSDP's root where those are recorded; else the first node of
-backward, which is the loss's, begins a pass again, and what follows an optimizer's step is another pass. One gradient
-is one parameter however often it is accumulated: the gradients of a step are those of one pass, and of the others what
-that one does not have.
+A pass begins with ``DistributedDataParallel.forward`` or FSDP's root if those are recorded. Otherwise a pass begins
+each time the first node of backward, which is the loss's, begins again, and after an optimizer's step. A gradient is
+one parameter however often it is accumulated: the gradients of a step are those of its last pass, and those of earlier
+passes that this one does not have.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class Backward:
         self._latest_ns: npt.NDArray[np.int64] | None = None
 
     def between(self, begin_ns: int, until_ns: int) -> Span | None:
-        """From the first node that begins in a time to the end of the last."""
+        """Return the span from the first node that begins in an interval to the end of the last."""
         first, last = np.searchsorted(self.begin_ns, (begin_ns, until_ns)).tolist()
         return Span(int(self.begin_ns[first]), int(self.end_ns[first:last].max())) if last > first else None
 
     def running_until(self, at_ns: int) -> int | None:
-        """When the nodes that are running at a time have all ended; None where none is running."""
+        """Return when the nodes that are running at a time have all ended; None if none is running."""
         if self._latest_ns is None:
             self._latest_ns = np.maximum.accumulate(self.end_ns)
         before = int(np.searchsorted(self.begin_ns, at_ns))
@@ -55,7 +55,7 @@ class Backward:
         return latest if latest > at_ns else None
 
     def roots(self, begin_ns: int, until_ns: int) -> list[int]:
-        """When the node that comes first in a time begins, each time that nothing else is running."""
+        """Return when the node that comes first in an interval begins, each time that nothing else is running."""
         first, last = np.searchsorted(self.begin_ns, (begin_ns, until_ns)).tolist()
         if last == first:
             return []
@@ -68,7 +68,7 @@ class Backward:
 
 
 def outermost(spans: Sequence[Span]) -> list[Span]:
-    """Spans that lie in no other, in order."""
+    """Return spans that lie in no other, in order."""
     kept: list[Span] = []
     for span in sorted(spans, key=lambda span: (span.begin_ns, -span.end_ns)):
         if not kept or span.begin_ns >= kept[-1].end_ns:
@@ -77,7 +77,7 @@ def outermost(spans: Sequence[Span]) -> list[Span]:
 
 
 def _apart(begins: Sequence[int], until_ns: int) -> list[tuple[int, int]]:
-    """(begin, end) of times that follow each other."""
+    """Yield (begin, end) of intervals that follow each other."""
     return list(zip(begins, [*begins[1:], until_ns], strict=False))
 
 
@@ -90,21 +90,21 @@ class Passes:
         self._roots = sorted(process.roots)
         marks = (*process.optimizers, *process.zero_grads)
         self._cuts = sorted(mark.begin_ns for mark in marks if self._backward.running_until(mark.begin_ns) is None)
-        """When optimizers step or clear gradients between nodes of backward: a pass does not go on behind that."""
+        """When optimizers step or clear gradients between nodes of backward; a pass does not continue behind that."""
         self._gradients = sorted(process.gradients, key=attrgetter("at_ns"))
         self._at_ns = [gradient.at_ns for gradient in self._gradients]
 
     def of(self, begin_ns: int, until_ns: int) -> list[Pass]:
-        """The passes that begin in a step."""
+        """Return the passes that begin in a step."""
         first = bisect_left(self._forwards, (begin_ns,))
         forwards = self._forwards[first : bisect_left(self._forwards, (until_ns,))]
         if forwards:
             ends = [span.begin_ns for span in forwards[1:]] + [until_ns]
-            found = [
+            passes = [
                 Pass(span, self._backward.between(span.begin_ns, end)) for span, end in zip(forwards, ends, strict=True)
             ]
             before = self._backward.between(begin_ns, forwards[0].begin_ns)
-            return [Pass(None, before), *found] if before else found
+            return [Pass(None, before), *passes] if before else passes
         roots = self._roots[bisect_left(self._roots, begin_ns) : bisect_left(self._roots, until_ns)]
         if roots:
             backwards = [(begin, self._backward.between(begin, end)) for begin, end in _apart(roots, until_ns)]
@@ -114,24 +114,24 @@ class Passes:
         return [one for begin, end in _apart(cuts, until_ns) for one in self._unmarked(begin, end)]
 
     def _unmarked(self, begin_ns: int, until_ns: int) -> list[Pass]:
-        """Passes of a time in which neither forward is marked nor an optimizer steps."""
+        """Return passes of an interval in which neither forward is marked nor an optimizer steps."""
         begins = self._backward.roots(begin_ns, until_ns)
         if len(begins) > 1 and not self._repeats(begins, until_ns):
             begins = begins[:1]
         return [Pass(None, self._backward.between(begin, end)) for begin, end in _apart(begins, until_ns)]
 
     def _repeats(self, begins: Sequence[int], until_ns: int) -> bool:
-        """Whether every time that the first node begins again, gradients follow that were there before."""
-        each = [Counter(gradient[1:] for gradient in self.within(begin, end))
+        """Return whether after every further begin of the first node gradients follow that were there before."""
+        gradients = [Counter(gradient[1:] for gradient in self.within(begin, end))
                 for begin, end in _apart(begins, until_ns)]  # fmt: skip
-        return all(each) and all(one == each[0] for one in each)
+        return all(gradients) and all(one == gradients[0] for one in gradients)
 
     def within(self, begin_ns: int, until_ns: int) -> list[Gradient]:
-        """Gradients that are ready in a time."""
+        """Return gradients that are ready in an interval."""
         return self._gradients[bisect_left(self._at_ns, begin_ns) : bisect_left(self._at_ns, until_ns)]
 
     def gradients(self, passes: Sequence[Pass], until_ns: int) -> list[Gradient]:
-        """A step's gradients, each once: those of its last pass, and what only earlier ones have."""
+        """Return a step's gradients, each once: those of its last pass, and those that only earlier passes have."""
         ends = [one.backward.begin_ns for one in passes[1:] if one.backward] + [until_ns]
         begins = [one.backward.begin_ns for one in passes if one.backward]
         chosen: list[Gradient] = []

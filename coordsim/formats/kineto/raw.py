@@ -1,4 +1,4 @@
-"""What one trace file says, before anything is made of it. Times in ns on the file's clock."""
+"""The content of one trace file, before it is interpreted. Times are ns on the file's clock."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from coordsim.formats.kineto.sizes import NOTHING, Elements
 OPERATOR, METADATA, TITLE = 0, 1, 2
 """Kinds of records of a call: c10d's operator, ``record_param_comms``, the backend's annotation."""
 SINCE_1970_NS = 10**17
-"""Times beyond are since 1970 by themselves: 1973, or three years after a machine's boot."""
+"""Larger times are counted from 1970: 1973, or three years after a machine's boot."""
 MOST_LAUNCHES = 1 << 22
-"""Launches of a file that are kept, 20 bytes each."""
+"""Largest number of launches of a file that are kept, 20 bytes each."""
 
 
 class Span(NamedTuple):
@@ -25,7 +25,7 @@ class Span(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A named span: a step, an optimizer's step."""
+    """A named span: a step, or an optimizer's step."""
 
     begin_ns: int
     end_ns: int
@@ -46,7 +46,7 @@ UNGROUPED = Group()
 
 
 class Record(NamedTuple):
-    """One event of the CPU that tells of a call."""
+    """One event of the CPU that describes a call."""
 
     thread: int
     begin_ns: int
@@ -90,7 +90,7 @@ class Launches:
     left_out: int = 0
 
     def add(self, correlation: int, at_ns: int, thread: int) -> None:
-        """Keep one, while there is room."""
+        """Keep a launch if there is room."""
         if len(self.correlation) >= MOST_LAUNCHES:
             self.left_out += 1
             return
@@ -101,7 +101,7 @@ class Launches:
 
 @dataclass
 class Nodes:
-    """Backward's nodes: begin, end, and which name; columns of one length."""
+    """Backward's nodes: begin, end, and index of the name; columns of one length."""
 
     begin_ns: array[int] = field(default_factory=lambda: array("q"))
     end_ns: array[int] = field(default_factory=lambda: array("q"))
@@ -111,7 +111,7 @@ class Nodes:
     """Whether the engine's own records of nodes are there."""
 
     def add(self, span: Span, name: str) -> None:
-        """Keep one."""
+        """Keep a node."""
         self.begin_ns.append(span.begin_ns)
         self.end_ns.append(span.end_ns)
         self.name.append(self.names.setdefault(name[:120], len(self.names)))
@@ -119,11 +119,11 @@ class Nodes:
 
 @dataclass
 class Process:
-    """One process's events in a file: one rank's, as profilers write."""
+    """One process's events in a file, which are one rank's, as profilers write them."""
 
     pid: str
     rank: int | None = None
-    """As tools write it that join the traces of several ranks (``args.rank``)."""
+    """The rank as written by tools that join the traces of several ranks (``args.rank``)."""
     steps: list[Mark] = field(default_factory=list)
     device_steps: list[Mark] = field(default_factory=list)
     optimizers: list[Mark] = field(default_factory=list)
@@ -141,7 +141,7 @@ class Process:
 
 @dataclass
 class RawTrace:
-    """One file."""
+    """The content of one file."""
 
     file: str
     rank: int | None = None
@@ -152,7 +152,7 @@ class RawTrace:
     """Name -> ranks, of the groups that the file lists with their ranks."""
     group_count: int | None = None
     shapes: bool = False
-    """Whether the file says that shapes were recorded."""
+    """Whether the file states that shapes were recorded."""
     events: int = 0
     characters: int = 0
     lost: str | None = None
@@ -161,11 +161,11 @@ class RawTrace:
     """(pid, tid) -> number."""
     window: Span | None = None
     not_read: Counter[str] = field(default_factory=Counter)
-    """What speaks of communication, or lacks a time, and was left out -> how often."""
+    """Events that suggest communication, or lack a time, and were left out -> how often."""
 
 
 def move(trace: RawTrace, by_ns: int) -> None:
-    """Put what was read with times since a base that stands behind the events at those times since 1970."""
+    """Shift times that were read relative to a base, when the base stands behind the events, to times since 1970."""
 
     def later(at_ns: int) -> int:
         return at_ns if at_ns >= SINCE_1970_NS else at_ns + by_ns

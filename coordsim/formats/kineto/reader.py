@@ -1,6 +1,6 @@
-"""Reads one trace file through a rolling buffer: what stands beside its events, and its events one by one.
+"""Reads one trace file through a rolling buffer: the members beside its events, and its events one by one.
 
-:mod:`coordsim.formats.kineto.events` keeps of an event what a run is made of.
+:mod:`coordsim.formats.kineto.events` keeps the events of which a run is made.
 """
 
 from __future__ import annotations
@@ -20,21 +20,24 @@ from coordsim.formats.shared.json_text import JsonText, elements, members
 
 EXPECTED = "expected a trace of PyTorch's profiler: an object with traceEvents"
 LONGEST_EVENT = 1 << 23
-"""Characters; a foreach optimizer's event has shapes and strides of thousands of parameters."""
+"""Largest number of characters; a foreach optimizer's event has shapes and strides of thousands of parameters."""
 _SURELY = re.compile(r"aten::|ProfilerStep#|Optimizer\.|_?c10d|record_param_comms|autograd::engine::|torch::autograd::")
 _ITS_MEMBERS = frozenset((
     "schemaVersion", "deviceProperties", "distributedInfo", "baseTimeNanoseconds", "record_shapes",
 ))  # fmt: skip
-"""What PyTorch's profiler writes beside its events, and other writers of Chrome's format do not."""
+"""Members that PyTorch's profiler writes beside its events, and other writers of Chrome's format do not."""
 _MOST_CATEGORIES = 4
 
 
 def read_trace(path: Path, room: int = MOST_KEPT) -> RawTrace:
-    """One file, up to where it is whole. Raises InputError, with file and event, for what is no trace."""
+    """Read one file, up to where it is complete. Raises InputError, with file and event, for anything that is no
+    trace."""
     return _Reader(path, room).read()
 
 
 class _Reader:
+    """Reads one file."""
+
     def __init__(self, path: Path, room: int) -> None:
         self.events = EventKeeper(path, room)
         self._trace = self.events.trace
@@ -42,12 +45,12 @@ class _Reader:
         self._text = JsonText(path, EXPECTED, limit=LONGEST_EVENT)
         self._late_base_ns = 0
         self._known = False
-        """Whether anything told that the file is of PyTorch's profiler."""
+        """Whether an event has shown that the file is of PyTorch's profiler."""
         self._categories: dict[str, int] = {}
         """Categories of events until that was known."""
 
     def read(self) -> RawTrace:
-        """The whole file."""
+        """Read the whole file."""
         trace, present = self._trace, False
         for key, value in self.pairs():
             self._known = self._known or key in _ITS_MEMBERS
@@ -84,7 +87,7 @@ class _Reader:
         return trace
 
     def _recognise(self, event: dict[str, Any]) -> None:
-        """Whether an event is one that PyTorch's profiler writes, by its category, else by its name."""
+        """Return whether PyTorch's profiler writes such an event, by its category, else by its name."""
         name, category = event.get("name"), event.get("cat")
         kind = category.lower() if type(category) is str else None
         named = type(name) is str and (_SURELY.match(name[:LONGEST_NAME]) or is_kernel(name[:LONGEST_NAME]))
@@ -95,13 +98,13 @@ class _Reader:
                 counts[kind] = counts.get(kind, 0) + 1
 
     def pairs(self) -> Iterator[tuple[str, Any]]:
-        """The file's members, events one by one; Chrome's other form is a bare list of events."""
+        """Yield the file's members, events one by one. Chrome's other form is a bare list of events."""
         if self._text.next_character() == "[":
             return (("traceEvents", event) for event in elements(self._text))
         return members(self._text, frozenset({"traceEvents"}))
 
     def rebase(self, base_ns: int) -> None:
-        """Kineto writes ``baseTimeNanoseconds`` before the events; tools that rewrite traces put it behind them."""
+        """Apply ``baseTimeNanoseconds``, which Kineto writes before the events, and tools that rewrite traces after."""
         if not self._trace.events:
             self.events.base_ns = base_ns
         else:
@@ -135,8 +138,11 @@ class _Reader:
 
 
 def launch_flows(path: Path, trace: RawTrace, process: Process) -> dict[int, tuple[int, int]]:
-    """Index of a kernel without a correlation -> (ns, thread) of its launch, from flow events: a second reading, for
-    the few files that need it. ``trace``: what the first one gave; a thread that it does not know is -1."""
+    """Return index of a kernel without a correlation -> (ns, thread) of its launch, from flow events.
+
+    This is a second reading, for the few files that need it. ``trace`` is the result of the first one; a thread that it
+    does not know is -1.
+    """
     reader = _Reader(path, MOST_KEPT)
     wanted = {
         (kernel.device, kernel.stream, kernel.begin_ns): index

@@ -1,15 +1,17 @@
 """Ranks' recordings as one run: its trace by the rules of docs/semantics.md 8.
 
-1. A step is what the profiler marked, else what an optimizer or ``zero_grad`` ends; it is the CPU's. E is its last end
-   among the ranks. Steps between which others were not recorded are laid end to end.
-2. R is when the last rank asks for the last collective of backward. Forward and backward are sums over the step's
-   passes, of the median rank each; what lies outside of them before R is input, where the beginnings of forward or the
-   DataLoader are recorded. What is left until R the median rank waits for slower ones.
-3. Collectives are those of the lowest rank, matched with the others' by :mod:`coordsim.formats.kineto.matching`. Each
-   moment is the last rank's. On the CPU one begins when it was asked for or the one before it ends, as on one stream. A
-   device runs behind the CPU: what of a collective is exposed there cannot be told from the CPU's steps.
+1. A step is what the profiler marked, or else what an optimizer or ``zero_grad`` ends; it is the CPU's. E is its last
+end among the ranks. Where steps in between were not recorded, steps are placed end to end.
 
-Ranks of one host share a clock. Those of several hosts do not: then the lowest rank alone is the run.
+2. R is when the last rank requests the last collective of backward. Forward and backward are sums over the step's
+passes, each of the median rank. Time outside of them before R is input, if the begins of forward or the DataLoader are
+recorded. The rest until R is time for which the median rank waits for slower ones.
+
+3. Collectives are those of the lowest rank, matched with the others' by :mod:`coordsim.formats.kineto.matching`. Each
+time is the last rank's. On the CPU a collective begins when it was requested or when the one before it ends, as on one
+stream. A device runs behind the CPU, so the CPU's steps cannot show which part of a collective is exposed.
+
+Ranks of one host share a clock. Those of several hosts do not, and then the lowest rank alone is the run.
 """
 
 from __future__ import annotations
@@ -52,17 +54,18 @@ _SOURCES = {
 
 
 def import_traces(paths: list[Path]) -> Imported:
-    """The run whose ranks wrote ``paths``. Raises InputError for files that are none, or of different runs."""
+    """Return the run whose ranks wrote ``paths``. Raises InputError for files that are no traces, or of different
+    runs."""
     return imported(read_ranks(paths))
 
 
 def imported(ranks: Sequence[RankRecord]) -> Imported:
-    """As :func:`import_traces`, of one run's records that were read before, by rank."""
+    """Return as :func:`import_traces`, from one run's records that have been read, by rank."""
     files = [name for record in ranks for name in record.files]
     if ranks[0].source == NONE:
-        found, unknown = without_steps(ranks)
+        figures, unknown = without_steps(ranks)
         workload = gradients_csv(ranks[0].gradients)
-        return Imported(FORMAT, files, found, unknown | _told_once(ranks), workload_csv=workload)
+        return Imported(FORMAT, files, figures, unknown | _told_once(ranks), workload_csv=workload)
     steps = _common_steps(ranks)
     merge = _Merge(ranks, steps)
     trace = merge.trace()
@@ -76,7 +79,7 @@ def imported(ranks: Sequence[RankRecord]) -> Imported:
         unknown["steps"] = _SOURCES[first.source]
     if world is None:
         unknown["ranks"] = "distributedInfo is missing: the job was not distributed, or the profiler is old"
-    found, more = summary_of(ranks, steps, trace, merge.sizes, came, merge.one_clock)
+    figures, more = summary_of(ranks, steps, trace, merge.sizes, came, merge.one_clock)
     unknown |= more
     late = came.late if came else None
     gathers = any(call.operation == "all_gather" for step in steps[0] for call in step.calls)
@@ -90,14 +93,14 @@ def imported(ranks: Sequence[RankRecord]) -> Imported:
         missing=merge.missing, unknown=unknown, ranks_absent=tuple(absent),
         ended_early=tuple(record.rank for record in ranks if record.lost and record.rank is not None),
         waited_for=(WaitedFor(late.rank, late.steps, late.wait_ns),) if late and gathers else None,
-        imported={"format": FORMAT, "files": files, **found},
+        imported={"format": FORMAT, "files": files, **figures},
     )  # fmt: skip
     workload = gradients_csv(first.gradients)
-    return Imported(FORMAT, files, found, {**merge.missing, **unknown}, trace, facts, workload_csv=workload)
+    return Imported(FORMAT, files, figures, {**merge.missing, **unknown}, trace, facts, workload_csv=workload)
 
 
 def _told_once(ranks: Sequence[RankRecord]) -> dict[str, str]:
-    """What the records' readers noted."""
+    """Return what the records' readers noted, without repetition."""
     notes = {key: why for record in ranks for key, why in record.notes.items()}
     lost = [record for record in ranks if record.lost]
     if lost:
@@ -106,7 +109,7 @@ def _told_once(ranks: Sequence[RankRecord]) -> dict[str, str]:
 
 
 def _common_steps(ranks: Sequence[RankRecord]) -> list[list[RankStep]]:
-    """Of each rank the steps that all have, in order. A number that comes again is another step's."""
+    """Return each rank's steps that all ranks have, in order. A number that comes again is another step's."""
     keyed_steps = []
     for record in ranks:
         seen: Counter[int] = Counter()
@@ -124,7 +127,7 @@ def _common_steps(ranks: Sequence[RankRecord]) -> list[list[RankStep]]:
 
 
 def _world_of(record: RankRecord) -> int | None:
-    """How many ranks the job has, as the file or its largest group says; None where neither does."""
+    """Return how many ranks the job has, by the file or its largest group; None if neither states it."""
     if record.world_size is not None:
         return record.world_size
     return max((call.group_size for step in record.steps for call in step.calls if call.group_size), default=None)
@@ -132,7 +135,7 @@ def _world_of(record: RankRecord) -> int | None:
 
 @dataclass(frozen=True)
 class _Times:
-    """One step's moments on the run's axis, of each rank that counts."""
+    """Times of one step on the run's axis, of each rank that counts."""
 
     ends: list[int]
     ready: list[int]
@@ -186,15 +189,15 @@ class _Merge:
         self._shift = min(of_rank[0].begin_ns for of_rank in steps)
 
     def trace(self) -> Trace:
-        """All steps on one time axis; 0 is where the first rank begins the first step."""
+        """Return all steps on one time axis, where 0 is when the first rank begins the first step."""
         writer, end = TraceWriter(), 0
         gaps = []
         for index in range(len(self.steps[0])):
-            found = [of_rank[index] for of_rank in self.steps]
-            if index and found[0].number != self.steps[0][index - 1].number + 1:
-                self._shift = min(step.begin_ns for step in found) - end
-                gaps.append(found[0].number)
-            end = self._step(writer, index, found, end)
+            steps = [of_rank[index] for of_rank in self.steps]
+            if index and steps[0].number != self.steps[0][index - 1].number + 1:
+                self._shift = min(step.begin_ns for step in steps) - end
+                gaps.append(steps[0].number)
+            end = self._step(writer, index, steps, end)
         if gaps:
             again = ", where numbers begin again" if min(gaps) <= self.steps[0][0].number else ""
             self.unknown["gaps"] = (
@@ -203,52 +206,53 @@ class _Merge:
             )
         return writer.finish(blocking=False, missing=frozenset(self.missing))
 
-    def _step(self, writer: TraceWriter, index: int, found: list[RankStep], before: int) -> int:
+    def _step(self, writer: TraceWriter, index: int, steps: list[RankStep], before: int) -> int:
         times = _Times(
-            [step.end_ns - self._shift for step in found], [max(step.ready_ns - self._shift, before) for step in found]
+            [step.end_ns - self._shift for step in steps], [max(step.ready_ns - self._shift, before) for step in steps]
         )
         ready_last = max(times.ready)
-        collective = self._responses(writer, index, found, before)
+        collective = self._responses(writer, index, steps, before)
         collective = max(collective, ready_last) if self.timed else ready_last
         end = max([*times.ends, collective])
-        median = (len(found) - 1) // 2
-        start = before + min(self._input(found, times, before, median), ready_last - before)
+        median = (len(steps) - 1) // 2
+        start = before + min(self._input(steps, times, before, median), ready_last - before)
         ready = min(max(sorted(times.ready)[median], start), ready_last) if self.complete else ready_last
         forward = 0
         if self._passes_known:
-            forward = min(sorted(step.forward_ns or 0 for step in found)[median], ready - start)
-            if self._begins_known and self.complete and len(found) > 1:
+            forward = min(sorted(step.forward_ns or 0 for step in steps)[median], ready - start)
+            if self._begins_known and self.complete and len(steps) > 1:
                 # each rank's own work: where gathers tie ranks together, all come late when one of them does
-                backward = sorted(step.backward_ns or 0 for step in found)[median]
+                backward = sorted(step.backward_ns or 0 for step in steps)[median]
                 ready = min(start + forward + backward, ready)
         last = self._ranks[times.ready.index(ready_last)] if self.complete else -1
         writer.step(index, start, forward, ready - start, ready_last, last, collective, end)
         return end
 
-    def _input(self, found: list[RankStep], times: _Times, before: int, median: int) -> int:
-        """What lies outside of forward and backward before R; where forward's beginning is not known, loading."""
+    def _input(self, steps: list[RankStep], times: _Times, before: int, median: int) -> int:
+        """Return the time outside of forward and backward before R; if the begin of forward is not known, the loading
+        time."""
         if self._begins_known:
-            each = [
+            outside = [
                 max(ready - before - (step.forward_ns or 0) - (step.backward_ns or 0), 0)
-                for step, ready in zip(found, times.ready, strict=True)
+                for step, ready in zip(steps, times.ready, strict=True)
             ]
         else:
-            each = [step.loading_ns or 0 if self._loading_known else 0 for step in found]
-        return sorted(each)[median]
+            outside = [step.loading_ns or 0 if self._loading_known else 0 for step in steps]
+        return sorted(outside)[median]
 
-    def _responses(self, writer: TraceWriter, index: int, found: list[RankStep], before: int) -> int:
-        """Write the step's collectives; returns when the last one ends."""
-        others = [keyed(step.calls) for step in found[1:]]
-        if any(len(step.calls) != len(found[0].calls) for step in found):
+    def _responses(self, writer: TraceWriter, index: int, steps: list[RankStep], before: int) -> int:
+        """Write the step's collectives; return when the last one ends."""
+        others = [keyed(step.calls) for step in steps[1:]]
+        if any(len(step.calls) != len(steps[0].calls) for step in steps):
             self.unknown["collectives"] = (
                 f"ranks differ in how many collectives a step has: the figures are those of rank {self._ranks[0]}"
             )
-        keys = {id(call): key for key, call in keyed(found[0].calls).items()}
+        keys = {id(call): key for key, call in keyed(steps[0].calls).items()}
         rows = []
-        for call in found[0].calls:
+        for call in steps[0].calls:
             key = keys.get(id(call))
             same = [call] + [of_rank[key] for of_rank in others if key in of_rank]
-            rows.append((self._moments(same, found[0], before), self.sizes.take(same)))
+            rows.append((self._moments(same, steps[0], before), self.sizes.take(same)))
         at = before
         for (asked, begin, end), nbytes in sorted(rows, key=lambda row: (row[0][2], row[0][0])):
             if self.timed:
@@ -265,8 +269,10 @@ class _Merge:
         return at
 
     def _moments(self, same: Sequence[Call], step: RankStep, before: int) -> tuple[int, int, int]:
-        """When the last rank asked for a collective, when it began there and when it ended; without times it ends where
-        it was asked for."""
+        """Return when the last rank requested a collective, when it began there and when it ended.
+
+        Without times it ends where it was requested.
+        """
         asked = max(max(call.asked_ns for call in same) - self._shift, before)
         begins = [call.begin_ns for call in same if call.begin_ns is not None]
         ends = [

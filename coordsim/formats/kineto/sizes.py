@@ -1,7 +1,7 @@
-"""How large a message is, from whichever event says so.
+"""The size of a message, from whichever event states it.
 
 A message's size is the larger of what one rank puts in and what it gets out: the whole buffer. So an all-gather counts
-what every rank has in the end, a reduce-scatter what each has at first, as nccl-tests and ``coordsim profile`` do.
+what every rank has at the end, a reduce-scatter what each has at the start, as in nccl-tests and ``coordsim profile``.
 """
 
 from __future__ import annotations
@@ -22,36 +22,39 @@ _MORE = {
 _LARGEST = 1 << 50
 _LONGEST_SHAPES = 1 << 16
 GROWS = ("all_gather", "gather")
-"""A rank gets out what all put in."""
+"""Operations in which a rank gets out what all put in."""
 SHRINKS = ("reduce_scatter", "scatter")
-"""A rank puts in what all get out."""
+"""Operations in which a rank puts in what all get out."""
 
 
 class Elements(NamedTuple):
-    """Values that one rank puts in and gets out, and the bytes of one; None for what an event does not say."""
+    """Number of values that one rank puts in and gets out, and the bytes of one; None for what an event does not
+    state."""
 
     put_in: int | None = None
     got_out: int | None = None
-    each: int | None = None
+    element_bytes: int | None = None
     dtype: str | None = None
     shapes: bool = False
-    """Whether shapes were recorded at all, if only of other arguments."""
+    """Whether shapes were recorded at all, even if only of other arguments."""
 
     def or_else(self, other: Elements) -> Elements:
-        """What is missing here, from ``other``."""
+        """Return these values, with missing ones taken from ``other``."""
         put_in = self.put_in if self.put_in is not None else other.put_in
         got_out = self.got_out if self.got_out is not None else other.got_out
         return Elements(put_in, got_out, *self._kind(other), self.shapes or other.shapes)
 
     def _kind(self, other: Elements) -> tuple[int | None, str | None]:
-        return (self.each, self.dtype) if self.each is not None else (other.each, self.dtype or other.dtype)
+        if self.element_bytes is not None:
+            return self.element_bytes, self.dtype
+        return other.element_bytes, self.dtype or other.dtype
 
 
 NOTHING = Elements()
 
 
 def bytes_of_type(kind: Any) -> int | None:
-    """Bytes of one value of a type as PyTorch's recorders write it."""
+    """Return the bytes of one value of a type as PyTorch's recorders write it."""
     if not isinstance(kind, str):
         return None
     name = kind.lower()
@@ -59,7 +62,7 @@ def bytes_of_type(kind: Any) -> int | None:
 
 
 def from_metadata(args: dict[str, Any]) -> Elements:
-    """What ``record_param_comms`` knows, on the call or on the kernel that it launched."""
+    """Return what ``record_param_comms`` states, on the call or on the kernel that it launched."""
     kind = args.get("dtype")
     name = kind[:40] if isinstance(kind, str) else None
     return Elements(
@@ -68,24 +71,28 @@ def from_metadata(args: dict[str, Any]) -> Elements:
 
 
 def from_shapes(args: dict[str, Any], operator: str | None) -> Elements:
-    """What recorded shapes tell; ``operator`` is c10d's, None for a backend's annotation, which has its inputs only."""
+    """Return what recorded shapes state.
+
+    ``operator`` is c10d's; it is None for a backend's annotation, which has its inputs only.
+    """
     dims = _listed(_either(args, "Input Dims", "Input dims"))
     kinds = _listed(_either(args, "Input type", "Input Types"))
     if not dims and not kinds:
         return NOTHING
     names = [str(kind)[:40] for kind in kinds[:64]]
     counts = [_numel(shape, name) for shape, name in zip_longest(dims[:64], names, fillvalue="")]
-    each, dtype = next(((size, name) for name in names if (size := bytes_of_type(name)) is not None), (None, None))
+    sizes = ((size, name) for name in names if (size := bytes_of_type(name)) is not None)
+    element_bytes, dtype = next(sizes, (None, None))
     dtype = dtype or next((name for name in names if name and not name.lower().endswith(("list", "scalar", "]"))), None)
     if not dims:
-        return Elements(None, None, each, dtype)
+        return Elements(None, None, element_bytes, dtype)
     if operator is None:
         known = [count for count in counts if count is not None]
-        return Elements(sum(known) if known and len(known) == len(counts) else None, None, each, dtype, True)
+        return Elements(sum(known) if known and len(known) == len(counts) else None, None, element_bytes, dtype, True)
     pair = counts[:2]
     if operator.startswith(_TWO_SIDED) and not operator.endswith("_into_tensor"):
-        return Elements(pair[1] if len(pair) > 1 else None, pair[0], each, dtype, True)
-    return Elements(pair[0], None, each, dtype, True)
+        return Elements(pair[1] if len(pair) > 1 else None, pair[0], element_bytes, dtype, True)
+    return Elements(pair[0], None, element_bytes, dtype, True)
 
 
 _TWO_SIDED = ("_allgather_base", "allgather", "_reduce_scatter_base", "reduce_scatter", "alltoall", "gather", "scatter")
@@ -93,13 +100,13 @@ _TWO_SIDED = ("_allgather_base", "allgather", "_reduce_scatter_base", "reduce_sc
 
 
 def size_of(operation: str | None, known: Elements, group_size: int | None) -> tuple[int | None, str | None]:
-    """A message's bytes, or None and why."""
+    """Return a message's bytes, or None and the reason."""
     put_in, got_out = known.put_in, known.got_out
     if put_in is None and got_out is None:
         if known.shapes:
             return None, "shapes are recorded, but not those of their lists of tensors: NCCL's metadata would tell"
         return None, "no shapes are recorded for them: record_shapes=True, or NCCL's metadata, would tell"
-    if known.each is None:
+    if known.element_bytes is None:
         said = f"their values are of type {known.dtype!r}, whose size is not known"
         return None, said if known.dtype else "their shapes are recorded without a type of their values"
     if operation in GROWS and got_out in (None, 0):
@@ -108,7 +115,7 @@ def size_of(operation: str | None, known: Elements, group_size: int | None) -> t
         put_in = got_out * group_size if got_out is not None and group_size else None
     if (operation in GROWS and got_out is None) or (operation in SHRINKS and put_in is None):
         return None, "one side's shape is recorded, and how many ranks the group has is not"
-    return max(put_in or 0, got_out or 0) * known.each, None
+    return max(put_in or 0, got_out or 0) * known.element_bytes, None
 
 
 def _count(value: Any) -> int | None:
@@ -122,7 +129,7 @@ def _either(args: dict[str, Any], *keys: str) -> Any:
 
 
 def _listed(value: Any) -> list[Any]:
-    """A list, or one that PyTorch 1.8 to 1.10 wrote as text."""
+    """Return a list, or one that PyTorch 1.8 to 1.10 wrote as text."""
     if isinstance(value, str) and value.startswith("[") and len(value) < _LONGEST_SHAPES and value.count("[") < 4096:
         try:
             value = ast.literal_eval(value)
@@ -132,9 +139,9 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _numel(shape: Any, kind: str) -> int | None:
-    """Values of one tensor, or of a list of tensors; None for an argument that is none.
+    """Return the number of values of one tensor, or of a list of tensors; None for an argument that is neither.
 
-    ``[]`` is a tensor without dimensions where a type of values stands beside it, and else no tensor.
+    ``[]`` is a tensor without dimensions if a type of values stands beside it, and else no tensor.
     """
     if isinstance(shape, list) and shape and all(isinstance(one, list) for one in shape):
         parts = [numel_of(one) for one in shape]

@@ -1,4 +1,4 @@
-"""One rank's recording as steps: what the source says they are, and which calls and passes are in which."""
+"""One rank's recording as steps: the steps that the source marks, and the calls and passes in each."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ PROFILER, OPTIMIZER, ZERO_GRAD, DEVICE, NONE = (
     "ProfilerStep", "Optimizer.step", "Optimizer.zero_grad", "ProfilerStep on the device", "nothing",
 )  # fmt: skip
 SOURCES = (PROFILER, OPTIMIZER, ZERO_GRAD, DEVICE, NONE)
-"""What tells steps, the best first."""
+"""What marks steps, the best first."""
 
 
 class StepGradient(NamedTuple):
     ready_ns: int
-    """After the pass's backward began."""
+    """Time since the pass's backward began."""
     shape: tuple[int, ...]
     dtype: str
 
@@ -36,9 +36,9 @@ class RankStep:
     begin_ns: int
     end_ns: int
     calls: tuple[Call, ...]
-    """By when they were asked for."""
+    """Calls in the order in which they were requested."""
     ready_ns: int
-    """When the last call of backward was asked for; without calls, when backward ended."""
+    """When the last call of backward was requested; without calls, when backward ended."""
     forward_ns: int | None
     """Sum over passes."""
     backward_ns: int | None
@@ -46,9 +46,9 @@ class RankStep:
     loading_ns: int | None
     """Sum of the DataLoader's events."""
     begins_known: bool
-    """Whether the beginnings of forward are recorded, so that what lies before them is known, too."""
+    """Whether the begins of forward are recorded, so that the time before them is known, too."""
     passes: int
-    """Backward passes."""
+    """Number of backward passes."""
 
 
 @dataclass
@@ -64,9 +64,9 @@ class RankRecord:
     source: str
     steps: list[RankStep]
     gradients: list[StepGradient]
-    """Of the step with the median backward, each parameter once, first ready first."""
+    """Gradients of the step with the median backward, each parameter once, first ready first."""
     outside: tuple[Call, ...]
-    """Calls in no step: all of them where the file marks no steps."""
+    """Calls in no step: all of them if the file marks no steps."""
     events: int
     characters: int
     window: Span
@@ -74,11 +74,11 @@ class RankRecord:
     notes: dict[str, str] = field(default_factory=dict)
     lost: str | None = None
     sources: tuple[str, ...] = (NONE,)
-    """All that could tell its steps."""
+    """All that could mark its steps."""
 
 
 def sources_of(process: Process) -> tuple[str, ...]:
-    """What could tell a process's steps, the best first."""
+    """Return what could mark a process's steps, the best first."""
     present = (process.steps, process.optimizers, process.zero_grads, process.device_steps, True)
     return tuple(source for source, there in zip(SOURCES, present, strict=True) if there)
 
@@ -86,8 +86,10 @@ def sources_of(process: Process) -> tuple[str, ...]:
 def record_of(
     trace: RawTrace, process: Process, source: str | None = None, flows: dict[int, tuple[int, int]] | None = None
 ) -> RankRecord:
-    """One process's record. ``source``: one of :data:`SOURCES`, by default the best. Raises InputError for steps that
-    overlap."""
+    """Return one process's record.
+
+    ``source`` is one of :data:`SOURCES`, by default the best. Raises InputError for steps that overlap.
+    """
     sources = sources_of(process)
     source = source if source in sources else sources[0]
     calls = calls_of(process, trace.groups, trace.world_size, flows)
@@ -109,12 +111,12 @@ def record_of(
 
 
 def _less(last: RankStep, before: RankStep) -> bool:
-    """Whether a step lacks what the one before has."""
+    """Return whether a step lacks what the one before has."""
     return len(last.calls) < len(before.calls) or last.passes < before.passes
 
 
 def _window(trace: RawTrace, process: Process, calls: Calls) -> Span:
-    """From when to when the process was recorded, as far as its events tell."""
+    """Return from when to when the process was recorded, as far as its events show."""
     begins = [mark.begin_ns for marks in (process.steps, process.optimizers, process.zero_grads) for mark in marks]
     ends = [mark.end_ns for marks in (process.steps, process.optimizers, process.zero_grads) for mark in marks]
     begins += [span.begin_ns for span in (*process.forwards, *process.loaders)] + list(process.nodes.begin_ns)
@@ -130,7 +132,7 @@ def _window(trace: RawTrace, process: Process, calls: Calls) -> Span:
 
 
 def _spans(trace: RawTrace, process: Process, source: str, window: Span) -> list[Mark]:
-    """The steps' marks in order of time; each number once, or once in each of several recordings."""
+    """Return the steps' marks in order of time; each number once, or once in each of several recordings."""
     if source == NONE:
         return []
     if source in (PROFILER, DEVICE):
@@ -166,7 +168,7 @@ def _spans(trace: RawTrace, process: Process, source: str, window: Span) -> list
 
 
 def _widest(marks: Sequence[Mark]) -> list[Mark]:
-    """One mark for each number: a device marks a step on every stream."""
+    """Return one mark for each number, since a device marks a step on every stream."""
     by_number: dict[int, Mark] = {}
     for mark in marks:
         known = by_number.get(mark.number, mark)
@@ -177,7 +179,7 @@ def _widest(marks: Sequence[Mark]) -> list[Mark]:
 
 
 def _ended_by_the_next(ordered: list[Mark]) -> list[Mark]:
-    """Steps that end where the next one begins at the latest: times that are rounded or truncated may overlap."""
+    """Return steps that end at the latest where the next one begins, since rounded or truncated times may overlap."""
     return [
         mark._replace(end_ns=min(mark.end_ns, after.begin_ns))
         for mark, after in itertools.pairwise(ordered)
@@ -185,8 +187,10 @@ def _ended_by_the_next(ordered: list[Mark]) -> list[Mark]:
 
 
 def _work(backward: Backward, process: Process, marks: Sequence[Mark]) -> list[int]:
-    """When what separates two iterations begins, in ns: nodes of backward, or calls where no node is recorded. Where
-    optimizers step inside of nodes (one for each parameter, as soon as its gradient is ready), the passes' first nodes.
+    """Return when the work that separates two iterations begins, ns: nodes of backward, or else calls.
+
+    If optimizers step inside of nodes (one for each parameter, as soon as its gradient is ready), the passes' first
+    nodes count.
     """
     if not len(backward.begin_ns):
         return sorted(record.begin_ns for record in process.records)
@@ -197,8 +201,11 @@ def _work(backward: Backward, process: Process, marks: Sequence[Mark]) -> list[i
 
 
 def _rounds(marks: Sequence[Mark], work: Sequence[int]) -> list[Mark]:
-    """One mark for each iteration: the outermost of nested ones, and the last of several optimizers'. Two marks belong
-    to one iteration if no ``work`` (sorted ns) begins between them; of two different optimizers the last one counts."""
+    """Return one mark for each iteration: the outermost of nested ones, and the last of several optimizers'.
+
+    Two marks belong to one iteration if no ``work`` (sorted ns) begins between them; of two different optimizers the
+    last one counts.
+    """
     kept: list[Mark] = []
     for mark in sorted(marks, key=lambda mark: (mark.begin_ns, -mark.end_ns)):
         if kept and mark.begin_ns < kept[-1].end_ns:
@@ -213,7 +220,7 @@ def _rounds(marks: Sequence[Mark], work: Sequence[int]) -> list[Mark]:
 def _steps(
     process: Process, marks: Sequence[Mark], calls: Sequence[Call], passes: Passes
 ) -> tuple[list[RankStep], tuple[Call, ...], list[tuple[int, int, list[Gradient]]]]:
-    """Steps, calls in none of them, and the gradients of each step with backward's length and beginning."""
+    """Return steps, calls in none of them, and the gradients of each step with backward's length and begin."""
     begins = [mark.begin_ns for mark in marks]
     until = [
         after.begin_ns if after.number == mark.number + 1 else mark.end_ns
@@ -274,8 +281,10 @@ def _step(
 def _forward(
     mark: Mark, passes: Sequence[Pass], loading_ns: int, optimizers: Sequence[Mark]
 ) -> tuple[int | None, bool]:
-    """Forward's time, and whether its beginnings are known. Where they are not, it is all that lies before each
-    backward pass, without loading and what lies before an optimizer's end."""
+    """Return forward's time, and whether its begins are known.
+
+    If they are not, it is all time before each backward pass except loading and the time before an optimizer's end.
+    """
     forwards = [one.forward for one in passes if one.forward]
     if forwards:
         return sum(span.end_ns - span.begin_ns for span in forwards), True
@@ -291,7 +300,7 @@ def _forward(
 
 
 def _chosen(steps: list[tuple[int, int, list[Gradient]]]) -> list[StepGradient]:
-    """The gradients of the step with the median backward among those that have all parameters."""
+    """Return the gradients of the step with the median backward among those that have all parameters."""
     if not steps:
         return []
     most = max(len(ready) for _, _, ready in steps)

@@ -1,4 +1,4 @@
-"""What ``coordsim import`` says of a profiled run: figures over all steps, null with the reason where there is none."""
+"""Figures of a profiled run over all steps, for ``coordsim import``; null with a reason where there is none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from coordsim.record.trace import Trace
 
 FORMAT = "kineto"
 _UNEVEN = ("all_to_all", "all_gather", "reduce_scatter", "gather", "scatter")
-"""Operations of which ranks may hold buffers of different sizes."""
+"""Operations whose buffers may differ in size between ranks."""
 _MOST_NAMED = 12
 
 
@@ -32,7 +32,7 @@ class Sizes:
     differing: int = 0
 
     def take(self, same: Sequence[Call]) -> int | None:
-        """The size of one collective, of which ``same`` are the ranks' calls."""
+        """Return the size of one collective, of which ``same`` holds the ranks' calls."""
         sizes = {call.nbytes for call in same if call.nbytes is not None}
         if not sizes:
             self.unknown[next((call.why for call in same if call.why), "of unknown size")] += 1
@@ -43,7 +43,7 @@ class Sizes:
         return max(sizes)
 
     def reason(self) -> str | None:
-        """In words; None when all are known."""
+        """Why sizes are not known, in words; None if all are known."""
         if not self.unknown:
             return None
         why, _ = self.unknown.most_common(1)[0]
@@ -55,8 +55,10 @@ def summary_of(
     ranks: Sequence[RankRecord], steps: Sequence[Sequence[RankStep]], trace: Trace, sizes: Sizes,
     came: Arrivals | None, one_clock: bool,
 ) -> tuple[dict[str, Any], dict[str, str]]:  # fmt: skip
-    """(figures, what is unknown -> why). Figures of steps and messages are those of ``trace``, as ``coordsim report``
-    has them."""
+    """Return (figures, what is unknown -> reason).
+
+    Figures of steps and messages are those of ``trace``, as ``coordsim report`` has them.
+    """
     first = ranks[0]
     unknown: dict[str, str] = {}
     counts = [len(step.calls) for step in steps[0]]
@@ -77,7 +79,7 @@ def summary_of(
             "no AccumulateGrad node with a shape is recorded: record_shapes=True would tell"
             if any(step.passes for step in steps[0]) else "no backward pass is recorded in these steps"
         )  # fmt: skip
-    found = {
+    figures = {
         **_about(ranks, one_clock),
         "steps_by": first.source,
         "first_step": steps[0][0].number,
@@ -100,17 +102,17 @@ def summary_of(
     }
     loading = [step.loading_ns for step in steps[0] if step.loading_ns is not None]
     if loading:
-        found["loading_s"] = float(np.median(loading)) / 1e9
+        figures["loading_s"] = float(np.median(loading)) / 1e9
     outside = sum(len(record.outside) for record in ranks)
     if outside:
         unknown["outside"] = (
             f"{outside:,} collectives were asked for outside of the steps, and are in none of these figures"
         )
-    return found, unknown
+    return figures, unknown
 
 
 def without_steps(ranks: Sequence[RankRecord]) -> tuple[dict[str, Any], dict[str, str]]:
-    """(figures, what is unknown -> why) of recordings in which nothing marks a step."""
+    """Return (figures, what is unknown -> reason) of recordings in which nothing marks a step."""
     first = ranks[0]
     calls = first.outside
     sizes = Sizes()
@@ -125,7 +127,7 @@ def without_steps(ranks: Sequence[RankRecord]) -> tuple[dict[str, Any], dict[str
     moving, why = _moving(calls)
     if why:
         unknown["collective_s"] = why
-    found = {
+    figures = {
         **_about(ranks, len(ranks) == 1),
         "steps_by": None,
         "steps": None,
@@ -138,7 +140,7 @@ def without_steps(ranks: Sequence[RankRecord]) -> tuple[dict[str, Any], dict[str
         "gradient_bytes": gradient_bytes(first.gradients),
         "not_read": _not_read(ranks, unknown),
     }
-    return found, unknown
+    return figures, unknown
 
 
 def _about(ranks: Sequence[RankRecord], one_clock: bool) -> dict[str, Any]:
@@ -155,7 +157,7 @@ def _about(ranks: Sequence[RankRecord], one_clock: bool) -> dict[str, Any]:
 
 
 def _spread(values: Sequence[int]) -> int | dict[str, float] | None:
-    """The one value of all steps, or how it spreads over them."""
+    """Return the one value of all steps, or how it spreads over them."""
     if not values:
         return None
     if len(set(values)) == 1:
@@ -173,14 +175,14 @@ def _seconds(values_ns: Sequence[int]) -> dict[str, float]:
 
 
 def _bytes_by_step(trace: Trace, counts: Sequence[int]) -> list[int]:
-    """Bytes of each step's messages, from the run itself."""
+    """Return the bytes of each step's messages, from the run itself."""
     edges = np.cumsum([0, *counts])
     nbytes = trace.responses["bytes"]
     return [int(nbytes[first:last].sum()) for first, last in pairwise(edges)]
 
 
 def _sizes(steps: Sequence[RankStep]) -> list[int | None] | dict[str, float]:
-    """The sizes of a step's messages where all steps are alike, else how they spread."""
+    """Return the sizes of a step's messages if all steps are alike, else how they spread."""
     lists = [[call.nbytes for call in step.calls] for step in steps]
     if all(one == lists[0] for one in lists):
         return lists[0]
@@ -189,13 +191,13 @@ def _sizes(steps: Sequence[RankStep]) -> list[int | None] | dict[str, float]:
 
 
 def _operations(calls: Sequence[Call], steps: int) -> dict[str, float]:
-    """Calls of each operation a step."""
+    """Return the number of calls of each operation a step."""
     counts = Counter(call.operation or "unknown" for call in calls)
     return {name: count // steps if count % steps == 0 else count / steps for name, count in counts.most_common()}
 
 
 def _moving(calls: Sequence[Call]) -> tuple[float | None, str]:
-    """The median time of a collective, and why it is not known or not of all."""
+    """Return the median time of a collective, and why it is not known or does not cover all."""
     times = [call.end_ns - call.begin_ns for call in calls if call.begin_ns is not None and call.end_ns is not None]
     untimed = len(calls) - len(times)
     if not calls:

@@ -14,9 +14,9 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 def gradients_csv(gradients: Sequence[StepGradient]) -> str | None:
-    """Shapes and ready times; None when no shapes were recorded.
+    """Return shapes and ready times as a workload; None if no shapes were recorded.
 
-    Profilers know no names of parameters, so a gradient is called by its place: ``gradient.0`` is the first one ready.
+    Profilers do not know the names of parameters, so a gradient is called by its place: ``gradient.0`` is ready first.
     """
     chosen = [one for one in gradients if one.dtype in _DTYPES and prod(one.shape) > 0]
     if not chosen:
@@ -30,6 +30,6 @@ def gradients_csv(gradients: Sequence[StepGradient]) -> str | None:
 
 
 def gradient_bytes(gradients: Sequence[StepGradient]) -> int | None:
-    """Bytes of all gradients; None without shapes."""
+    """Return the bytes of all gradients; None without shapes."""
     sizes = [prod(one.shape) * (bytes_of_type(one.dtype) or 0) for one in gradients]
     return sum(sizes) if sizes else None

@@ -126,13 +126,13 @@ class _Lined:
 
     def differs(self, calls: Calls) -> NDArray[np.int64]:
         """Calls that are not the same on all members: by name, size, type or root."""
-        found = np.zeros(len(self.first), dtype=bool)
+        differences = np.zeros(len(self.first), dtype=bool)
         uneven = np.isin(calls.name, [index for index, name in enumerate(calls.log.names) if name in _UNEVEN])
         nbytes = np.where(uneven, 0, calls.nbytes)
         for column in (calls.name, nbytes, calls.type, calls.root):
             values = column[self.place]
-            found |= np.minimum.reduceat(values, self.first) != np.maximum.reduceat(values, self.first)
-        return np.flatnonzero(found)
+            differences |= np.minimum.reduceat(values, self.first) != np.maximum.reduceat(values, self.first)
+        return np.flatnonzero(differences)
 
 
 def _compare(calls: Calls, group: Group, members: list[Member], labels: dict[int, str], comparison: Comparison) -> None:

@@ -41,7 +41,7 @@ def groups_of(log: Log) -> list[Group]:
     keys: dict[Hashable, int] = {}
     of_member: list[int | None] = []
     turns: dict[tuple[int, int, int | None], int] = {}
-    found: dict[Hashable, list[Member]] = {}
+    by_init: dict[Hashable, list[Member]] = {}
     depth: list[int] = []
     for member in log.members:
         key = _key(member, of_member, depth)
@@ -49,12 +49,12 @@ def groups_of(log: Log) -> list[Group]:
         of_member.append(number)
         depth.append(depth[member.parent.index] + 1 if member.parent is not None else 0)
         if number is None:
-            found["alone", member.index] = [member]
+            by_init["alone", member.index] = [member]
             continue
         turn = turns[number, member.process, member.rank] = turns.get((number, member.process, member.rank), 0) + 1
-        found.setdefault((number, turn), []).append(member)
+        by_init.setdefault((number, turn), []).append(member)
     groups: list[Group] = []
-    for members in found.values():
+    for members in by_init.values():
         groups += _groups_of(members)
     return _with_all_there(_with_torn_members(groups))
 

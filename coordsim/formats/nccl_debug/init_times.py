@@ -23,7 +23,7 @@ class InitTimes:
     """Place in the list of communicators; None where no line tells which it was."""
     function: str | None
     ranks: int
-    told: int
+    known_ranks: int
     """Ranks whose times there are."""
     median_s: float
     slowest: str
@@ -45,7 +45,7 @@ class InitTimes:
 
 def init_times(log: Log, groups: list[Group], labels: dict[int, str]) -> list[InitTimes]:
     """The longest first. ``labels``: a member's place -> its name."""
-    found = []
+    rows_of_times = []
     rest = _without(log, groups)
     for place, group in enumerate(groups):
         rows = [(labels[member.index], member.timings) for member in group.members if member.timings is not None] + [
@@ -53,7 +53,7 @@ def init_times(log: Log, groups: list[Group], labels: dict[int, str]) -> list[In
         ]
         if rows:
             function = next((timings.function for _, timings in rows if timings.function), None)
-            found.append(_of(place, function, group.ranks, rows))
+            rows_of_times.append(_of(place, function, group.ranks, rows))
     loose: dict[tuple[str | None, int, int], list[tuple[str, Timings]]] = {}
     turns: dict[tuple[int, str | None, int, int], int] = {}
     for process, timings in rest.loose:
@@ -62,8 +62,8 @@ def init_times(log: Log, groups: list[Group], labels: dict[int, str]) -> list[In
         key = (timings.function, timings.ranks, turns[mine])
         loose.setdefault(key, []).append((f"rank {timings.rank}", timings))
     for (function, ranks, _), rows in loose.items():
-        found.append(_of(None, function, ranks, rows))
-    return sorted(found, key=lambda times: (-times.told * times.slowest_s, -times.slowest_s))
+        rows_of_times.append(_of(None, function, ranks, rows))
+    return sorted(rows_of_times, key=lambda times: (-times.known_ranks * times.slowest_s, -times.slowest_s))
 
 
 @dataclass(frozen=True)
@@ -79,15 +79,15 @@ def _without(log: Log, groups: list[Group]) -> _Rest:
     able: dict[int, list[int]] = {}
     for place, group in enumerate(groups):
         able.setdefault(group.ranks, []).append(place)
-    told = {
+    stated = {
         (place, member.rank) for place, group in enumerate(groups) for member in group.members
         if member.timings is not None
     }  # fmt: skip
     rest = _Rest({}, [])
     for process, timings in log.loose_timings:
         places = able.get(timings.ranks, [])
-        if len(places) == 1 and (places[0], timings.rank) not in told:
-            told.add((places[0], timings.rank))
+        if len(places) == 1 and (places[0], timings.rank) not in stated:
+            stated.add((places[0], timings.rank))
             rest.added.setdefault(places[0], []).append(timings)
         else:
             rest.loose.append((process, timings))

@@ -122,16 +122,16 @@ def messages_of(line: str) -> list[Message]:
 
     People cut off the beginning, up to the device or the level.
     """
-    found = list(_LEVEL.finditer(line, 0, LONGEST_LINE))
-    if not found:
+    levels = list(_LEVEL.finditer(line, 0, LONGEST_LINE))
+    if not levels:
         return []
     fronts = []
-    for place, match in enumerate(found):
-        fronts.append(_front(line, found[place - 1].end() if place else 0, match.start()))
-    alone = len(found) == 1 and len(line) <= LONGEST_LINE
+    for place, match in enumerate(levels):
+        fronts.append(_front(line, levels[place - 1].end() if place else 0, match.start()))
+    alone = len(levels) == 1 and len(line) <= LONGEST_LINE
     messages = []
-    for place, (match, front) in enumerate(zip(found, fronts, strict=True)):
-        end = fronts[place + 1].at if place + 1 < len(found) else len(line)
+    for place, (match, front) in enumerate(zip(levels, fronts, strict=True)):
+        end = fronts[place + 1].at if place + 1 < len(levels) else len(line)
         text, level = line[match.end() : max(end, match.end())].rstrip(), match[0][:-1]
         messages.append(Message(front.host, front.pid, front.tid, front.device, level, text, alone, place == 0))
     return messages

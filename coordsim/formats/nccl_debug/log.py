@@ -103,9 +103,9 @@ class Log:
                 continue
             if "CCL version" in line and (version := lines.version_of(line)) is not None:
                 self.versions[version] += 1
-            found = lines.messages_of(line)
-            self.torn += len(found) if len(found) > 1 else 0
-            for message in found:
+            messages = lines.messages_of(line)
+            self.torn += len(messages) if len(messages) > 1 else 0
+            for message in messages:
                 self._take(message)
 
     def _take(self, message: Message) -> None:

@@ -115,8 +115,8 @@ def _labels_with_hosts(log: Log) -> dict[int, str]:
 
 
 def _common(values: Any) -> int | None:
-    found = Counter(value for value in values if value is not None)
-    return found.most_common(1)[0][0] if found else None
+    common = Counter(value for value in values if value is not None)
+    return common.most_common(1)[0][0] if common else None
 
 
 def _init_summary(times: list[InitTimes]) -> dict[str, Any]:
@@ -138,12 +138,12 @@ def _init_summary(times: list[InitTimes]) -> dict[str, Any]:
     }
 
 
-def _init_row(each: InitTimes) -> dict[str, Any]:
+def _init_row(times: InitTimes) -> dict[str, Any]:
     return {
-        "comm": each.communicator,
-        "ranks": each.ranks, "told": each.told, "median_s": each.median_s, "slowest": each.slowest,
-        "longest_s": each.slowest_s, "phase": each.slowest_phase, "in_phase_s": each.slowest_phase_s,
-        "others_s": each.phase_median_s, "function": (each.function or "").removeprefix("ncclComm") or None,
+        "comm": times.communicator,
+        "ranks": times.ranks, "told": times.known_ranks, "median_s": times.median_s, "slowest": times.slowest,
+        "longest_s": times.slowest_s, "phase": times.slowest_phase, "in_phase_s": times.slowest_phase_s,
+        "others_s": times.phase_median_s, "function": (times.function or "").removeprefix("ncclComm") or None,
     }  # fmt: skip
 
 
@@ -159,7 +159,7 @@ def _group_row(place: int, group: Group, log: Log) -> dict[str, Any]:
 
 def _not_initialised(groups: list[Group], labels: dict[int, str]) -> list[str]:
     """Communicators that ranks began to initialise, and that none did end."""
-    found = []
+    ranks = []
     for group in groups:
         open_ = [member for member in group.members if member.started and not member.completed and not member.torn]
         # where one rank ended, all took part: that a line is missing then says nothing of its rank
@@ -173,8 +173,8 @@ def _not_initialised(groups: list[Group], labels: dict[int, str]) -> list[str]:
             missing = [rank for rank in range(min(group.ranks, 1 << 16)) if rank not in seen]
             first = ", ".join(map(str, missing[:8])) + (" ..." if len(missing) > 8 else "")
             absent = f"; no line of rank {first}" if len(missing) == 1 else f"; no line of ranks {first}"
-        found.append(f"{names}{more} of {group.name}: Init START without Init COMPLETE, as on all of its ranks{absent}")
-    return found[:20]
+        ranks.append(f"{names}{more} of {group.name}: Init START without Init COMPLETE, as on all of its ranks{absent}")
+    return ranks[:20]
 
 
 def _kinds(log: Log) -> dict[str, int]:

@@ -1,8 +1,8 @@
-"""Who comes last to the collectives of a communicator, and how long the others wait.
+"""Which rank comes last to the collectives of a communicator, and how long the others wait.
 
-With verbose dumps each rank tells when its kernel began, by its host's clock; of one host those are compared as they
-are. Clocks of several hosts are aligned by the ends of the collectives, which all ranks see at about the same time.
-Without stamps the durations tell: nobody leaves before the last has come, so the last rank's own time is the shortest.
+With verbose dumps each rank states when its kernel began, by its host's clock. Ranks of one host are compared directly.
+Clocks of several hosts are aligned by the ends of the collectives, which all ranks see at about the same time. Without
+stamps the durations decide: no rank leaves before the last has come, so the last rank's own time is the shortest.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ ALIGNED = "starts of kernels by the clocks of {hosts} hosts, aligned by the ends
 DURATIONS = "durations: the rank that comes last has the shortest"
 LEAST_CALLS = 5
 LEAST_WAIT_US = 20
-"""The plug-in learns of a kernel's start by polling; what is shorter may be that."""
+"""Shorter waits do not count, since the plug-in learns of a kernel's start by polling."""
 LEAST_SHARE = 0.05
-"""Of the collective's own time."""
+"""A wait counts only if it is at least this share of the collective's own time."""
 
 
 @dataclass(frozen=True)
 class Lateness:
-    """One rank that comes last more often than chance would have it."""
+    """One rank that comes last more often than chance allows."""
 
     rank: int
     last: int
-    """Calls at which somebody waits and to which it came last."""
+    """Number of calls with a wait to which it came last."""
     behind_s: float
-    """Median, over those, of the time behind the first rank."""
+    """Median time behind the first rank over those calls."""
 
 
 @dataclass(frozen=True)
 class Arrivals:
-    """Of the calls of one communicator that at least two ranks recorded."""
+    """Arrivals at the calls of one communicator that at least two ranks recorded."""
 
     communicator: int
     source: str
-    """What it was worked out from: ONE_CLOCK, ALIGNED or DURATIONS."""
+    """How it was determined: ONE_CLOCK, ALIGNED or DURATIONS."""
     ranks: int
     """Ranks that are compared."""
     calls: int
     waits: int
-    """Calls at which the first rank waits for the last one: LEAST_WAIT_US and LEAST_SHARE of the call's own time."""
+    """Number of calls at which the first rank waits for the last one by LEAST_WAIT_US and LEAST_SHARE."""
     median_s: float
     """Median over calls of the time from the first rank to the last one."""
     p99_s: float
@@ -58,12 +58,13 @@ class Arrivals:
     aligned: bool
     """Whether clocks of several hosts had to be aligned."""
     by_rank: list[tuple[int, int, float]]
-    """Of every rank: itself, calls with a wait to which it came last, median time behind the first rank in s."""
+    """For each rank: itself, number of calls with a wait to which it came last, median time behind the first rank in
+    s."""
 
 
 def arrivals_of(columns: Columns, records: Records) -> list[Arrivals]:
-    """For each communicator of which two ranks recorded the same calls."""
-    found = []
+    """Return arrivals for each communicator of which two ranks recorded the same calls."""
+    by_communicator = []
     synchronising = np.asarray([name in SYNCHRONISING for name in columns.names], dtype=bool)
     bounds = [*np.flatnonzero(np.diff(columns.communicator, prepend=-1)).tolist(), len(columns.communicator)]
     for low, high in pairwise(bounds):
@@ -71,8 +72,8 @@ def arrivals_of(columns: Columns, records: Records) -> list[Arrivals]:
         here = low + np.flatnonzero(synchronising[columns.operation[low:high]])
         arrivals = _of_communicator(columns, records, int(communicator), here)
         if arrivals is not None:
-            found.append(arrivals)
-    return found
+            by_communicator.append(arrivals)
+    return by_communicator
 
 
 def _of_communicator(columns: Columns, records: Records, communicator: int, here: Whole) -> Arrivals | None:
@@ -101,14 +102,14 @@ def _of_communicator(columns: Columns, records: Records, communicator: int, here
 
 
 def _hosts(records: Records, communicator: int, ranks: Whole) -> list[str] | None:
-    """The ranks' hosts; None when that of a rank is not known."""
-    found = [records.processes.get((communicator, int(rank))) for rank in ranks]
-    hosts = [process.host for process in found if process is not None]
-    return hosts if len(hosts) == len(found) else None
+    """Return the ranks' hosts; None if that of a rank is not known."""
+    hosts_by_rank = [records.processes.get((communicator, int(rank))) for rank in ranks]
+    hosts = [process.host for process in hosts_by_rank if process is not None]
+    return hosts if len(hosts) == len(hosts_by_rank) else None
 
 
 def _starts(start: Whole, stop: Whole, hosts: list[str]) -> tuple[NDArray[np.float64], str]:
-    """Starts in us, (calls, ranks), on the clock of the first rank's host."""
+    """Return starts in us, shape [call, rank], on the clock of the first rank's host."""
     names = list(dict.fromkeys(hosts))
     begun = start.astype(np.float64)
     if len(names) == 1:
@@ -124,7 +125,10 @@ def _starts(start: Whole, stop: Whole, hosts: list[str]) -> tuple[NDArray[np.flo
 def _arrivals(
     communicator: int, source: str, ranks: Whole, begun: NDArray[np.float64], time: NDArray[np.float64]
 ) -> Arrivals:
-    """``begun``: (calls, ranks), us, of which only differences count; ``time``: durations, alike."""
+    """Return the arrivals of one communicator.
+
+    ``begun`` has shape [call, rank], us, of which only differences count; ``time`` holds durations in the same shape.
+    """
     behind = begun - begun.min(axis=1, keepdims=True)
     spread = behind.max(axis=1)
     waits = spread >= np.maximum(LEAST_WAIT_US, LEAST_SHARE * time.min(axis=1))

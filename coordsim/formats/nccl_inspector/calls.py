@@ -1,4 +1,4 @@
-"""Calls of collectives, put together from the records of their ranks."""
+"""Calls of collectives, assembled from the records of their ranks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from coordsim.formats.nccl_inspector.records import GPU, HOST, Records, bus_byte
 
 Whole = NDArray[np.int64]
 SYNCHRONISING = frozenset({"AllReduce", "AllGather", "ReduceScatter", "AlltoAll", "AllToAll"})
-"""No rank ends these before every rank has begun."""
+"""Operations that no rank ends before every rank has begun."""
 MOST_ROWS = 2000
 _MOST_DIFFERENCES = 20
 
@@ -27,7 +27,7 @@ class Columns:
     rank: Whole
     nbytes: Whole
     time_us: NDArray[np.float64]
-    """0 where no duration of the collective itself was measured."""
+    """Duration; 0 if none of the collective itself was measured."""
     start_us: Whole
     stop_us: Whole
     gpu: NDArray[np.bool_]
@@ -43,7 +43,7 @@ class Columns:
 
 
 def collective_columns(records: Records) -> Columns:
-    """The collectives of ``records``; sends and receives have no numbers that ranks share, and are left out."""
+    """Return the collectives of ``records``; sends and receives have no numbers that ranks share, and are left out."""
     names = sorted({series.operation for series in records.series if not series.point_to_point})
     place = {name: index for index, name in enumerate(names)}
     of = np.asarray(records.of_series, dtype=np.int64)
@@ -75,21 +75,22 @@ class SizeRow:
     nbytes: int
     calls: int
     records: int
-    """Of all ranks together."""
+    """Number of records of all ranks together."""
     median_s: float | None
     p99_s: float | None
     bus_Bps: float | None
-    """At the median; waiting for late ranks is in it."""
+    """Bus bandwidth at the median time, which includes waiting for late ranks."""
     last_median_s: float | None
-    """Median over the calls that all ranks recorded of the shortest rank's time: that of the rank that came last."""
+    """Median, over the calls that all ranks recorded, of the shortest rank's time, which is that of the rank that came
+    last."""
     last_bus_Bps: float | None
     all_gpu: bool
     whole_calls: int
-    """Calls that all ranks of the communicator recorded with a duration."""
+    """Number of calls that all ranks of the communicator recorded with a duration."""
 
 
 def size_rows(columns: Columns, records: Records) -> list[SizeRow]:
-    """By bytes moved, the most first; at most MOST_ROWS."""
+    """Return rows by bytes moved, the most first; at most MOST_ROWS."""
     if not len(columns.first):
         return []
     keys = (columns.nbytes, columns.operation, columns.communicator)
@@ -126,42 +127,42 @@ def _size_row(columns: Columns, records: Records, group: Whole, shortest: NDArra
 
 
 def _shortest_of_whole_calls(columns: Columns, records: Records) -> NDArray[np.float64]:
-    """At the first record of each call that all ranks recorded: the shortest duration, us; 0 elsewhere."""
-    found = np.zeros(len(columns.number))
+    """Return the shortest duration, us, at the first record of each call that all ranks recorded; 0 elsewhere."""
+    shortest = np.zeros(len(columns.number))
     ranks = np.asarray([communicator.ranks for communicator in records.communicators])
     whole = (columns.ends - columns.first) == ranks[columns.communicator[columns.first]]
     whole &= np.asarray([columns.names[index] in SYNCHRONISING for index in columns.operation[columns.first]])
     least = np.minimum.reduceat(columns.time_us, columns.first)
-    found[columns.first[whole]] = least[whole]
-    return found
+    shortest[columns.first[whole]] = least[whole]
+    return shortest
 
 
 def differences(columns: Columns, records: Records) -> list[str]:
-    """Calls of one number whose messages have different sizes on different ranks, with both."""
+    """Describe calls of one number whose messages have different sizes on different ranks."""
     if not len(columns.first):
         return []
     least = np.minimum.reduceat(columns.nbytes, columns.first)
     most = np.maximum.reduceat(columns.nbytes, columns.first)
-    found = []
+    differing = []
     for call in np.flatnonzero(least != most)[:_MOST_DIFFERENCES]:
         here = slice(int(columns.first[call]), int(columns.ends[call]))
         sizes, ranks = columns.nbytes[here], columns.rank[here]
         one, other = int(np.argmin(sizes)), int(np.argmax(sizes))
         communicator = records.communicators[int(columns.communicator[here.start])]
-        found.append(
+        differing.append(
             f"{columns.names[int(columns.operation[here.start])]} {columns.number[here.start]} of {communicator.id}: "
             f"{sizes[one]:,} B on rank {ranks[one]}, {sizes[other]:,} B on rank {ranks[other]}"
         )
-    return found
+    return differing
 
 
 def missing_numbers(numbers: Whole) -> int:
-    """How many calls between the first and the last of ``numbers`` have no record."""
+    """Return how many calls between the first and the last of ``numbers`` have no record."""
     return int(numbers.max() - numbers.min()) + 1 - len(np.unique(numbers)) if len(numbers) else 0
 
 
 def missing_calls(columns: Columns) -> int:
-    """The same of each collective of each rank, summed."""
+    """Return the same for each collective of each rank, summed."""
     if not len(columns.number):
         return 0
     keys = (columns.rank, columns.operation, columns.communicator)

@@ -1,4 +1,4 @@
-"""Dumps of NCCL Inspector as one job: calls, durations, bandwidths, who comes last, and the messages that repeat."""
+"""Dumps of NCCL Inspector as one job: calls, durations, bandwidths, the last rank, and the messages that repeat."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ _PARQUET = b"PAR1"
 
 
 def import_dumps(paths: list[SourcePath]) -> Imported:
-    """The dumps of one job, one file for each process.
+    """Read the dumps of one job, one file for each process.
 
-    Raises InputError for files that hold no record, and for the Parquet files that NCCL's exporter makes of them.
+    Raises InputError for files without a record, and for the Parquet files that NCCL's exporter makes of dumps.
     """
     for path in paths:
         if path.name.endswith((".parquet", ".prom")):
@@ -51,7 +51,7 @@ def import_dumps(paths: list[SourcePath]) -> Imported:
 
 
 def imported(records: Records, files: list[str]) -> Imported:
-    """As :func:`import_dumps`, of records that were read before."""
+    """Return as :func:`import_dumps`, from records that have been read."""
     columns = collective_columns(records)
     rows, arrivals = size_rows(columns, records), arrivals_of(columns, records)
     unknown = dict(_UNKNOWN)
@@ -93,14 +93,14 @@ def imported(records: Records, files: list[str]) -> Imported:
 
 
 def _not_read(records: Records) -> dict[str, int | str]:
-    found: dict[str, int | str] = {f"records of {kind}": count for kind, count in records.other_kinds.most_common(6)}
+    not_read: dict[str, int | str] = {f"records of {kind}": count for kind, count in records.other_kinds.most_common(6)}
     if records.unread:
-        found["lines or records that make no sense"] = f"{records.unread:,}; the first: {records.first_unread}"
+        not_read["lines or records that make no sense"] = f"{records.unread:,}; the first: {records.first_unread}"
     if records.repeated:
-        found["records that stand in two files"] = records.repeated
+        not_read["records that stand in two files"] = records.repeated
     if records.beyond:
-        found[f"records behind the first {MOST_RECORDS:,}"] = records.beyond
-    return found
+        not_read[f"records behind the first {MOST_RECORDS:,}"] = records.beyond
+    return not_read
 
 
 _ALWAYS = frozenset({"version", "processes", "hosts", "ranks"})
@@ -128,25 +128,26 @@ def _row(row: SizeRow) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _arrival_row(each: Arrivals) -> dict[str, Any]:
+def _arrival_row(arrived: Arrivals) -> dict[str, Any]:
     return {
-        "comm": each.communicator, "ranks": each.ranks, "calls": each.calls, "calls_with_wait": each.waits,
-        "median_s": each.median_s, "p99_s": each.p99_s, "sum_s": each.waited_s,
+        "comm": arrived.communicator, "ranks": arrived.ranks, "calls": arrived.calls,
+        "calls_with_wait": arrived.waits, "median_s": arrived.median_s, "p99_s": arrived.p99_s,
+        "sum_s": arrived.waited_s,
     }  # fmt: skip
 
 
 def _waited_for(arrivals: list[Arrivals], records: Records) -> list[str]:
-    found = []
-    for each in arrivals:
-        for late in each.late:
-            process = records.processes.get((each.communicator, late.rank))
+    sentences = []
+    for arrived in arrivals:
+        for late in arrived.late:
+            process = records.processes.get((arrived.communicator, late.rank))
             where = f" ({process.host}, pid {process.pid})" if process is not None else ""
-            found.append(
-                f"rank {late.rank} of communicator {each.communicator}{where}: last in {late.last:,} of {each.waits:,} "
-                f"calls at which anybody waits ({each.calls:,} in all), {_milliseconds(late.behind_s)} behind the "
-                "first rank in the median of them"
+            sentences.append(
+                f"rank {late.rank} of communicator {arrived.communicator}{where}: last in {late.last:,} of "
+                f"{arrived.waits:,} calls at which anybody waits ({arrived.calls:,} in all), "
+                f"{_milliseconds(late.behind_s)} behind the first rank in the median of them"
             )
-    return found
+    return sentences
 
 
 def _milliseconds(seconds: float) -> str:
@@ -154,7 +155,7 @@ def _milliseconds(seconds: float) -> str:
 
 
 def _workload(columns: Columns, records: Records, unknown: dict[str, str]) -> list[Gradient]:
-    """The pattern of reductions of the communicator that reduces most, from its lowest rank."""
+    """Return the pattern of reductions of the communicator that reduces most, from its lowest rank."""
     of = np.asarray(records.of_series, dtype=np.int64)
     reducing = np.asarray([each.operation in _REDUCING for each in records.series], dtype=bool)
     communicator = np.asarray([each.communicator for each in records.series], dtype=np.int64)
@@ -203,7 +204,7 @@ def _workload(columns: Columns, records: Records, unknown: dict[str, str]) -> li
 
 
 def _cluster(rows: list[SizeRow], records: Records, unknown: dict[str, str]) -> str | None:
-    """Bus bandwidth of the largest allreduce of the largest communicator that has enough of them."""
+    """Return the bus bandwidth of the largest allreduce of the largest communicator that has enough of them."""
     able = [
         row for row in rows
         if row.operation == "AllReduce" and row.nbytes >= LEAST_CLUSTER_BYTES and row.all_gpu and row.bus_Bps
@@ -234,7 +235,7 @@ def _cluster(rows: list[SizeRow], records: Records, unknown: dict[str, str]) -> 
 
 
 def _why_no_arrivals(columns: Columns) -> str:
-    """Why nothing says when ranks came to a call."""
+    """Return why the arrival of ranks at a call is not known."""
     several = (np.diff(columns.communicator) == 0) & (np.diff(columns.rank) != 0)
     if not several.any():
         return "no communicator has records of two ranks; every process writes a file of its own"
@@ -250,7 +251,7 @@ def _why_no_arrivals(columns: Columns) -> str:
 def _note_what_is_not_known(
     records: Records, columns: Columns, rows: list[SizeRow], arrivals: list[Arrivals], unknown: dict[str, str]
 ) -> None:
-    """Add what else the files do not tell, each with its reason."""
+    """Add what else the files do not state, each with its reason."""
     other = sorted(set(records.versions) - {*KNOWN_VERSIONS, "not said"})
     if other:
         named = ", ".join(map(repr, other[:4]))

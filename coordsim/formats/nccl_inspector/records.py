@@ -1,7 +1,7 @@
 """Reads what NCCL's profiler plug-in "Inspector" writes: one JSON object for each completed operation.
 
 The writer is ``plugins/profiler/inspector/inspector_json.cc`` of NCCL (``ext-profiler/inspector/inspector.cc`` before
-2.29.7). Its format says v4.0 in every release from 2.28 to 2.30; v4.1 adds ``dump_stats``, v4.2 ``coll_algo`` and
+2.29.7). Its format states v4.0 in every release from 2.28 to 2.30; v4.1 adds ``dump_stats``, v4.2 ``coll_algo`` and
 ``coll_proto``; from v4.3 on a communicator's header stands once, in the ``dump_stats`` record before its operations.
 """
 
@@ -21,9 +21,9 @@ from coordsim.formats.shared.sources import SourcePath
 EXPECTED = "expected records of NCCL Inspector (header, metadata, coll_perf or p2p_perf)"
 KNOWN_VERSIONS = ("v4.0", "v4.1", "v4.2", "v4.3", "v4.4")
 MOST_RECORDS = 1 << 23
-"""Records of all files together that are kept, 45 bytes each; what is beyond them is counted."""
+"""Largest number of records of all files together that are kept, 45 bytes each; records beyond it are counted."""
 MOST_SERIES = 1 << 19
-"""Pairs of a rank and a kind of operation in a communicator."""
+"""Largest number of pairs of a rank and a kind of operation in a communicator."""
 GPU, CPU, HOST, NOT_SAID = range(4)
 _SOURCES = {"kernel_gpu": GPU, "kernel_cpu": CPU, "collective_cpu": HOST}
 _KINDS = ("coll", "p2p")
@@ -34,7 +34,7 @@ _MOST_CHANNELS = 1024
 
 
 class Communicator(NamedTuple):
-    """What a header says of a communicator."""
+    """What a header states of a communicator."""
 
     id: str
     """Its hash, as written (``0x7f8c496ae9f661``)."""
@@ -59,7 +59,7 @@ class Process(NamedTuple):
 
 
 class _Unread(ValueError):
-    """A record that cannot be used, and why."""
+    """A record that cannot be used, and the reason."""
 
 
 @dataclass
@@ -68,32 +68,32 @@ class Records:
 
     communicators: list[Communicator] = field(default_factory=list)
     processes: dict[tuple[int, int], Process] = field(default_factory=dict)
-    """(communicator, rank) -> the process that is that rank."""
+    """(communicator, rank) -> the process of that rank."""
     series: list[Series] = field(default_factory=list)
     of_series: array[int] = field(default_factory=lambda: array("i"))
     number: array[int] = field(default_factory=lambda: array("q"))
     """Sequence number: NCCL counts the calls of each collective in a communicator."""
     nbytes: array[int] = field(default_factory=lambda: array("q"))
     time_us: array[float] = field(default_factory=lambda: array("d"))
-    """Duration, 0 where it was not measured."""
+    """Duration; 0 if it was not measured."""
     source: array[int] = field(default_factory=lambda: array("b"))
     start_us: array[int] = field(default_factory=lambda: array("q"))
-    """First kernel's start since 1970, 0 without a verbose dump."""
+    """First kernel's start since 1970; 0 without a verbose dump."""
     stop_us: array[int] = field(default_factory=lambda: array("q"))
     versions: Counter[str] = field(default_factory=Counter)
     dropped: dict[tuple[int, int], int] = field(default_factory=dict)
-    """(communicator, rank) -> collectives that the plug-in dropped, where it says so (v4.1)."""
+    """(communicator, rank) -> collectives that the plug-in dropped, if it states them (v4.1)."""
     algorithms: Counter[str] = field(default_factory=Counter)
     other_kinds: Counter[str] = field(default_factory=Counter)
     """Kinds of records that are not read."""
     unread: int = 0
     first_unread: str | None = None
     beyond: int = 0
-    """Records behind MOST_RECORDS."""
+    """Number of records beyond MOST_RECORDS."""
     repeated: int = 0
-    """Records that an earlier file had already."""
+    """Number of records that an earlier file had already."""
     other_rates: int = 0
-    """Records whose bus bandwidth does not follow from size, time and ranks."""
+    """Number of records whose bus bandwidth does not follow from size, time and ranks."""
     lost: list[str] = field(default_factory=list)
     _known: dict[tuple[str, int], int] = field(default_factory=dict)
     _series: dict[Series, int] = field(default_factory=dict)
@@ -101,7 +101,7 @@ class Records:
 
 
 def read_records(paths: list[SourcePath]) -> Records:
-    """The records in ``paths``. Raises InputError where a file holds none."""
+    """Return the records in ``paths``. Raises InputError if a file has none."""
     records = Records()
     for place, path in enumerate(paths):
         _read_file(records, path, place)
@@ -125,7 +125,10 @@ def _read_file(records: Records, path: SourcePath, place: int) -> None:
 
 
 def _values(text: JsonText, records: Records, path: SourcePath) -> Iterator[Any]:
-    """JSON values, one after another, on a line each or on several. What is none is passed over, to its line's end."""
+    """Yield JSON values, one after another, on one line each or on several.
+
+    Text that is no value is passed over, to its line's end.
+    """
     while first := text.next_character():
         place = text.place
         if first in "[,]":  # records that somebody put into one array
@@ -159,7 +162,7 @@ def _note_unread(records: Records, why: str) -> None:
 
 
 class _Reader:
-    """One file's records, in order: from v4.3 on an operation belongs to the header before it."""
+    """Reads one file's records in order: from v4.3 on an operation belongs to the header before it."""
 
     def __init__(self, records: Records, path: SourcePath, place: int) -> None:
         self.records = records
@@ -169,7 +172,7 @@ class _Reader:
         self.at: tuple[int, int] | None = None
 
     def take(self, value: dict[str, Any]) -> None:
-        """Add one record. Raises _Unread, with the key, for one that makes no sense."""
+        """Add one record. Raises _Unread, with the key, for an invalid one."""
         kind = next((kind for kind in (*(f"{kind}_perf" for kind in _KINDS), "dump_stats") if kind in value), None)
         if "header" in value or "id" in value:
             self.at = self._header(value)
@@ -264,7 +267,7 @@ class _Reader:
         return index
 
     def _had_before(self, series: int, number: int) -> bool:
-        """Whether an earlier file had this call of the series: the copy of a file must not count twice."""
+        """Return whether an earlier file had this call of the series, since the copy of a file must not count twice."""
         span = self.records._spans.get(series)
         if span is None:
             self.records._spans[series] = [self.place, number, number, 1, 0]
@@ -277,9 +280,10 @@ class _Reader:
 
 
 def bus_bytes(operation: str, nbytes: int, ranks: int) -> float | None:
-    """Bytes over the busiest link, as the plug-in and nccl-tests count them; None for what neither defines.
+    """Return bytes over the busiest link, as the plug-in and nccl-tests count them; None if neither defines them.
 
-    ``nbytes`` is the call's count times its type: what one rank puts into an AllGather, and gets of a ReduceScatter.
+    ``nbytes`` is the call's count times its type: what one rank puts into an AllGather, and gets out of a
+    ReduceScatter.
     """
     if operation == "AllReduce":
         return 2 * (ranks - 1) / ranks * nbytes
@@ -289,7 +293,7 @@ def bus_bytes(operation: str, nbytes: int, ranks: int) -> float | None:
 
 
 def _follows(rate: Any, moved: float | None, time_us: float) -> bool:
-    """Whether a bandwidth in GB/s is what size and time give; True where there is nothing to compare."""
+    """Return whether a bandwidth in GB/s follows from size and time; True if there is nothing to compare."""
     if moved is None or time_us < 1 or isinstance(rate, bool) or not isinstance(rate, int | float):
         return True
     wanted = moved / time_us / 1e3
@@ -304,7 +308,7 @@ def _whole(body: dict[str, Any], key: str, limit: int) -> int:
 
 
 def _stamps(body: dict[str, Any]) -> tuple[int, int]:
-    """Start of the first channel's kernel and end of the last one's, us since 1970; 0, 0 where not recorded."""
+    """Return start of the first channel's kernel and end of the last one's, us since 1970; 0, 0 where not recorded."""
     trace = body.get("event_trace_ts")
     events = trace.get("kernel_events") if isinstance(trace, dict) else None
     if not isinstance(events, list) or not events or len(events) > _MOST_CHANNELS:

@@ -1,1 +1,1 @@
-"""Tables and JSON of nccl-tests: how long one collective takes, by size."""
+"""Tables and JSON of nccl-tests: the time of one collective, by size."""

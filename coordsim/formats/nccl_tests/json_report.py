@@ -10,13 +10,13 @@ from coordsim.formats.shared.json_text import JsonText, members
 from coordsim.formats.shared.sources import SourcePath
 
 NEWEST_FILE = 3
-"""The newest ``version`` of the file that was read when this was written."""
+"""The newest ``version`` of the file that was known when this was written."""
 _MOST_ARGUMENTS = 1000
 _VARIANTS = ("in_place", "out_of_place")
 
 
 def read_json(path: SourcePath) -> list[Table]:
-    """The tables of one run. Raises InputError, with file and key, where there is none or a row makes no sense."""
+    """Return the tables of one run. Raises InputError, with file and key, if there is none or a row is invalid."""
     text, run = JsonText(path, EXPECTED, "row"), Run(path)
     config: dict[str, Any] = {}
     top: dict[str, Any] = {}
@@ -42,7 +42,7 @@ def read_json(path: SourcePath) -> list[Table]:
 
 
 def _add_rest(run: Run, top: dict[str, Any]) -> None:
-    """Versions, and what the run says of all its rows."""
+    """Add versions, and what the run states of all its rows."""
     version = top.get("version")
     if type(version) is int and version > NEWEST_FILE:
         run.unknown["version"] = f"the file is of version {version}; the newest known is {NEWEST_FILE}"
@@ -60,7 +60,7 @@ def _add_rest(run: Run, top: dict[str, Any]) -> None:
 
 
 def _add_devices(run: Run, config: dict[str, Any], devices: Any) -> None:
-    """Ranks, hosts and GPUs: one device is listed for each process, which may have several."""
+    """Add ranks, hosts and GPUs: one device is listed for each process, which may have several."""
     if not isinstance(devices, list) or not all(isinstance(device, dict) for device in devices):
         Table(run.path).wrong_at("config.devices", None, "is no list of devices")
     threads, gpus = config.get("nthreads"), config.get("ngpus")

@@ -16,12 +16,12 @@ _HEAD = 256
 
 
 def import_tables(paths: Sequence[SourcePath]) -> Imported:
-    """The tables in ``paths``. Raises InputError as :func:`read_nccl` does, where no file holds a table."""
+    """Return the tables in ``paths``. Raises InputError as :func:`read_nccl` does, if no file has a table."""
     return import_files(paths, "nccl-tests", read_nccl)
 
 
 def read_nccl(path: SourcePath) -> TableFile:
-    """The tables in ``path``. Raises InputError, with file and place, where there is none or a row makes no sense."""
+    """Return the tables in ``path``. Raises InputError, with file and place, if there is none or a row is invalid."""
     if first_bytes(path, _HEAD).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{":
         return TableFile(read_json(path))
     return read_text(path)

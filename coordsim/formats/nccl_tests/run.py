@@ -1,4 +1,4 @@
-"""One run of nccl-tests while it is read: what stands before its rows, its tables, and what they are tables of."""
+"""One run of nccl-tests while it is read: the lines before its rows, its tables, and their collective."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from coordsim.formats.shared.sources import SourcePath
 EXPECTED = "expected the table that nccl-tests prints (a header with size, time, algbw and busbw), or its JSON"
 CPU_TIME = "times the CPU's part of a call alone (-C), not the collective; run it without"
 NEWEST = (2, 19)
-"""The newest nccl-tests whose output was read when this was written."""
+"""The newest nccl-tests whose output was known when this was written."""
 GB = 1e9
 _PROGRAM = re.compile(r"([A-Za-z]\w{0,60}?)_perf(?:_mpi)?\b")
 _ROOTED = re.compile(r"[0-9]{1,9}")
 _HALF_DIGIT = 0.005
-"""GB/s: what rounding to two decimals can take."""
+"""Largest error of a rate in GB/s that is rounded to two decimals."""
 
 
 class _Program(NamedTuple):
-    """What a program prints: whether with an operation, whether with a root, and bus over algorithm bandwidth."""
+    """The output of a program: whether with an operation, whether with a root, and bus over algorithm bandwidth."""
 
     name: str
     reduces: bool
     rooted: bool
     factor: Callable[[int], float]
-    """Of the number of ranks."""
+    """Function of the number of ranks."""
 
 
 def _of_parts(ranks: int) -> float:
@@ -95,14 +95,14 @@ class Kind:
 
 @dataclass(frozen=True)
 class Printed:
-    """A row as the benchmark says it; times in us, rates in GB/s, None for what is no number (``inf``, ``N/A``)."""
+    """A row as the benchmark prints it; times in us, rates in GB/s, None for what is no number (``inf``, ``N/A``)."""
 
     nbytes: int
     time_us: float
     algorithm: float | None
     bus: float | None
     wrong: bool | None
-    """Whether a result of either variant is wrong; None where none was checked."""
+    """Whether a result of either variant is wrong; None if none was checked."""
     spread: Spread | None = None
 
 
@@ -117,18 +117,18 @@ class Run:
     programs: list[str] = field(default_factory=list)
     """Names in command lines before the rows."""
     program: str | None = None
-    """As the benchmark itself says (since 2025-06)."""
+    """The program as the benchmark itself states it (since 2025-06)."""
     devices: list[Device] = field(default_factory=list)
     shortened: bool = False
-    """Whether the benchmark says that its list of ranks is not whole."""
+    """Whether the benchmark states that its list of ranks is incomplete."""
     ranks_lost: str | None = None
     """What is wrong with the list of ranks."""
     per_process: int | None = 1
-    """Ranks of one process; None where that is not known."""
+    """Number of ranks of one process; None if that is not known."""
     cycle: int = 1
     tables: list[Table] = field(default_factory=list)
     kinds: list[Kind] = field(default_factory=list)
-    """One for each table."""
+    """One kind for each table."""
     out_of_bounds: int | None = None
     average_bus: float | None = None
     unknown: dict[str, str] = field(default_factory=dict)
@@ -139,7 +139,7 @@ class Run:
         return bool(self.tables)
 
     def add(self, where: str, line: int, kind: Kind, row: Printed) -> None:
-        """Append a row to the table of its kind, or begin one. Raises InputError for more than any run prints."""
+        """Append a row to the table of its kind, or begin one. Raises InputError for more rows than any run prints."""
         if not self.tables or kind != self.kinds[-1]:
             if len(self.tables) >= MOST_TABLES:
                 raise InputError.one(str(self.path), where, None, f"more than {MOST_TABLES:,} tables")
@@ -154,7 +154,7 @@ class Run:
             table.wrong = (table.wrong or 0) + row.wrong
 
     def finish(self) -> list[Table]:
-        """Its tables, with what the whole run says of them."""
+        """Return its tables, with what the whole run states of them."""
         several = len(self.tables) > 1
         ranks, groups = self._ranks()
         for table, kind in zip(self.tables, self.kinds, strict=True):
@@ -183,7 +183,7 @@ class Run:
         return self.tables
 
     def _ranks(self) -> tuple[int | None, int]:
-        """(ranks of one communicator, communicators)."""
+        """Return (ranks of one communicator, number of communicators)."""
         sizes = Counter(device.group for device in self.devices)
         if self.per_process is None or self.ranks_lost is not None:
             return None, len(sizes)
@@ -205,7 +205,7 @@ class Run:
         return "the list of ranks is cut off"
 
     def _collective(self, table: Table, kind: Kind, ranks: int | None) -> tuple[str | None, str | None]:
-        """(name, None), or (None, why it is not known)."""
+        """Return (name, None), or (None, why it is not known)."""
         if self.program is not None:
             return self.program, None
         named = sorted(set(self.programs))
@@ -231,15 +231,15 @@ class Run:
 
 
 def program_in(line: str) -> str | None:
-    """The collective of the program that a line names: ``all_reduce`` for ``build/all_reduce_perf``."""
+    """Return the collective of the program that a line names: ``all_reduce`` for ``build/all_reduce_perf``."""
     match = _PROGRAM.search(line)
     return match[1] if match else None
 
 
 def possible_programs(table: Table, kind: Kind, ranks: int | None) -> list[str]:
-    """Programs that can have printed ``table``, by its columns and by the ratio of its bandwidths.
+    """Return programs that can have printed ``table``, by its columns and by the ratio of its bandwidths.
 
-    Columns alone decide where the number of ranks is not known, and where all rates are too small to show a ratio.
+    Columns alone decide if the number of ranks is not known, or if all rates are too small to show a ratio.
     """
     reduces, rooted = kind.redop not in ("", "none"), _ROOTED.fullmatch(kind.root) is not None
     alike = [program for program in _PROGRAMS if (program.reduces, program.rooted) == (reduces, rooted)]
@@ -249,7 +249,7 @@ def possible_programs(table: Table, kind: Kind, ranks: int | None) -> list[str]:
 
 
 def _agrees(program: str, table: Table, kind: Kind, ranks: int | None) -> bool:
-    """Whether the columns and bandwidths of ``table`` can be those of ``program``, which a command line names."""
+    """Return whether columns and bandwidths of ``table`` can be those of ``program``, which a command line names."""
     if program != ALLREDUCE:
         return True
     rooted = _ROOTED.fullmatch(kind.root) is not None or kind.redop == "none"
@@ -257,14 +257,14 @@ def _agrees(program: str, table: Table, kind: Kind, ranks: int | None) -> bool:
 
 
 def _fastest(table: Table) -> tuple[float, float] | None:
-    """(algorithm, bus) bandwidth, GB/s, of the row whose rounding matters least; None where all are too small."""
+    """Return (algorithm, bus) bandwidth, GB/s, of the row whose rounding matters least; None if all are too small."""
     rates = [(row.algorithm_Bps / GB, row.bus_Bps / GB) for row in table.rows if row.algorithm_Bps and row.bus_Bps]
     fastest = max(rates, default=(0.0, 0.0))
     return fastest if fastest[0] > 4 * _HALF_DIGIT else None
 
 
 def _can_have_factor(table: Table, factor: float) -> bool:
-    """Whether bus over algorithm bandwidth can be ``factor``, within what rounding can do."""
+    """Return whether bus over algorithm bandwidth can be ``factor``, within the error of rounding."""
     fastest = _fastest(table)
     if fastest is None:
         return True

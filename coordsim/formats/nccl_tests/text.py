@@ -1,8 +1,8 @@
-"""Reads what nccl-tests prints, and its forks (rccl-tests, mscclpp-test), out of any log.
+"""Reads the output of nccl-tests, and its forks (rccl-tests, mscclpp-test), in any log.
 
-``src/common.cu`` of nccl-tests from 2.0 (2019) to 2.19, ``src/common.cu`` of rccl-tests and
-``test/mscclpp-test/common.cc`` of mscclpp. Columns are found by their names. A log may hold several runs, one after
-another or of several writers in turns; what stands between them is passed over.
+Sources: ``src/common.cu`` of nccl-tests from 2.0 (2019) to 2.19, ``src/common.cu`` of rccl-tests and
+``test/mscclpp-test/common.cc`` of mscclpp. Columns are identified by their names. A log may hold several runs, one
+after another or of several writers in turns; lines between them are passed over.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _MOST_MENTIONS = 10_000
 
 
 def read_text(path: SourcePath) -> TableFile:
-    """The tables of a log. Raises InputError, with file and line, where there is none or a row makes no sense."""
+    """Return the tables of a log. Raises InputError, with file and line, if there is none or a row is invalid."""
     lines, reader = WrappedLines(path), _Reader(path)
     last = ""
     for line in lines:
@@ -60,7 +60,7 @@ def read_text(path: SourcePath) -> TableFile:
 
 @dataclass
 class _Stream:
-    """What one writer printed so far."""
+    """What one writer has printed so far."""
 
     run: Run
     settings: bool = False
@@ -68,12 +68,12 @@ class _Stream:
     doubled: bool = False
     """Whether a second run began before the first had rows: it failed, or both print at once."""
     one_size: bool = False
-    """Whether the run's first line says that every row is of the same size."""
+    """Whether the run's first line states that every row is of the same size."""
     header: list[str] | None = None
     in_place_first: bool = False
     incomplete: int = 0
     interrupted: str | None = None
-    """What stands in the first row that other output interrupted."""
+    """Content of the first row that other output interrupted."""
     problem: InputError | None = None
     """Why the rest of this run is passed over."""
     ended_at: int = 0
@@ -115,7 +115,7 @@ class _Reader:
             self._guarded(stream, line.number, lambda: self._comment(stream, line.number, text))
 
     def finish(self) -> list[Table]:
-        """All tables, in the order in which they begin. Raises InputError when there is none."""
+        """Return all tables, in the order in which they begin. Raises InputError if there is none."""
         for stream in self._streams.values():
             self._close(stream)
         if not self._tables:
@@ -127,7 +127,7 @@ class _Reader:
         return sorted(self._tables, key=lambda table: table.line)
 
     def not_read(self) -> dict[str, int | str]:
-        """Tables that were passed over beside others -> why."""
+        """Return tables that were passed over beside others -> reason."""
         named: dict[str, int | str] = {}
         for error in self._problems:
             problem = error.problems[0]
@@ -135,7 +135,7 @@ class _Reader:
         return named
 
     def _guarded(self, stream: _Stream, number: int, action: Callable[[], None]) -> None:
-        """Do ``action``; what makes no sense ends this run, and not the others."""
+        """Do ``action``; an error in it ends this run, and not the others."""
         try:
             action()
         except InputError as error:
@@ -143,7 +143,7 @@ class _Reader:
             self._problems.append(error)
 
     def _begin(self, stream: _Stream) -> None:
-        """A new run of this writer begins."""
+        """Begin a new run of this writer."""
         self._close(stream)
         stream.run = Run(self._path, stream.run.writer)
         stream.settings = stream.doubled = stream.in_place_first = stream.one_size = False
@@ -174,7 +174,7 @@ class _Reader:
         stream.header, stream.run.line = names, line.number
 
     def _comment(self, stream: _Stream, number: int, text: str) -> None:
-        """A line that is neither header nor row."""
+        """Read a line that is neither header nor row."""
         body = text.lstrip()
         if (settings := _SETTINGS.match(body)) is not None:
             if stream.run.begun or stream.problem is not None:
@@ -265,7 +265,7 @@ class _Reader:
 
 
 def _is_new_group(run: Run, rank: re.Match[str]) -> bool:
-    """Whether ranks are numbered anew in another group (NCCL_TESTS_SPLIT), as some forks do."""
+    """Return whether ranks are numbered anew in another group (NCCL_TESTS_SPLIT), as some forks do."""
     return int(rank["rank"]) == 0 and bool(run.devices) and rank["group"] is not None and all(
         device.group != rank["group"] for device in run.devices
     )  # fmt: skip
@@ -276,18 +276,18 @@ class _Columns:
     """A row's words by the names of their columns."""
 
     lead: dict[str, str]
-    """What stands before the first time: size, count, type, redop, root."""
+    """Words before the first time: size, count, type, redop, root."""
     taken: dict[str, str]
-    """The variant that is taken: in place, where it was printed."""
+    """The variant that is used: in place, if it was printed."""
     variants: Sequence[dict[str, str]]
-    """All that were printed."""
+    """All variants that were printed."""
     more: Sequence[str]
     """Words behind the last column."""
     checks: Sequence[tuple[str, str]] = ()
     """(``#wrong`` or ``error``, its word) of each variant."""
 
     def strange(self) -> str | None:
-        """What shows that other output interrupted the row, in words; None where nothing does."""
+        """Return what shows that other output interrupted the row, in words; None if nothing does."""
         names = ("time", "algbw", "busbw", "i_min", "i_max", "i_p99")
         for variant in self.variants:
             for name in names:
@@ -299,7 +299,7 @@ class _Columns:
 
 
 def _columns(header: list[str], words: list[str], in_place_first: bool) -> _Columns | None:
-    """The columns of a row; None for a line that is none, or that is not whole."""
+    """Return the columns of a row; None for a line that is no row, or is incomplete."""
     starts = [place for place, name in enumerate(header) if name in _TIMES]
     lead, width = starts[0], (starts[1] - starts[0] if len(starts) > 1 else len(header) - starts[0])
     if header[:lead][3:5] == ["redop", "root"] and len(words) > 3 and _WHOLE.fullmatch(words[3]):
@@ -323,7 +323,7 @@ def _looks_like_row(words: list[str], typed: bool = False) -> bool:
 
 
 def _printed(table: Table, where: str, columns: _Columns, additions: int) -> Printed:
-    """A row of numbers. Raises InputError for a word that is none."""
+    """Return a row of numbers. Raises InputError for a word that is no number."""
 
     def value(name: str) -> float | None:
         word = columns.taken.get(name, "")
@@ -351,7 +351,10 @@ def _is_number(word: str) -> bool:
 
 
 def _is_wrong(name: str, word: str, limit: float) -> bool | None:
-    """Whether a check failed; None where it was not done. ``limit``: largest right error of the older column."""
+    """Return whether a check failed; None if it was not done.
+
+    ``limit`` is the largest right error of the older column.
+    """
     number = word.rstrip("*")
     if name == "error" and _NO_NUMBER.fullmatch(number) and number.upper() != "N/A":
         return True  # an infinite difference, or one that is no number

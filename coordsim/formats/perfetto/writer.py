@@ -1,6 +1,6 @@
-"""Perfetto's native trace, a stream of ``TracePacket``: https://ui.perfetto.dev opens it, offline copies of it too.
+"""Perfetto's native trace, a stream of ``TracePacket``, which https://ui.perfetto.dev and offline copies of it open.
 
-Needs the extra ``perfetto`` for the messages' definitions; nothing of its trace processor, which it would download.
+It needs the extra ``perfetto`` for the messages' definitions, but not its trace processor, which would be downloaded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SEQUENCE = 1
 
 
 def write_perfetto(path: Path, picture: Picture) -> None:
-    """Write ``picture``; all of it or nothing. Raises EnvironmentProblem without the extra, OSError."""
+    """Write ``picture`` completely or not at all. Raises EnvironmentProblem without the extra, OSError."""
     messages = _messages()
     with whole_file(path) as fresh, open(fresh, "wb") as file:
         for packet in _packets(messages, picture):
@@ -60,9 +60,9 @@ def _packets(messages: Any, picture: Picture) -> Iterator[Any]:
     yield _about(messages, picture, next(iter(uuids.values()), 0))
     flows = _flows(picture)
     on: dict[Track, list[tuple[int, Event]]] = {track: [] for track in uuids}
-    for number, each in enumerate(picture.events):
-        if each.what is not What.ARROW:
-            on[each.track].append((number, each))
+    for number, event in enumerate(picture.events):
+        if event.what is not What.ARROW:
+            on[event.track].append((number, event))
     per_track = [_of_track(messages, on[track], uuid, flows) for track, uuid in uuids.items()]
     yield from merge(*per_track, key=lambda packet: packet.timestamp)
 
@@ -77,7 +77,7 @@ def _describe(messages: Any, descriptor: Any, uuid: int, name: str, place: int) 
 
 
 def _about(messages: Any, picture: Picture, uuid: int) -> Any:
-    """An instant at time 0 that says what the file holds and what not."""
+    """Return an instant at time 0 that states what the file contains and what not."""
     packet = _event(messages, messages.TrackEvent.TYPE_INSTANT, uuid, 0)
     packet.track_event.name = "about this file"
     packet.track_event.debug_annotations.add(name="coordsim", string_value=json.dumps(picture.metadata()))
@@ -91,45 +91,46 @@ def _event(messages: Any, kind: int, uuid: int, at_ns: int) -> Any:
 
 
 def _flows(picture: Picture) -> dict[tuple[int, bool], list[int]]:
-    """(number of a slice among the events, whether it is the head) -> ids of arrows."""
+    """Return (number of a slice among the events, whether it is the head) -> ids of arrows."""
     slices: dict[Track, list[tuple[int, int]]] = {}
-    for number, each in enumerate(picture.events):
-        if each.what is What.SLICE:
-            slices.setdefault(each.track, []).append((each.begin_ns, number))
-    found: dict[tuple[int, bool], list[int]] = {}
-    for number, each in enumerate(picture.events):
-        if each.what is What.ARROW:
-            ends = ((each.track, each.begin_ns, False), (each.head or each.track, each.end_ns, True))
+    for number, event in enumerate(picture.events):
+        if event.what is What.SLICE:
+            slices.setdefault(event.track, []).append((event.begin_ns, number))
+    flows: dict[tuple[int, bool], list[int]] = {}
+    for number, event in enumerate(picture.events):
+        if event.what is What.ARROW:
+            ends = ((event.track, event.begin_ns, False), (event.head or event.track, event.end_ns, True))
             places = [(bisect_right(slices.get(track, []), (at, len(picture.events))), track) for track, at, _ in ends]
             if all(place for place, _ in places):
                 for (place, track), (_, _, head) in zip(places, ends, strict=True):
-                    found.setdefault((slices[track][place - 1][1], head), []).append(number + 1)
-    return found
+                    flows.setdefault((slices[track][place - 1][1], head), []).append(number + 1)
+    return flows
 
 
 def _of_track(
     messages: Any, events: Sequence[tuple[int, Event]], uuid: int, flows: dict[tuple[int, bool], list[int]]
 ) -> Iterator[Any]:
-    """Packets of one track in order of time; slices as begin and end, a nested one within its parent.
+    """Yield packets of one track in order of time; slices as begin and end, a nested one within its parent.
 
-    ``events``: each with its number among all of the picture's."""
+    ``events`` holds each event with its number among all of the picture's.
+    """
     kinds, open_ends = messages.TrackEvent, list[int]()
-    for number, each in events:
-        while open_ends and open_ends[-1] <= each.begin_ns:
+    for number, event in events:
+        while open_ends and open_ends[-1] <= event.begin_ns:
             yield _event(messages, kinds.TYPE_SLICE_END, uuid, open_ends.pop())
-        if each.what is What.COUNTER:
-            packet = _event(messages, kinds.TYPE_COUNTER, uuid, each.begin_ns)
-            packet.track_event.double_counter_value = float(next(iter(each.args.values())))
+        if event.what is What.COUNTER:
+            packet = _event(messages, kinds.TYPE_COUNTER, uuid, event.begin_ns)
+            packet.track_event.double_counter_value = float(next(iter(event.args.values())))
             yield packet
             continue
-        kind = kinds.TYPE_SLICE_BEGIN if each.what is What.SLICE else kinds.TYPE_INSTANT
-        packet = _event(messages, kind, uuid, each.begin_ns)
-        _fill(packet.track_event, each)
+        kind = kinds.TYPE_SLICE_BEGIN if event.what is What.SLICE else kinds.TYPE_INSTANT
+        packet = _event(messages, kind, uuid, event.begin_ns)
+        _fill(packet.track_event, event)
         packet.track_event.flow_ids.extend(flows.get((number, False), ()))
         packet.track_event.terminating_flow_ids.extend(flows.get((number, True), ()))
         yield packet
-        if each.what is What.SLICE:
-            open_ends.append(min([each.end_ns, *open_ends[-1:]]))
+        if event.what is What.SLICE:
+            open_ends.append(min([event.end_ns, *open_ends[-1:]]))
     while open_ends:
         yield _event(messages, kinds.TYPE_SLICE_END, uuid, open_ends.pop())
 
@@ -148,5 +149,5 @@ def _fill(track_event: Any, event: Event) -> None:
 
 
 def _text(value: str) -> str:
-    """What UTF-8 cannot hold (half a surrogate pair, in a name) becomes a question mark."""
+    """Replace what UTF-8 cannot represent (half a surrogate pair, in a name) by a question mark."""
     return value.encode("utf-8", "replace").decode()

@@ -1,1 +1,1 @@
-"""A run as tracks, slices, instants, counters and arrows: what trace viewers show, before any file format."""
+"""A run as tracks, slices, instants, counters and arrows, as trace viewers show it, before any file format."""

@@ -1,5 +1,4 @@
-"""What ranks' own records add to the picture: what each does (input, forward, backward, optimizer, its waits), its
-passes, its collectives, its submissions, and a track for each tensor."""
+"""Events from ranks' own records: each rank's work and waits, passes, collectives, submissions, and tensors."""
 
 from __future__ import annotations
 
@@ -15,12 +14,12 @@ from coordsim.record.ranks.reader import CycleRecord, ResponseRecord, SpanKind
 TENSORS = "tensors"
 _NAMED = frozenset(int(kind) for kind in SpanKind)
 _GATHER = 1
-"""Of :class:`coordsim.protocol.messages.Op`."""
+"""The gather of :class:`coordsim.protocol.messages.Op`."""
 _Row = TypeVar("_Row", CycleRecord, ResponseRecord)
 
 
 class RankEvents:
-    """Events of one step; nothing where there are no records."""
+    """Events of one step; none where there are no records."""
 
     def __init__(self, records: Sequence[RankRecord], base_ns: int) -> None:
         self._records = {record.rank: record for record in records}
@@ -34,30 +33,30 @@ class RankEvents:
         self._responses = {record.rank: _by_step(record.responses) for record in records}
 
     def has(self, rank: int) -> bool:
-        """Whether ``rank`` has a record."""
+        """Return whether ``rank`` has a record."""
         return rank in self._records
 
     def track(self, rank: int) -> Track:
-        """Where a rank's own work and its waits are shown."""
+        """Return the track of a rank's own work and its waits."""
         return Track(f"rank {rank}", "work and wait")
 
     def ready_ns(self, rank: int, step: int) -> int:
-        """When it submitted its last tensor of a step, since the trace's begin."""
+        """Return when a rank submitted its last tensor of a step, since the trace's begin."""
         return self._steps[rank][step].last_submit_ns + self._moved[rank]
 
     def step(self, number: int) -> list[Event]:
-        """All ranks' and tensors' events of a step."""
-        found: list[Event] = []
+        """Return all ranks' and tensors' events of a step."""
+        events: list[Event] = []
         for rank in self._records:
-            found += self._work(rank, number)
-            found += self._passes(rank, number)
-            found += self._collectives(rank, number)
+            events += self._work(rank, number)
+            events += self._passes(rank, number)
+            events += self._collectives(rank, number)
         for rank in self._records:
-            found += self._submissions(rank, number)
-        return found + self._tensors(number)
+            events += self._submissions(rank, number)
+        return events + self._tensors(number)
 
     def _work(self, rank: int, number: int) -> list[Event]:
-        """The rank's own work by part, and its waits: a row without a gap."""
+        """Return the rank's own work by part, and its waits: a row without a gap."""
         own = self._own[rank].get(number)
         if own is None:
             return []
@@ -68,7 +67,7 @@ class RankEvents:
         ]  # fmt: skip
 
     def _passes(self, rank: int, number: int) -> list[Event]:
-        """What the main thread was inside of, as it was recorded: one slice a span, with its pass."""
+        """Return the spans of the main thread as recorded: one slice a span, with its pass."""
         own = self._own[rank].get(number)
         moved, track = self._moved[rank], Track(f"rank {rank}", "passes")
         return [
@@ -79,7 +78,7 @@ class RankEvents:
         ]  # fmt: skip
 
     def _collectives(self, rank: int, number: int) -> list[Event]:
-        """Each collective from its call to its end, where nobody negotiates: buckets, gathers."""
+        """Return each collective from its call to its end, where there is no negotiation: buckets, gathers."""
         record, moved = self._records[rank], self._moved[rank]
         if record.cycles:
             return []
@@ -103,7 +102,7 @@ class RankEvents:
         ]
 
     def _tensors(self, number: int) -> list[Event]:
-        """From a tensor's first submission anywhere to the end of its reduction everywhere."""
+        """Return slices from a tensor's first submission on any rank to the end of its reduction on all."""
         begun: dict[str, int] = {}
         ended: dict[str, int] = {}
         for rank, record in self._records.items():
@@ -119,27 +118,29 @@ class RankEvents:
                         ended[name] = max(ended.get(name, 0), response.end_ns + moved)
         return [
             self._behind("tensors", Track(TENSORS, name), f"step {number}", at, ended[name], number)
-            for name, at in sorted(begun.items(), key=lambda each: each[1])
+            for name, at in sorted(begun.items(), key=lambda one: one[1])
             if name in ended
         ]
 
     def _behind(self, kind: str, track: Track, name: str, begin_ns: int, end_ns: int, step: int) -> Event:
-        """A slice that begins no earlier than the last one of its track ended, nor than the trace: a fast rank may be a
-        step ahead."""
+        """Return a slice that begins no earlier than the end of the last one on its track, nor than the trace.
+
+        This is needed because a fast rank may be a step ahead.
+        """
         begin = max(begin_ns, self._until.get(track, 0))
         self._until[track] = max(begin, end_ns)
         return slice_of(kind, track, name, begin, end_ns, step=step)
 
 
 def _by_step(rows: Sequence[_Row]) -> dict[int, list[_Row]]:
-    found: dict[int, list[_Row]] = {}
-    for each in rows:
-        found.setdefault(each.step, []).append(each)
-    return found
+    by_step: dict[int, list[_Row]] = {}
+    for entry in rows:
+        by_step.setdefault(entry.step, []).append(entry)
+    return by_step
 
 
 def _collective(record: RankRecord, response: ResponseRecord) -> str:
-    """``bucket 2`` or ``gather layers.0``: what a collective is, and of what."""
+    """Return ``bucket 2`` or ``gather layers.0``: what a collective is, and of what."""
     if response.op == _GATHER:
         return f"gather {record.name(response.tensors[0])}" if response.tensors else "gather"
     return f"bucket {response.place}"

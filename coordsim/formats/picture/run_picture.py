@@ -1,4 +1,4 @@
-"""The picture of a run: steps and their parts, cycles, responses; of a real one its ranks and tensors, too."""
+"""The picture of a run: steps and their parts, cycles, responses; for a real one also its ranks and tensors."""
 
 from __future__ import annotations
 
@@ -34,20 +34,21 @@ def picture(
     trace: Trace, facts: RunFacts, records: Sequence[RankRecord] = (), base_ns: int = 0,
     steps: range | None = None, limit: int = MAX_EVENTS,
 ) -> Picture:  # fmt: skip
-    """``base_ns``: the trace's time 0 on rank 0's clock.
+    """Return the picture of a run.
 
-    ``steps``: numbers of the run's steps that are wanted; default: all.
+    ``base_ns`` is the trace's time 0 on rank 0's clock. ``steps`` holds the numbers of the steps that are wanted;
+    default: all.
     """
     first = facts.first_step
     wanted = [step for step in range(trace.steps["step"].size) if steps is None or first + step in steps]
     run = _Run(trace, first, RankEvents(records, base_ns))
     events, left_out = bounded((run.step(step) for step in wanted), limit)
-    told = _about(facts) | {"steps": len(wanted), "first_step": first + wanted[0] if wanted else None}
-    return Picture(tracks_of(events, ("run", "control", "data")), events, left_out, _notes(trace, records), told)
+    about = _about(facts) | {"steps": len(wanted), "first_step": first + wanted[0] if wanted else None}
+    return Picture(tracks_of(events, ("run", "control", "data")), events, left_out, _notes(trace, records), about)
 
 
 def _about(facts: RunFacts) -> dict[str, Any]:
-    """What the file says of the run: where it comes from, and how many ranks it had."""
+    """Return what the file states of the run: its source, and its number of ranks."""
     simulated = facts.simulated
     said = {
         "source": None if facts.kind is RunKind.SIMULATED else "real run",
@@ -72,7 +73,7 @@ def _notes(trace: Trace, records: Sequence[RankRecord]) -> list[str]:
 
 
 class _Run:
-    """Events of one step at a time, the most telling first."""
+    """Events of one step at a time, the most informative first."""
 
     def __init__(self, trace: Trace, first: int, ranks: RankEvents) -> None:
         self._steps = {name: column.tolist() for name, column in trace.steps.items()}
@@ -86,18 +87,18 @@ class _Run:
         self._ranks = ranks
 
     def step(self, step: int) -> list[Event]:
-        found = [*self._whole(step), *self._split(step), *self._of_cycles(step)]
-        found += self._of_responses(step)
+        events = [*self._whole(step), *self._split(step), *self._of_cycles(step)]
+        events += self._of_responses(step)
         last = int(self._steps["ready_last_rank"][step])
         ready, end = self._steps["ready_last_ns"][step], self._steps["end_collective_ns"][step]
         number = self._first + step
         if self._ranks.has(last):
-            found += self._arrow(step, self._ranks.track(last), self._ranks.ready_ns(last, number), ready)
+            events += self._arrow(step, self._ranks.track(last), self._ranks.ready_ns(last, number), ready)
         else:
             track = self._ranks.track(last)
-            found.append(slice_of("last ranks", track, "last to be ready", ready, end, step=number))
-            found += self._arrow(step, track, ready, ready)
-        return found + self._ranks.step(number)
+            events.append(slice_of("last ranks", track, "last to be ready", ready, end, step=number))
+            events += self._arrow(step, track, ready, ready)
+        return events + self._ranks.step(number)
 
     def _whole(self, step: int) -> Iterator[Event]:
         number = self._first + step
@@ -145,7 +146,7 @@ class _Run:
                     yield slice_of("parts of responses", RESPONSES, name, since, until)
 
     def _arrow(self, step: int, track: Track, tail_ns: int, ready_ns: int) -> Iterator[Event]:
-        """From the last submission to the first cycle that was entered after it and did something."""
+        """Return an arrow from the last submission to the first cycle that was entered after it and did something."""
         for row in self._rows[step]:
             entered = self._cycles["enter_last_ns"][row]
             if self._cycles["leave_last_ns"][row] >= ready_ns and self._cycles["kind"][row] != Kind.IDLE:
@@ -154,15 +155,15 @@ class _Run:
 
 
 def _steps_of_responses(trace: Trace) -> Int64:
-    """By response, its step; where nobody negotiates that is what stands for its cycle."""
+    """Return the step of each response; without negotiation it is stored in place of the cycle."""
     if not trace.cycles["cycle"].size:
         return trace.responses["cycle"]
     row = np.searchsorted(trace.cycles["cycle"], trace.responses["cycle"], side="right") - 1
-    found: Int64 = trace.cycles["step"][row]
-    return found
+    steps: Int64 = trace.cycles["step"][row]
+    return steps
 
 
 def _rows(step_of_row: Int64, steps: int) -> list[range]:
-    """By step, its rows; ``step_of_row`` does not decrease."""
+    """Return the rows of each step; ``step_of_row`` does not decrease."""
     ends = np.searchsorted(step_of_row, np.arange(steps + 1)).tolist()
     return [range(begin, end) for begin, end in pairwise(ends)]

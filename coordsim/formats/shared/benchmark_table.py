@@ -1,4 +1,4 @@
-"""What one run of a benchmark printed, whichever it was, and what its readers share."""
+"""Tables that one run of a benchmark printed, and code that all readers of benchmarks share."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ LARGEST_FILE = 1 << 24
 MOST_RANKS = 1 << 20
 MOST_TABLES = 1000
 MOST_ROWS = 100_000
-"""Rows of all tables of one file."""
+"""Largest number of rows of all tables of one file."""
 LARGEST_SIZE = 1 << 62
 _ROW = re.compile(r"\s*[0-9]+\s")
 LARGEST = 1e12
-"""Of a time in us, or a rate in GB/s."""
+"""Largest time in us, or rate in GB/s."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Times of one size over the iterations, ns; None where the benchmark does not print it."""
+    """Times of one size over the iterations, ns; None where the benchmark does not print them."""
 
     least_ns: int
     median_ns: int | None
@@ -33,14 +33,14 @@ class Spread:
 
 @dataclass(frozen=True)
 class Row:
-    """One size. ``time_ns`` is the mean where that is known well enough, else the median."""
+    """One size. ``time_ns`` is the mean if that is known well enough, else the median."""
 
     nbytes: int
     time_ns: int
     algorithm_Bps: float | None
-    """Bytes over time, of all that ran at once; None where the benchmark prints no number."""
+    """Bytes over time, of all messages that ran at once; None where the benchmark prints no number."""
     bus_Bps: float | None
-    """As nccl-tests defines it; None where the collective or the ranks are not known."""
+    """Bus bandwidth as nccl-tests defines it; None if the collective or the ranks are not known."""
     spread: Spread | None = None
 
 
@@ -50,31 +50,31 @@ class Table:
 
     path: SourcePath
     line: int = 1
-    """Where its header stands in the file."""
+    """Line of its header in the file."""
     writer: str = ""
-    """The rank, host or container that printed it, as the log's prefixes say; empty where there is none."""
+    """The rank, host or container that printed it, by the log's prefixes; empty if there are none."""
     kind: str = ""
-    """What tells this table from others of the same run: ``float sum``, ``cycle 2``."""
+    """What distinguishes this table from others of the same run: ``float sum``, ``cycle 2``."""
     version: str | None = None
-    """Of the benchmark, as it prints it."""
+    """Version of the benchmark, as it prints it."""
     collective: str | None = None
-    """``all_reduce``; None where the output does not say."""
+    """Such as ``all_reduce``; None if the output does not state it."""
     algorithm: str | None = None
-    """As gloo calls it, ``allreduce_ring_chunked``."""
+    """The algorithm as gloo calls it, such as ``allreduce_ring_chunked``."""
     ranks: int | None = None
-    """In one communicator."""
+    """Number of ranks in one communicator."""
     nodes: int | None = None
     gpus: list[str] = field(default_factory=list)
-    """Different ones, by name."""
+    """Names of the different GPUs."""
     wrong: int | None = 0
-    """Rows whose results were checked and are wrong; None where none was checked."""
+    """Number of rows whose results were checked and are wrong; None if none was checked."""
     out_of_bounds: int | None = None
-    """Wrong values of the whole run, as its last lines say."""
+    """Number of wrong values of the whole run, from its last lines."""
     average_bus_Bps: float | None = None
-    """Of the whole run, as its last lines say."""
+    """Average of the whole run, from its last lines."""
     rows: list[Row] = field(default_factory=list)
     unknown: dict[str, str] = field(default_factory=dict)
-    """What this output does not tell -> why."""
+    """What this output does not state -> reason."""
 
     @property
     def is_wrong(self) -> bool:
@@ -88,13 +88,13 @@ class Table:
         return self.collective == ALLREDUCE and not self.is_wrong and bus is not None and bus >= 1
 
     def add(self, row: Row, where: str) -> None:
-        """Append a row; sizes grow within a run. Raises InputError when they do not."""
+        """Append a row. Raises InputError if sizes do not grow within a run."""
         if self.rows and row.nbytes < self.rows[-1].nbytes:
             self.wrong_at(where, row.nbytes, f"size {row.nbytes} after {self.rows[-1].nbytes}: two runs?")
         self.rows.append(row)
 
     def note_cut(self, last: str, ended: bool, lost: str | None) -> None:
-        """Note what a cut took: inside the compression, or inside a row, whose line has no end then.
+        """Note what a cut removed: a part of the compression, or of a row, whose line has no end then.
 
         ``last`` is the file's last line, ``ended`` whether it has an end, ``lost`` what the compression lost, in words.
         """
@@ -104,20 +104,20 @@ class Table:
             self.unknown["cut"] = f"the file is cut off: {lost}"
 
     def wrong_at(self, where: str, value: object, message: str) -> NoReturn:
-        """Raise: ``where`` (a line, a key) is no table's."""
+        """Raise InputError: the content at ``where`` (a line, a key) belongs to no table."""
         raise InputError.one(str(self.path), where, value, message)
 
 
 @dataclass
 class TableFile:
-    """What one file of a benchmark holds."""
+    """The tables of one file of a benchmark."""
 
     tables: list[Table]
-    """At least one."""
+    """At least one table."""
     not_read: dict[str, int | str] = field(default_factory=dict)
-    """Tables that make no sense beside others that do -> why."""
+    """Invalid tables beside valid ones -> reason."""
 
 
 def bus_factor(ranks: int) -> float:
-    """Bus over algorithm bandwidth of an allreduce."""
+    """Return bus over algorithm bandwidth of an allreduce."""
     return 2 * (ranks - 1) / ranks

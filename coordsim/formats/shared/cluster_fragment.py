@@ -1,4 +1,4 @@
-"""Tables of benchmarks as figures of a cluster."""
+"""Figures of a cluster from tables of benchmarks."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ _MOST_TABLES = 10_000
 
 
 def import_files(paths: Sequence[SourcePath], form: str, read: Callable[[SourcePath], TableFile]) -> Imported:
-    """The tables in ``paths``; each that is of an allreduce gives figures of a cluster.
+    """Read the tables in ``paths``; each that is of an allreduce gives figures of a cluster.
 
-    A file without a table beside others is listed as not read. Raises InputError, as ``read`` does, where none has one.
+    A file without a table beside others is listed as not read. Raises InputError, as ``read`` does, if no file has a
+    table.
     """
     tables: list[Table] = []
     not_read: dict[str, int | str] = {}
@@ -46,15 +47,16 @@ def import_files(paths: Sequence[SourcePath], form: str, read: Callable[[SourceP
             raise InputError.one(str(path), "", len(tables), f"more than {_MOST_TABLES:,} tables; import fewer files")
     if not tables:
         raise problems[0]
-    found = imported(tables, form, names)
-    found.not_read = not_read
-    return found
+    pairs = imported(tables, form, names)
+    pairs.not_read = not_read
+    return pairs
 
 
 def imported(tables: Sequence[Table], form: str, names: Mapping[SourcePath, str] | None = None) -> Imported:
-    """Some tables, at least one; a single one's figures are the summary, several are listed in it by number.
+    """Return what some tables give, at least one.
 
-    ``names``: what each file is called; one that is not in it has its own name.
+    The figures of a single table are the summary; several are listed in it by number. ``names`` maps a path to what the
+    file is called; by default it is called by its own name.
     """
     titles = [(names or {}).get(table.path, table.path.name) for table in tables]
     clusters = {
@@ -74,7 +76,7 @@ def imported(tables: Sequence[Table], form: str, names: Mapping[SourcePath, str]
 
 
 def _unknown_of(tables: Sequence[Table]) -> dict[str, str]:
-    """What tables do not tell -> why; which of several tables that is of stands with it."""
+    """Return what tables do not state -> reason, with the tables that it applies to."""
     numbers: dict[tuple[str, str], list[int]] = {}
     for number, table in enumerate(tables, 1):
         missing = dict(table.unknown)
@@ -117,7 +119,7 @@ def _figures(table: Table) -> dict[str, Any]:
 
 
 def _name(table: Table, title: str | None) -> str:
-    """``all_reduce float sum, 8 ranks, 8 B to 128 MiB (log.txt, line 12)``."""
+    """Name a table, such as ``all_reduce float sum, 8 ranks, 8 B to 128 MiB (log.txt, line 12)``."""
     what = " ".join(filter(None, (table.collective or "unknown", table.kind)))
     ranks = "unknown ranks" if table.ranks is None else f"{table.ranks} ranks"
     sizes = " to ".join(dict.fromkeys(format_bytes(row.nbytes) for row in (table.rows[0], table.rows[-1])))
@@ -125,14 +127,14 @@ def _name(table: Table, title: str | None) -> str:
 
 
 def _spread(row: Row) -> list[float | None]:
-    """Bytes, then the least, median, 99th percentile and longest time, s."""
+    """Return bytes, then the shortest, median, 99th percentile and longest time, s."""
     assert row.spread is not None
     times = (row.spread.least_ns, row.spread.median_ns, row.spread.p99_ns, row.spread.most_ns)
     return [row.nbytes, *(None if time is None else time / 1e9 for time in times)]
 
 
 def _interval(row: Row) -> list[float] | None:
-    """Bus bandwidth when an iteration takes as long as the 99th percentile, and when it is the shortest, bytes/s."""
+    """Return the bus bandwidth, bytes/s, for an iteration of the 99th percentile and for the shortest one."""
     if row.spread is None or row.bus_Bps is None or row.spread.least_ns <= 0 or row.spread.p99_ns <= 0:
         return None
     return [row.bus_Bps * row.time_ns / row.spread.p99_ns, row.bus_Bps * row.time_ns / row.spread.least_ns]
@@ -149,7 +151,10 @@ def _toml(table: Table, form: str) -> str:
 
 
 def cluster_toml(comments: Sequence[str], ranks: int | None, bus_Bps: float) -> str:
-    """A part of a scenario as TOML: ``comments``, a line each, ``ranks`` if known, and the bus bandwidth, bytes/s."""
+    """Return a part of a scenario as TOML, with ``comments``, one line each.
+
+    It contains ``ranks`` if known, and the bus bandwidth, bytes/s.
+    """
     document = tomlkit.document()
     for comment in comments:
         document.add(tomlkit.comment(one_line(comment)))

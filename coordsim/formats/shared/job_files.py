@@ -1,7 +1,7 @@
 """The files of one job: one file, a folder with everything below it, or the members of archives.
 
-Archives (zip, tar, tar.gz) are told by their first bytes. They are not extracted: members of a zip and of a plain tar
-are read where they lie; a compressed tar has no index, so it is unpacked once to a temporary file, as one tar. Archives
+Archives (zip, tar, tar.gz) are recognised by their first bytes. They are not extracted: members of a zip and of a plain
+tar are read in place. A compressed tar has no index, so it is unpacked once to a temporary file, as one tar. Archives
 inside archives are not opened.
 """
 
@@ -24,7 +24,7 @@ from coordsim.formats.shared.sources import GZIP_MAGIC, Member, SourcePath, clos
 
 MOST_FILES = 100_000
 LARGEST_UNPACKED = 1 << 36
-"""Bytes that a compressed tar may unpack to on disk; half of the free space there, if that is less."""
+"""Largest size in bytes to which a compressed tar may unpack on disk; half of the free space there, if that is less."""
 _SUSPICIOUS, _RATIO = 1 << 30, 200
 """Above that many unpacked bytes, a compressed tar that is larger by this factor than packed is taken for a bomb."""
 _LARGEST_TAR_HEADER = 1 << 24

@@ -13,12 +13,12 @@ _VARINT, _LENGTH = 0, 2
 def varint(value: int) -> bytes:
     """A whole number, 7 bits a byte, the lowest first; a negative one as its 64-bit two's complement."""
     value &= (1 << 64) - 1
-    found = bytearray()
+    result = bytearray()
     while value > 0x7F:
-        found.append(value & 0x7F | 0x80)
+        result.append(value & 0x7F | 0x80)
         value >>= 7
-    found.append(value)
-    return bytes(found)
+    result.append(value)
+    return bytes(result)
 
 
 def number(field: int, value: int) -> bytes:
