@@ -1,6 +1,6 @@
 """Chakra execution traces: PyTorch's ExecutionTraceObserver (JSON) and the protobuf form (.et).
 
-Such a trace is the graph of one iteration: what is computed and sent, hardly when.
+Such a trace is the graph of one iteration: it states what is computed and sent, but hardly when.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Calls of collectives in an execution trace.
 
-PyTorch records one call as up to three nodes within each other: the operation (``c10d::allreduce_``), what the process
-group notes of it (``record_param_comms``), and the backend's part (``nccl:all_reduce``, ``gloo:all_reduce``). They are
-counted as one call, and its size is taken from whichever of them has it.
+PyTorch records one call as up to three nested nodes: the operation (``c10d::allreduce_``), the process group's note of
+it (``record_param_comms``), and the backend's part (``nccl:all_reduce``, ``gloo:all_reduce``). They are counted as one
+call, whose size is taken from a node that has it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from coordsim.formats.shared.torch_types import TYPES
 
 RECORD = "record_param_comms"
 BACKENDS = ("nccl", "nccl2", "gloo", "mpi", "ucc", "hccl", "xccl", "rccl", "coord")
-"""Whose operations are surely communication, so that unknown ones are listed as not read."""
+"""Backends whose operations are surely communication, so that unknown ones are listed as not read."""
 _OPERATIONS = re.compile(r"(?:c10d|_?c10d_functional(?:_autograd)?|symm_mem)::(.+)", re.DOTALL)
 _BACKEND = re.compile(r"([A-Za-z][A-Za-z0-9_]{0,19}):(?!:)([A-Za-z_][A-Za-z0-9_]*)")
 _KINDS = {
@@ -43,11 +43,11 @@ _KINDS = {
 _KIND = {name: kind for kind, names in _KINDS.items() for name in names}
 _LONGEST_NAME = 200
 _NO_MESSAGE = frozenset({"wait", "waitall", "waittensor", "init", "coalesced", "startcoalescing", "endcoalescing"})
-"""Recorded like calls, but they send nothing of their own."""
+"""Operations that are recorded like calls, but send nothing of their own."""
 _TRUSTED = ("record", "backend", "operation")
-"""Where a call's size is looked for first."""
+"""The parts of a call in the order in which its size is looked for."""
 _INPUT_SECOND = frozenset({"all_gather", "reduce_scatter", "all_to_all", "gather", "scatter"})
-"""Operations of c10d whose first argument is what comes out, and the second what goes in."""
+"""Operations of c10d whose first argument is the output, and whose second is the input."""
 
 
 class Part(NamedTuple):
@@ -58,7 +58,7 @@ class Part(NamedTuple):
     layer: str
     """``operation``, ``record`` or ``backend``."""
     kind: str | None
-    """As in :data:`_KIND`; "" for what sends nothing; None when it is not known."""
+    """As in :data:`_KIND`; "" for an operation that sends nothing; None if it is not known."""
     name: str
     nbytes: int | None
     backend: str | None = None
@@ -68,22 +68,22 @@ class Call(NamedTuple):
     """One collective, or one send or receive."""
 
     number: int
-    """Of its outermost node: calls in order of these began in this order."""
+    """Number of its outermost node; calls in order of these numbers began in this order."""
     kind: str
     nbytes: int | None
-    """Bytes that one rank puts in; None when no node says it."""
+    """Bytes that one rank puts in; None if no node states it."""
     backend: str | None = None
 
 
 def kind_of(operation: str) -> str | None:
-    """The collective that an operation's name means; "" for waits and the like, None when it is not known."""
+    """Return the collective that an operation's name means; "" for waits and the like, None if it is not known."""
     plain = re.sub(r"[^a-z0-9]", "", operation.lower())
     return "" if plain in _NO_MESSAGE else _KIND.get(plain)
 
 
 @lru_cache(maxsize=1 << 12)
 def _named(name: str) -> tuple[str, str | None, str | None] | None:
-    """(layer, kind, backend) of a part of that name; None for the name of a node that does not communicate."""
+    """Return (layer, kind, backend) of a part of that name; None for the name of a node that does not communicate."""
     if name == RECORD:
         return "record", None, None
     if match := _OPERATIONS.fullmatch(name):
@@ -95,7 +95,7 @@ def _named(name: str) -> tuple[str, str | None, str | None] | None:
 
 
 def part_of(node: Node) -> Part | None:
-    """``node`` as a part of a call; None for a node that does not communicate."""
+    """Return ``node`` as a part of a call; None for a node that does not communicate."""
     name = node.name
     said = _named(name) if len(name) <= _LONGEST_NAME else None
     if said is None:
@@ -120,7 +120,7 @@ def _record(node: Node) -> Part:
 
 
 def group_size_of(node: Node) -> int | None:
-    """Ranks of the group that a :data:`RECORD` is of: an attribute since 1.1.0, the last input since 1.0.2."""
+    """Return the ranks of the group of a :data:`RECORD`: an attribute since 1.1.0, the last input since 1.0.2."""
     values = node.inputs.values
     size = node.attributes.get("pg_size", values[-1] if node.name == RECORD and len(values) >= 8 else None)
     return size if type(size) is int and 0 < size <= 1 << 20 else None
@@ -131,7 +131,7 @@ def _is_operation(value: Any) -> bool:
 
 
 def nbytes_of(tensors: Sequence[Tensor]) -> int | None:
-    """The sum; None without tensors, or with one whose size is not known."""
+    """Return the sum; None without tensors, or with one whose size is not known."""
     total = 0
     for tensor in tensors:
         if tensor.nbytes is None:
@@ -141,7 +141,7 @@ def nbytes_of(tensors: Sequence[Tensor]) -> int | None:
 
 
 def calls_of(parts: Iterable[Part]) -> tuple[list[Call], Counter[str]]:
-    """(the calls in order, names of parts that are no known collective, with their counts)."""
+    """Return (the calls in order, names of parts that are no known collective, with their counts)."""
     calls: list[tuple[Call, bool, bool]] = []
     unread: Counter[str] = Counter()
     for chain in _chains(parts):
@@ -159,7 +159,7 @@ def calls_of(parts: Iterable[Part]) -> tuple[list[Call], Counter[str]]:
 
 
 def _chains(parts: Iterable[Part]) -> list[list[Part]]:
-    """Parts within each other, the outermost first. A parent begins before its child, so there are no circles."""
+    """Return nested parts, the outermost first. A parent begins before its child, so there are no circles."""
     outermost: dict[int, int] = {}
     chains: dict[int, list[Part]] = defaultdict(list)
     for part in sorted(parts, key=lambda part: part.number):
@@ -170,7 +170,7 @@ def _chains(parts: Iterable[Part]) -> list[list[Part]]:
 
 
 def _joined(calls: Sequence[tuple[Call, bool, bool]]) -> list[Call]:
-    """Calls, where a backend's part that another thread recorded is no call of its own.
+    """Return calls, in which a backend's part recorded by another thread is no call of its own.
 
     The parts of one kind are in the order of the calls: as many of them are joined as there are calls without a part.
     """

@@ -1,4 +1,4 @@
-"""The calls of a communicator's ranks side by side: what differs, who is behind."""
+"""Compares the calls of a communicator's ranks: what differs, and which rank is behind."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Comparison:
     behind: list[str] = field(default_factory=list)
     differ: list[str] = field(default_factory=list)
     compared: int = 0
-    """Communicators."""
+    """Number of communicators that were compared."""
     not_compared: Counter[str] = field(default_factory=Counter)
-    """Why -> communicators."""
+    """Reason -> number of communicators that were not compared."""
 
 
 class Calls:
@@ -45,16 +45,16 @@ class Calls:
         self.bounds = np.searchsorted(member[self.order], np.arange(len(log.members) + 1))
 
     def of(self, member: Member) -> NDArray[np.int64]:
-        """Places of a member's calls in the log's columns, in the order of the lines."""
+        """Return the places of a member's calls in the log's columns, in the order of the lines."""
         return self.order[self.bounds[member.index] : self.bounds[member.index + 1]]
 
     def count(self, member: Member) -> int:
-        """How many calls it made."""
+        """Return how many calls a member made."""
         return int(self.bounds[member.index + 1] - self.bounds[member.index])
 
 
 def compare(calls: Calls, groups: list[Group], labels: dict[int, str]) -> Comparison:
-    """Hold the calls of each communicator's ranks against each other. ``labels``: a member's place -> its name."""
+    """Compare the calls of each communicator's ranks. ``labels`` maps a member's place to its name."""
     comparison = Comparison()
     for group in groups:
         members = [member for member in group.members if calls.count(member)]
@@ -81,10 +81,10 @@ def _why_unknown(group: Group) -> str:
 
 
 def _why_not(calls: Calls, group: Group, members: list[Member], labels: dict[int, str]) -> str | None:
-    """Why the order of the calls in the log may not be that of the ranks; None where it is.
+    """Return why the order of the calls in the log may not be that of the ranks; None if it is.
 
-    Since 2.27 a rank without network traffic of its own counts no opCount, so ranks are not held together by it. Within
-    a rank it never jumps, unless lines are missing or a CUDA graph was replayed, which has no lines.
+    Since 2.27 a rank without network traffic of its own counts no opCount, so ranks are not matched by it. Within a
+    rank it never jumps, unless lines are missing or a CUDA graph was replayed, which has no lines.
     """
     if not group.known:
         return _why_unknown(group)
@@ -114,18 +114,18 @@ class _Lined:
         of = [calls.of(member) for member in members]
         of = [places[~np.isin(calls.name[places], between)] for places in of]
         self.made = np.asarray([len(places) for places in of], dtype=np.int64)
-        """Collectives of each member."""
+        """Number of collectives of each member."""
         turn = np.concatenate([np.arange(count) for count in self.made])
         who = np.repeat(np.arange(len(members)), self.made)
         order = np.lexsort((who, turn))
         self.place, self.who = np.concatenate(of)[order], who[order]
         self.first = np.flatnonzero(np.diff(turn[order], prepend=-1))
-        """Index of the first member's call of each."""
+        """Index of the first member's call of each collective."""
         self.ends = np.append(self.first[1:], len(self.who))
         self.last = [int(places[-1]) if len(places) else None for places in of]
 
     def differs(self, calls: Calls) -> NDArray[np.int64]:
-        """Calls that are not the same on all members: by name, size, type or root."""
+        """Return calls that are not the same on all members: by name, size, type or root."""
         differences = np.zeros(len(self.first), dtype=bool)
         uneven = np.isin(calls.name, [index for index, name in enumerate(calls.log.names) if name in _UNEVEN])
         nbytes = np.where(uneven, 0, calls.nbytes)
@@ -176,7 +176,7 @@ def _described(calls: Calls, place: int) -> str:
 
 
 def _listed(names: list[str]) -> str:
-    """``rank 0, rank 1``; long lists by their number."""
+    """Return ``rank 0, rank 1``; a long list is replaced by its number."""
     if len(names) <= 4:
         return ", ".join(names)
     return f"{names[0]} and {len(names) - 1:,} others"

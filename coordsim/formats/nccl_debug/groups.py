@@ -1,4 +1,4 @@
-"""Which ranks' lines tell of the same communicator."""
+"""Finds the ranks whose lines concern the same communicator."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from dataclasses import dataclass
 from coordsim.formats.nccl_debug.log import Log, Member
 
 _DEEPEST = 50
-"""Splits of splits; nobody's communicators go deeper."""
+"""Largest depth of splits of splits."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """One communicator: what its ranks' lines say."""
+    """One communicator, from its ranks' lines."""
 
     id: str | None
-    """As NCCL writes it; None before 2.16 and for a split, which has its parent's and a colour."""
+    """Id as NCCL writes it; None before 2.16 and for a split, which has its parent's id and a colour."""
     ranks: int
     members: list[Member]
-    """By rank."""
+    """Members by rank."""
     known: bool
-    """Whether they are one communicator for certain: by its id, each rank once; or since all its ranks are there."""
+    """Whether it is one communicator for certain: by its id with each rank once, or because all its ranks are there."""
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Name for people."""
         if self.id is not None:
             return self.id
         split = next((member.split for member in self.members if member.split), None)
@@ -37,7 +37,7 @@ class Group:
 
 
 def groups_of(log: Log) -> list[Group]:
-    """The communicators, in the order in which they appear."""
+    """Return the communicators, in the order in which they appear."""
     keys: dict[Hashable, int] = {}
     of_member: list[int | None] = []
     turns: dict[tuple[int, int, int | None], int] = {}
@@ -60,7 +60,7 @@ def groups_of(log: Log) -> list[Group]:
 
 
 def _with_torn_members(groups: list[Group]) -> list[Group]:
-    """Put ranks whose id was torn off to the only communicator with an id that has as many ranks and lacks theirs."""
+    """Assign ranks whose id is torn off to the only communicator with an id that has as many ranks and lacks theirs."""
     by_ranks: dict[int, list[Group]] = {}
     for group in groups:
         if group.id is not None:
@@ -84,7 +84,7 @@ def _with_torn_members(groups: list[Group]) -> list[Group]:
 
 
 def _with_all_there(groups: list[Group]) -> list[Group]:
-    """Put together what calls alone tell of: n communicators of n ranks, each in another process, are one."""
+    """Join members that only calls show: n communicators of n ranks, each in another process, are one."""
     by_ranks: dict[int, list[Group]] = {}
     for group in groups:
         by_ranks.setdefault(group.ranks, []).append(group)
@@ -99,7 +99,7 @@ def _with_all_there(groups: list[Group]) -> list[Group]:
 
 
 def _key(member: Member, of_member: list[int | None], depth: list[int]) -> Hashable:
-    """What the ranks of one communicator have in common; None where no line says it."""
+    """Return what the ranks of one communicator have in common; None if no line states it."""
     if member.rank is None:
         return None
     if member.has_parent:
@@ -111,7 +111,7 @@ def _key(member: Member, of_member: list[int | None], depth: list[int]) -> Hasha
 
 
 def _groups_of(members: list[Member]) -> list[Group]:
-    """One group, or one for each member where a rank comes twice, so that they are several communicators."""
+    """Return one group, or one for each member if a rank comes twice, so that they are several communicators."""
     ranks = [member.rank for member in members]
     if len(set(ranks)) < len(ranks):
         return [Group(member.id, member.ranks, [member], False) for member in members]

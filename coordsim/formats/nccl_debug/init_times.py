@@ -1,4 +1,4 @@
-"""How long ranks took to initialise communicators, by phase (NCCL 2.22 and later)."""
+"""Times that ranks took to initialise communicators, by phase (NCCL 2.22 and later)."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from coordsim.formats.nccl_debug.lines import Timings
 from coordsim.formats.nccl_debug.log import Log
 
 LEAST_LATE_S = 0.1
-"""Below it, nobody is named: NCCL prints hundredths of a second."""
+"""No rank is named for less, since NCCL prints hundredths of a second."""
 _ROUNDED_S = 0.015
 """Times that differ by one hundredth may be equal."""
 
 
 @dataclass(frozen=True)
 class InitTimes:
-    """Of the ranks of one communicator that say it."""
+    """Times of the ranks of one communicator whose lines state them."""
 
     communicator: int | None
-    """Place in the list of communicators; None where no line tells which it was."""
+    """Place in the list of communicators; None if no line states which it was."""
     function: str | None
     ranks: int
     known_ranks: int
-    """Ranks whose times there are."""
+    """Number of ranks whose times are known."""
     median_s: float
     slowest: str
-    """Label of the rank with the longest time; "all alike" where times differ by no more than NCCL's rounding."""
+    """Label of the rank with the longest time; "all alike" if times differ by no more than NCCL's rounding."""
     slowest_s: float
     slowest_phase: str | None
-    """That in which the slowest rank spent most; None where its phases are torn off."""
+    """Longest phase of the slowest rank; None if its phases are torn off."""
     slowest_phase_s: float | None
     phase_median_s: float | None
     phases: dict[str, float]
@@ -40,11 +40,11 @@ class InitTimes:
     rows: list[tuple[str, float, dict[str, float]]]
     """(label, total, phases) of each rank."""
     torn: int
-    """Ranks whose phases are torn off."""
+    """Number of ranks whose phases are torn off."""
 
 
 def init_times(log: Log, groups: list[Group], labels: dict[int, str]) -> list[InitTimes]:
-    """The longest first. ``labels``: a member's place -> its name."""
+    """Return the times, the longest first. ``labels`` maps a member's place to its name."""
     rows_of_times = []
     rest = _without(log, groups)
     for place, group in enumerate(groups):
@@ -68,10 +68,10 @@ def init_times(log: Log, groups: list[Group], labels: dict[int, str]) -> list[In
 
 @dataclass(frozen=True)
 class _Rest:
-    """Times that no line puts to a communicator."""
+    """Times that no line assigns to a communicator."""
 
     added: dict[int, list[Timings]]
-    """Place of a group -> those of its ranks, since it is the only one with as many ranks and lacks theirs."""
+    """Place of a group -> times of its ranks, if it is the only one with as many ranks and lacks theirs."""
     loose: list[tuple[int, Timings]]
 
 
@@ -111,7 +111,10 @@ def _of(place: int | None, function: str | None, ranks: int, rows: list[tuple[st
 
 
 def _last(rows: list[tuple[str, Timings]], medians: dict[str, float]) -> str | None:
-    """Bootstrap ends when all ranks are there: the rank that comes last is the one that waits there shortest."""
+    """Return the rank that comes last, which waits in bootstrap for the shortest time.
+
+    Bootstrap ends when all ranks are there.
+    """
     waits = sorted((timings.phases["bootstrap"], label) for label, timings in rows if "bootstrap" in timings.phases)
     if len(waits) < 2:
         return None

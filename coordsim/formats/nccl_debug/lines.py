@@ -1,8 +1,8 @@
-"""What stands in one line of a log with NCCL_DEBUG=INFO, of NCCL 2.4 to 2.30 and of RCCL.
+"""The content of one line of a log with NCCL_DEBUG=INFO, of NCCL 2.4 to 2.30 and of RCCL.
 
 The wordings are those of ``src/init.cc``, ``src/enqueue.cc``, ``src/debug.cc`` and ``src/transport/`` of both.
 Processes that share an output tear each other's lines: a line may hold the beginnings of several messages, and the rest
-of one may stand a line later. What could be another message's rest is not taken.
+of one may stand a line later. Text that could be another message's rest is not used.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import NamedTuple
 _LEVEL = re.compile(r"NCCL (?:INFO|WARN|TRACE|CALL) ")
 _WHO = re.compile(r"(?P<host>[^\s:|\[\]\"'(){}]{1,256}):(?P<pid>[0-9]{1,10}):(?P<tid>[0-9]{1,10})$")
 _BETWEEN = re.compile(r"\[(?P<device>-?[0-9]{1,6})\]|[0-9.]{6,24}|\S{1,120}:[0-9]{1,7}|\([^)]{1,80}\)")
-"""What stands between ``host:pid:tid`` and the level: the device, a time, the place in NCCL's source, its function."""
+"""Text between ``host:pid:tid`` and the level: the device, a time, the place in NCCL's source, its function."""
 _TUNED = re.compile(
     r"(?:\w{1,40}: )?[0-9]{1,18} Bytes -> Algo (?P<algorithm>[A-Z0-9_]{1,20}) proto (?P<protocol>[A-Z0-9_]{1,20})"
 )
 LONGEST_LINE = 1 << 14
-"""Characters of a line that are looked at."""
+"""Number of characters of a line that are examined."""
 _INIT = re.compile(
     r"(?:\[Rank [0-9]{1,9}\] )?(?:(?P<function>ncclComm\w{1,40}) )?comm (?P<comm>\S{1,40}) "
     r"rank (?P<rank>[0-9]{1,8}) n[rR]anks (?P<ranks>[0-9]{1,8}) (?P<rest>.*)"
@@ -53,10 +53,10 @@ _NUMBERS = re.compile(r"/(?=[0-9(])[0-9]*(?:\([0-9]+\))?(?=/|$)|\([A-Z]+\)$")
 
 
 class Message(NamedTuple):
-    """One message, or what of it stands in its line."""
+    """One message, or the part of it that stands in its line."""
 
     host: str | None
-    """None, as pid and tid, where the line has lost its beginning."""
+    """None, as pid and tid, if the line has lost its beginning."""
     pid: int
     tid: int
     device: int | None
@@ -69,18 +69,18 @@ class Message(NamedTuple):
 
 
 class Init(NamedTuple):
-    """A communicator's beginning or end on one rank."""
+    """The begin or end of a communicator on one rank."""
 
     function: str | None
     comm: str
     rank: int
     ranks: int
     event: str | None
-    """``Init START``, ``Init COMPLETE``, ``Destroy COMPLETE``, ``Abort COMPLETE``; None where that was torn off."""
+    """``Init START``, ``Init COMPLETE``, ``Destroy COMPLETE``, ``Abort COMPLETE``; None if that was torn off."""
     id: str | None
     parent: str | None
     split: str | None
-    """Which of the parent's splits, with its colour."""
+    """Number of the parent's split, with its colour."""
     nodes: int | None
 
 
@@ -93,7 +93,7 @@ class Timings(NamedTuple):
     total: float
     phases: dict[str, float]
     whole: bool
-    """Whether all phases stand there."""
+    """Whether all phases are there."""
 
 
 class Call(NamedTuple):
@@ -101,7 +101,7 @@ class Call(NamedTuple):
 
     name: str
     number: int
-    """opCount: kernels launched in the communicator before."""
+    """opCount: number of kernels launched in the communicator before."""
     nbytes: int | None
     """Elements times their size; None for a type that is not known."""
     type: int
@@ -110,7 +110,7 @@ class Call(NamedTuple):
     comm: str
     ranks: int
     rank: int | None
-    """Of the job, where RCCL says it."""
+    """Rank in the job, if RCCL states it."""
 
 
 _SIZES = {0: 1, 1: 1, 2: 4, 3: 4, 4: 8, 5: 8, 6: 2, 7: 4, 8: 8, 9: 2, 10: 1, 11: 1}
@@ -118,9 +118,9 @@ _SIZES = {0: 1, 1: 1, 2: 4, 3: 4, 4: 8, 5: 8, 6: 2, 7: 4, 8: 8, 9: 2, 10: 1, 11:
 
 
 def messages_of(line: str) -> list[Message]:
-    """The messages that begin in ``line``: ``host:pid:tid [device] NCCL INFO ...``, whatever stands before.
+    """Return the messages that begin in ``line``: ``host:pid:tid [device] NCCL INFO ...``, whatever stands before.
 
-    People cut off the beginning, up to the device or the level.
+    Users cut off the beginning, up to the device or the level.
     """
     levels = list(_LEVEL.finditer(line, 0, LONGEST_LINE))
     if not levels:
@@ -146,7 +146,7 @@ class _Front(NamedTuple):
 
 
 def _front(line: str, low: int, high: int) -> _Front:
-    """What stands before a level at ``high``, word for word from there back, and where it begins."""
+    """Return the words before a level at ``high``, from there back, and where they begin."""
     device = None
     for _ in range(6):
         if high <= low or line[high - 1] != " ":
@@ -165,7 +165,7 @@ def _front(line: str, low: int, high: int) -> _Front:
 
 
 def init_of(message: Message) -> Init | None:
-    """The communicator's event in a message; None where there is none."""
+    """Return the communicator's event in a message; None if there is none."""
     match = _INIT.match(message.text)
     if match is None:
         return None
@@ -185,7 +185,7 @@ def init_of(message: Message) -> Init | None:
 
 
 def timings_of(message: Message) -> Timings | None:
-    """The times of initialisation in a message; its phases only where nothing was torn off."""
+    """Return the times of initialisation in a message; its phases only if nothing was torn off."""
     match = _TIMINGS.match(message.text)
     if match is None or int(match["rank"]) >= int(match["ranks"]):
         return None
@@ -198,7 +198,7 @@ def timings_of(message: Message) -> Timings | None:
 
 
 def call_of(message: Message) -> Call | None:
-    """The call in a message; None for anything else, and where a part was torn off."""
+    """Return the call in a message; None for anything else, and if a part was torn off."""
     match = _CALL.match(message.text)
     if match is None or not message.first:
         return None
@@ -212,30 +212,30 @@ def call_of(message: Message) -> Call | None:
 
 
 def is_torn_call(message: Message) -> bool:
-    """Whether a message begins as a call does; asked where :func:`call_of` found none."""
+    """Return whether a message begins as a call does; used if :func:`call_of` found none."""
     return _TORN_CALL.match(message.text) is not None
 
 
 def version_of(line: str) -> str | None:
-    """``NCCL 2.23.4+cuda12.4``; None where no version is named."""
+    """Return ``NCCL 2.23.4+cuda12.4``; None if no version is named."""
     match = _VERSION.search(line)
     return f"{match[1]} {match[2]}" if match else None
 
 
 def channels_of(message: Message) -> int | None:
-    """Channels for collectives, as a rank of 2.7 and later says."""
+    """Return the number of channels for collectives, as a rank of 2.7 and later states it."""
     match = _CHANNELS.search(message.text)
     return int(match[1]) if match else None
 
 
 def rings_of(message: Message) -> int | None:
-    """Rings, as the first rank of a communicator lists them."""
+    """Return the number of rings, as the first rank of a communicator lists them."""
     match = _RING.match(message.text)
     return int(match[1]) if match else None
 
 
 def network_of(message: Message) -> str | None:
-    """The network that a communicator uses."""
+    """Return the network that a communicator uses."""
     if not message.whole:
         return None
     match = _NETWORK.match(message.text)
@@ -246,13 +246,13 @@ def network_of(message: Message) -> str | None:
 
 
 def connection_of(message: Message) -> str | None:
-    """How a channel reaches its neighbour: ``P2P/CUMEM``, ``SHM/direct/direct``, ``NET/IB/GDRDMA``."""
+    """Return how a channel reaches its neighbour: ``P2P/CUMEM``, ``SHM/direct/direct``, ``NET/IB/GDRDMA``."""
     match = _VIA.match(message.text) if message.whole else None
     return _NUMBERS.sub("", match["how"]) if match else None
 
 
 def tuning_of(message: Message) -> str | None:
-    """Algorithm and protocol that were chosen for a call (NCCL_DEBUG_SUBSYS=TUNING)."""
+    """Return algorithm and protocol that were chosen for a call (NCCL_DEBUG_SUBSYS=TUNING)."""
     match = _TUNED.match(message.text)
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""Collects what the lines of one job's logs say, communicator by communicator."""
+"""Collects the content of one job's logs, communicator by communicator."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from coordsim.formats.nccl_debug import lines
 from coordsim.formats.nccl_debug.lines import Call, Init, Message, Timings
 
 MOST_MEMBERS = 1 << 17
-"""Ranks of communicators, one of each rank, of which details are kept; what is beyond them is counted."""
+"""Largest number of ranks of communicators of which details are kept; those beyond it are counted."""
 MOST_LOOSE = 1 << 16
-"""Times of initialisation of communicators that no other line tells of."""
+"""Largest number of initialisation times of communicators that no other line mentions."""
 MOST_CALLS = 1 << 23
-"""Calls that are kept, 26 bytes each; what is beyond them is counted."""
+"""Largest number of calls that are kept, 26 bytes each; those beyond it are counted."""
 MOST_PROCESSES = 1 << 20
 MOST_WARNINGS = 1000
 _LONGEST_WARNING = 160
@@ -34,7 +34,7 @@ class Member:
     """Place in :attr:`Log.members`."""
     rank: int | None = None
     job_rank: int | None = None
-    """Of the job, where RCCL's calls say it."""
+    """Rank in the job, if RCCL's calls state it."""
     function: str | None = None
     id: str | None = None
     parent: Member | None = None
@@ -55,18 +55,18 @@ class Log:
     """All of one job's logs."""
 
     processes: list[tuple[str, int]] = field(default_factory=list)
-    """(host, pid); the host is "" where lines lost their beginnings, and pid the GPU's number then."""
+    """(host, pid); where lines have lost their beginnings, the host is "" and pid is the GPU's number."""
     said: list[Counter[str]] = field(default_factory=list)
-    """The hosts' names as they stand before a process's messages -> messages."""
+    """Host names before a process's messages -> number of messages."""
     members: list[Member] = field(default_factory=list)
     loose_timings: list[tuple[int, Timings]] = field(default_factory=list)
-    """(process, times) of communicators that no other line tells of."""
+    """(process, times) of communicators that no other line mentions."""
     names: list[str] = field(default_factory=list)
     member: array[int] = field(default_factory=lambda: array("i"))
     number: array[int] = field(default_factory=lambda: array("q"))
     name: array[int] = field(default_factory=lambda: array("h"))
     nbytes: array[int] = field(default_factory=lambda: array("q"))
-    """-1 where the type is not known."""
+    """Bytes; -1 if the type is not known."""
     type: array[int] = field(default_factory=lambda: array("h"))
     root: array[int] = field(default_factory=lambda: array("i"))
     versions: Counter[str] = field(default_factory=Counter)
@@ -77,9 +77,9 @@ class Log:
     rings: Counter[int] = field(default_factory=Counter)
     messages: int = 0
     torn: int = 0
-    """Messages in whose line another one begins."""
+    """Number of messages in whose line another one begins."""
     torn_calls: Counter[int] = field(default_factory=Counter)
-    """Process -> calls whose communicator is torn off: none of its calls can be said to be missing."""
+    """Process -> calls whose communicator is torn off, so that none of its calls can be reported as missing."""
     members_beyond: int = 0
     calls_beyond: int = 0
     table_at: str | None = None
@@ -95,7 +95,7 @@ class Log:
     _names: dict[str, int] = field(default_factory=dict)
 
     def read(self, file: str, text: Iterable[str]) -> None:
-        """Take the lines of one file."""
+        """Read the lines of one file."""
         for number, line in enumerate(text, 1):
             if "CCL" not in line:
                 if self.table_at is None and "busbw" in line and "algbw" in line:
@@ -145,10 +145,10 @@ class Log:
             self.tuned[tuned] += 1
 
     def _process_of(self, message: Message) -> int | None:
-        """The process that wrote a message; None where a torn line does not say it.
+        """Return the process that wrote a message; None if a torn line does not state it.
 
-        A tear leaves the end of a host's name alone, or glues another line's text to its front: a name that ends as
-        that of a process with the same number does is taken for it.
+        A tear leaves only the end of a host's name, or glues another line's text to its front: a name that ends as that
+        of a process with the same number is taken for it.
         """
         if message.host is None:
             key = ("", message.device if message.device is not None else -1)
@@ -174,12 +174,12 @@ class Log:
         return index
 
     def _without_front(self, host: str) -> str:
-        """A host's name in the middle of a line, without what was glued to it."""
+        """Return a host's name in the middle of a line, without the text that was glued to it."""
         cuts = (host[cut:] for cut in range(min(len(host), _LONGEST_FRONT)))
         return next((name for name in cuts if name in self._hosts), host)
 
     def settle(self) -> None:
-        """Give each process the name that it had most often; call it behind the last file."""
+        """Give each process the name that it had most often; call it after the last file."""
         for index, names in enumerate(self.said):
             self.processes[index] = (names.most_common(1)[0][0], self.processes[index][1])
 
@@ -247,7 +247,7 @@ class Log:
 
 
 def _is_another(member: Member, init: Init) -> bool:
-    """Whether ``init`` tells of another communicator than ``member``: one's address is used again after its end."""
+    """Return whether ``init`` concerns another communicator than ``member``; an address is reused after its end."""
     if member.ended or member.rank != init.rank or member.ranks != init.ranks:
         return True
     if init.event == "Init START":

@@ -28,7 +28,7 @@ _UNKNOWN = {
 
 
 def import_logs(paths: list[SourcePath]) -> Imported:
-    """The logs of one job. Raises InputError for a file without a line of NCCL."""
+    """Read the logs of one job. Raises InputError for a file without a line of NCCL."""
     log = Log()
     unknown = dict(_UNKNOWN)
     names = names_in_job(paths)
@@ -44,7 +44,7 @@ def import_logs(paths: list[SourcePath]) -> Imported:
 
 
 def imported(log: Log, files: list[str], unknown: dict[str, str]) -> Imported:
-    """As :func:`import_logs`, of a log that was read before."""
+    """Return as :func:`import_logs`, from a log that has been read."""
     log.settle()
     groups = groups_of(log)
     labels = {member.index: _label(log, member) for member in log.members}
@@ -120,7 +120,7 @@ def _common(values: Any) -> int | None:
 
 
 def _init_summary(times: list[InitTimes]) -> dict[str, Any]:
-    """Of the communicator whose ranks spent most."""
+    """Summarise the communicator whose ranks spent most time."""
     if not times:
         return {}
     first = times[0]
@@ -158,7 +158,7 @@ def _group_row(place: int, group: Group, log: Log) -> dict[str, Any]:
 
 
 def _not_initialised(groups: list[Group], labels: dict[int, str]) -> list[str]:
-    """Communicators that ranks began to initialise, and that none did end."""
+    """Describe communicators that ranks began to initialise, and that no rank finished."""
     ranks = []
     for group in groups:
         open_ = [member for member in group.members if member.started and not member.completed and not member.torn]
@@ -185,7 +185,7 @@ def _kinds(log: Log) -> dict[str, int]:
 
 
 def _call_rows(calls: Calls, groups: list[Group]) -> list[dict[str, Any]]:
-    """Calls by communicator, name and size; the most bytes first."""
+    """Return calls by communicator, name and size; the most bytes first."""
     if not len(calls.name):
         return []
     of_member = np.zeros(len(calls.log.members), dtype=np.int64)
@@ -210,7 +210,7 @@ def _call_rows(calls: Calls, groups: list[Group]) -> list[dict[str, Any]]:
 
 
 def _workload(calls: Calls, groups: list[Group], unknown: dict[str, str]) -> list[Gradient]:
-    """The pattern of reductions of the communicator that reduces most, from its first rank."""
+    """Return the pattern of reductions of the communicator that reduces most, from its first rank."""
     log = calls.log
     if not len(log.name):
         unknown["workload"] = "no calls are in it (NCCL_DEBUG_SUBSYS=INIT,COLL writes them)"
@@ -245,7 +245,7 @@ def _workload(calls: Calls, groups: list[Group], unknown: dict[str, str]) -> lis
 def _note_what_is_not_known(
     log: Log, groups: list[Group], times: list[InitTimes], comparison: Comparison, unknown: dict[str, str]
 ) -> None:
-    """Add what else the log does not tell, each with its reason."""
+    """Add what else the log does not state, each with its reason."""
     if not log.versions:
         unknown["version"] = "no line of it names the version"
     if not times:

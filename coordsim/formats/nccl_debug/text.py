@@ -1,7 +1,7 @@
 """The lines of a log of any size, one at a time.
 
-NCCL names host and process in each of its lines, so launchers' prefixes need not be taken off. Only where mpirun tags
-pieces of lines (``--tag-output``) they are put together again, by :class:`WrappedLines`, which takes twice the time.
+NCCL names host and process in each of its lines, so launchers' prefixes need not be removed. Only if mpirun tags pieces
+of lines (``--tag-output``) they are joined again by :class:`WrappedLines`, which takes twice the time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from coordsim.formats.shared.sources import SourcePath, decoded_pieces, open_sou
 from coordsim.formats.shared.wrapped_lines import WrappedLines
 
 LONGEST = 1 << 16
-"""Characters of a line that are kept."""
+"""Number of characters of a line that are kept."""
 _HEAD = 1 << 16
 _ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _TAG = re.compile(rb"<std(?:out|err|diag)>:")
@@ -23,9 +23,10 @@ _DOCKER = '{"log":"'
 
 
 class LogLines:
-    """Iterates once over a log's lines. Raises InputError for what cannot be opened, and for damaged compression.
+    """Iterates once over a log's lines.
 
-    :attr:`lost` says what a cut inside the compression took; None so far when nothing is missing.
+    Raises InputError for a file that cannot be opened, and for damaged compression. :attr:`lost` states what a cut
+    inside the compression removed; None so far if nothing is missing.
     """
 
     def __init__(self, path: SourcePath) -> None:
@@ -60,7 +61,7 @@ class LogLines:
 
 
 def _unpacked(line: str) -> str:
-    """What Docker's log driver json-file wrapped."""
+    """Return the text that Docker's log driver json-file wrapped."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):

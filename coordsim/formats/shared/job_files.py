@@ -38,15 +38,15 @@ _APPLE_FOLDER = "__MACOSX"
 
 @dataclass
 class JobFiles:
-    """What lies at the path that a user gave."""
+    """The files at the path that a user gave."""
 
     files: list[SourcePath] = field(default_factory=list)
-    """By name; hidden files are passed over."""
+    """Files by name; hidden ones are passed over."""
     skipped: list[tuple[str, str]] = field(default_factory=list)
-    """(name, why) of files that cannot be opened."""
+    """(name, reason) of files that cannot be opened."""
 
     def add(self, file: SourcePath, place: Path) -> None:
-        """Append a file. Raises InputError for more than any job leaves."""
+        """Append a file. Raises InputError for more files than any job leaves."""
         self.files.append(file)
         if len(self.files) > MOST_FILES:
             message = f"more than {MOST_FILES:,} files; no job leaves as many"
@@ -55,9 +55,9 @@ class JobFiles:
 
 @contextmanager
 def open_job_files(path: Path) -> Iterator[JobFiles]:
-    """List the files at ``path``, which can be opened as long as the context is.
+    """List the files at ``path``, which can be opened as long as the context lasts.
 
-    Raises InputError for what does not exist or holds no file, and for an archive that is damaged or encrypted.
+    Raises InputError if the path does not exist or has no file, and for an archive that is damaged or encrypted.
     """
     job = JobFiles()
     with ExitStack() as stack:
@@ -82,7 +82,8 @@ def _check_regular(path: Path) -> None:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """The regular files in and below ``folder``, by name; links to folders are not followed: they may be a circle."""
+    """Yield the regular files in and below ``folder``, by name. Links to folders are not followed: they may be a
+    circle."""
     count = 0
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name != _APPLE_FOLDER)
@@ -97,7 +98,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _add(job: JobFiles, path: Path, stack: ExitStack, within_folder: bool) -> None:
-    """Add ``path``, or what is in it if it is an archive; a damaged archive beside other files is passed over."""
+    """Add ``path``, or its content if it is an archive; a damaged archive beside other files is passed over."""
     try:
         kind = _archive_kind(path)
         if kind is None:
@@ -113,7 +114,7 @@ def _add(job: JobFiles, path: Path, stack: ExitStack, within_folder: bool) -> No
 
 
 def _archive_kind(path: Path) -> str | None:
-    """``zip``, ``tar``, ``tar.gz``, or None for anything else, by the first bytes."""
+    """Return ``zip``, ``tar``, ``tar.gz``, or None for anything else, by the first bytes."""
     try:
         with open(path, "rb") as file:
             raw = file.read(_TAR_HEAD)
@@ -149,7 +150,7 @@ def _add_zip(job: JobFiles, path: Path) -> None:
 
 
 def _add_tar(job: JobFiles, archive: Path, store: Path) -> None:
-    """List a tar's members. ``store`` is the plain tar: ``archive``, or what that was unpacked to."""
+    """List a tar's members. ``store`` is the plain tar: ``archive``, or the file to which that was unpacked."""
     members: list[Member] = []
     with open(store, "rb") as file:
         try:
@@ -178,7 +179,7 @@ def _is_hidden(name: str) -> bool:
 
 
 class _BoundedReads:
-    """A file for :mod:`tarfile`, which reads a member's extended header whole, however long it says it is."""
+    """A file for :mod:`tarfile`, which reads a member's extended header whole, whatever length it states."""
 
     def __init__(self, file: io.BufferedReader) -> None:
         self._file = file
@@ -191,7 +192,7 @@ class _BoundedReads:
 
 
 def _unpack_tar(path: Path, stack: ExitStack) -> Path:
-    """Decompress a tar into a temporary file, which goes with ``stack``. A cut ends it quietly."""
+    """Decompress a tar into a temporary file, which is deleted with ``stack``. A cut ends it without an error."""
     folder = Path(tempfile.gettempdir())
     room = min(LARGEST_UNPACKED, shutil.disk_usage(folder).free // 2)
     packed = max(path.stat().st_size, 1)

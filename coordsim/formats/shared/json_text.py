@@ -17,14 +17,14 @@ from coordsim.formats.shared.sources import SourcePath, open_source
 
 CHUNK_BYTES = 1 << 18
 VALUE_LIMIT = 1 << 20
-"""Characters of one value, unless a format's reader says otherwise; a longer one is nobody's event."""
+"""Default limit of the characters of one value; no format has longer events."""
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
 _IN_NUMBER = (".", "e", "E", "e+", "e-", "E+", "E-")
-"""What may stand where a number was cut off behind its first digits."""
+"""Characters that may follow where a number was cut off."""
 _ESCAPE = 6
-"""Characters of the longest escape in a string."""
+"""Number of characters of the longest escape in a string."""
 
 
 class _Twice(ValueError):
@@ -43,10 +43,10 @@ _DECODE = json.JSONDecoder(object_pairs_hook=_once).raw_decode
 
 
 class JsonText:
-    """A cursor over a file's text that forgets what it has passed.
+    """A cursor over a file's text, which forgets the text that it has passed.
 
     ``expected`` ends every message: what the file should have been. All problems are InputError with the file, and with
-    the place where there is one. :attr:`lost` says what a cut took; None (so far) when nothing is missing. A value
+    the place if there is one. :attr:`lost` states what a cut removed; None (so far) if nothing is missing. A value
     longer than ``limit`` characters is refused.
     """
 
@@ -69,14 +69,14 @@ class JsonText:
         return self._dropped + self.at
 
     def more(self) -> bool:
-        """Append a piece; False at the end of the text."""
+        """Append a piece; return False at the end of the text."""
         piece = next((piece for piece in self._pieces if piece), "")
         self._dropped += self.at
         self.buffer, self.at = self.buffer[self.at :] + piece, 0
         return bool(piece)
 
     def next_character(self) -> str:
-        """The character behind any white space; "" at the end of the text."""
+        """Return the next character that is no white space; "" at the end of the text."""
         if self.at < len(self.buffer) and self.buffer[self.at] > " ":
             return self.buffer[self.at]
         while True:
@@ -89,7 +89,7 @@ class JsonText:
                 return ""
 
     def value(self) -> Any:
-        """The value at the cursor, which moves behind it; at a cut, :attr:`cut` is set."""
+        """Return the value at the cursor, and move behind it; at a cut, set :attr:`cut`."""
         while True:
             try:
                 value, end = _DECODE(self.buffer, self.at)
@@ -122,16 +122,16 @@ class JsonText:
         self.lost = what if self.lost is None else f"{self.lost}; {what}"
 
     def wrong(self, what: str) -> NoReturn:
-        """Raise: the file is something else."""
+        """Raise InputError: the file is something else."""
         raise InputError.one(str(self.path), "", None, f"{what}; {self._expected}")
 
     def no_json(self, place: int, reason: str) -> NoReturn:
-        """Raise: the text at ``place`` is no JSON."""
+        """Raise InputError: the text at ``place`` is no JSON."""
         message = f"not JSON at character {place}: {reason}; {self._expected}"
         raise InputError.one(str(self.path), "", None, message)
 
     def _text(self) -> Iterator[str]:
-        """The file's text in pieces. A cut inside the compression or a character ends it quietly."""
+        """Yield the file's text in pieces. A cut inside the compression or a character ends it without an error."""
         decoder = codecs.getincrementaldecoder("utf-8-sig")()
         for piece in self._bytes():
             try:
@@ -144,7 +144,7 @@ class JsonText:
                 raise InputError.one(str(self.path), "", None, message) from error
 
     def _bytes(self) -> Iterator[bytes]:
-        """What is in the file, unpacked; empty at its end, but not after a cut."""
+        """Return unpacked bytes of the file; empty at its end, but not after a cut."""
         if self.path.is_dir():
             raise InputError.one(str(self.path), "", None, f"is a folder; {self._expected}")
         with open_source(self.path) as source:
@@ -159,7 +159,7 @@ class JsonText:
 
 
 def _ran_out(error: json.JSONDecodeError) -> bool:
-    """Whether more text could still have made it JSON."""
+    """Return whether more text could still have made it JSON."""
     rest = error.doc[error.pos :]
     return (
         error.msg.startswith("Unterminated string")
@@ -170,9 +170,10 @@ def _ran_out(error: json.JSONDecodeError) -> bool:
 
 
 def members(text: JsonText, arrays: frozenset[str]) -> Iterator[tuple[str, Any]]:
-    """(key, value) of a file's one object; of the keys in ``arrays``, (key, element) for every element of their list.
+    """Yield (key, value) of a file's one object; for keys in ``arrays``, (key, element) of every element of their list.
 
-    A cut ends it, and is noted. Raises InputError for no object, for a key that comes twice, and for text behind it.
+    A cut ends the iteration, and is noted. Raises InputError for text that is no object, for a repeated key, and for
+    text behind the object.
     """
     first = text.next_character()
     if first != "{":
@@ -212,7 +213,7 @@ def members(text: JsonText, arrays: frozenset[str]) -> Iterator[tuple[str, Any]]
 
 
 def elements(text: JsonText) -> Iterator[Any]:
-    """The elements of the list at the cursor, which ends behind it, or at a cut."""
+    """Yield the elements of the list at the cursor, up to its end or to a cut."""
     text.at += 1
     first = True
     while (character := text.next_character()) != "]":

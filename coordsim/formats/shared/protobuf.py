@@ -1,6 +1,6 @@
-"""Protocol buffers' wire format, as much of it as is written here: one function for each kind of field.
+"""The parts of the wire format of protocol buffers that are written here: one function for each kind of field.
 
-https://protobuf.dev/programming-guides/encoding. A message is the bytes of its fields, one after another.
+See https://protobuf.dev/programming-guides/encoding. A message is the bytes of its fields, one after another.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ _VARINT, _LENGTH = 0, 2
 
 
 def varint(value: int) -> bytes:
-    """A whole number, 7 bits a byte, the lowest first; a negative one as its 64-bit two's complement."""
+    """Return a whole number, 7 bits a byte, the lowest first; a negative one as its 64-bit two's complement."""
     value &= (1 << 64) - 1
     result = bytearray()
     while value > 0x7F:
@@ -22,26 +22,27 @@ def varint(value: int) -> bytes:
 
 
 def number(field: int, value: int) -> bytes:
-    """A field of type int32, int64, uint32, uint64, bool or enum. Zero is written, too: it may be a oneof's choice."""
+    """Return a field of type int32, int64, uint32, uint64, bool or enum. Zero is written, too: it may be a oneof's
+    choice."""
     return varint(field << 3 | _VARINT) + varint(value)
 
 
 def data(field: int, value: bytes) -> bytes:
-    """A field of type bytes, or an embedded message."""
+    """Return a field of type bytes, or an embedded message."""
     return varint(field << 3 | _LENGTH) + varint(len(value)) + value
 
 
 def text(field: int, value: str) -> bytes:
-    """A field of type string; what UTF-8 cannot hold becomes a question mark."""
+    """Return a field of type string; what UTF-8 cannot represent becomes a question mark."""
     return data(field, value.encode("utf-8", "replace"))
 
 
 def numbers(field: int, values: Iterable[int]) -> bytes:
-    """A repeated field of whole numbers, packed; nothing when there are none."""
+    """Return a repeated field of whole numbers, packed; empty if there are none."""
     packed = b"".join(map(varint, values))
     return data(field, packed) if packed else b""
 
 
 def delimited(message: bytes) -> bytes:
-    """A message in a file of messages: its length first."""
+    """Return a message in a file of messages, preceded by its length."""
     return varint(len(message)) + message

@@ -8,14 +8,14 @@ import warnings
 from typing import Any
 
 LONGEST = 1 << 20
-"""Characters; longer text is refused before it is looked at."""
+"""Largest number of characters; longer text is refused before it is parsed."""
 _DEEPEST = 32
 _NESTING = re.compile(r"[\[({]+|[\])}]+")
 _LONG_NUMBER = re.compile(r"[0-9_]{400}")
 
 
 def literal(text: str, longest: int = LONGEST) -> Any:
-    """The value that ``text`` is the literal of. Raises ValueError, with the reason, for anything else."""
+    """Return the value of a literal. Raises ValueError, with the reason, for anything else."""
     if len(text) > longest:
         raise ValueError(f"longer than {longest:,} characters")
     depth = 0

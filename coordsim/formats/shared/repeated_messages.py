@@ -11,9 +11,9 @@ LARGEST_BYTES = 9_200_000_000
 
 
 def repeated(sizes: Sequence[int]) -> list[int] | None:
-    """The shortest list that the end of ``sizes`` consists of, at least twice and over half of it; None: there is none.
+    """Return the shortest list that the end of ``sizes`` repeats, at least twice and over half of it; None if none.
 
-    What stands before it (a broadcast of parameters, a shape check) does not count.
+    Sizes before it (a broadcast of parameters, a shape check) do not count.
     """
     backwards = list(sizes)[::-1]
     for period in range(1, min(len(backwards) // 2, LONGEST_PATTERN) + 1):
@@ -31,7 +31,7 @@ def repeated(sizes: Sequence[int]) -> list[int] | None:
 
 
 def buckets(sizes: Sequence[int] | None) -> list[Gradient]:
-    """One gradient for each message: what was in it is not known."""
+    """Return one gradient for each message, since the content of the messages is not known."""
     if sizes is None or not all(0 < size <= LARGEST_BYTES for size in sizes):
         return []
     return [Gradient(f"bucket.{place}", 0, "", size) for place, size in enumerate(sizes)]

@@ -1,4 +1,4 @@
-"""Files that are small for what they are, read whole, and the beginnings of others; plain, gzip or in an archive."""
+"""Files of formats with small files, read whole, and the beginnings of others; plain, gzip or in an archive."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _PIECE = 1 << 16
 
 
 def first_bytes(path: SourcePath, count: int) -> bytes:
-    """The first ``count`` bytes, unpacked; fewer of a short or cut file. Raises InputError for damaged data."""
+    """Return the first ``count`` bytes, unpacked; fewer of a short or cut file. Raises InputError for damaged data."""
     data = bytearray()
     with open_source(path) as source:
         while len(data) < count and (piece := source.read(count - len(data))):
@@ -18,9 +18,9 @@ def first_bytes(path: SourcePath, count: int) -> bytes:
 
 
 def small_bytes(path: SourcePath, limit: int, expected: str) -> tuple[bytes, str | None]:
-    """What is in ``path``, unpacked, and what a cut inside the compression took, in words.
+    """Return the unpacked content of ``path``, and what a cut inside the compression removed, in words.
 
-    Raises InputError, which ends in ``expected``, when that is longer than ``limit`` bytes or damaged.
+    Raises InputError, which ends in ``expected``, if the content is longer than ``limit`` bytes or damaged.
     """
     data = bytearray()
     with open_source(path) as source:
@@ -32,7 +32,7 @@ def small_bytes(path: SourcePath, limit: int, expected: str) -> tuple[bytes, str
 
 
 def small_text(path: SourcePath, limit: int, expected: str) -> tuple[str, str | None]:
-    """As :func:`small_bytes`, decoded; another encoding than UTF-8 is an InputError too."""
+    """Return as :func:`small_bytes`, decoded; another encoding than UTF-8 is an InputError, too."""
     data, lost = small_bytes(path, limit, expected)
     try:
         return data.decode("utf-8", errors="ignore" if lost else "strict"), lost

@@ -28,7 +28,7 @@ from coordsim.errors import InputError
 GZIP_MAGIC = b"\x1f\x8b"
 _DEFLATE = b"\x08"
 LARGEST_DIRECTORY = 1 << 26
-"""Bytes of a zip archive's central directory, which :mod:`zipfile` reads whole."""
+"""Largest size of a zip archive's central directory, which :mod:`zipfile` reads whole."""
 _END, _END_BYTES, _COMMENT_BYTES = b"PK\x05\x06", 22, 1 << 16
 _END64, _LOCATOR_BYTES, _END64_BYTES = b"PK\x06\x06", 20, 56
 _LOG_PIECE = 1 << 18
@@ -43,13 +43,13 @@ class Member:
     inner: str
     """The member's name in the archive; printed, never opened."""
     store: Path
-    """The file that holds the bytes: the archive, or what a compressed tar was unpacked to."""
+    """The file that has the bytes: the archive, or the file to which a compressed tar was unpacked."""
     index: int
     """Place in a zip's directory; -1 for a tar."""
     offset: int = 0
     """First byte in ``store``, for a tar."""
     size: int = 0
-    """Unpacked bytes, as the archive says."""
+    """Unpacked size in bytes, as the archive states it."""
 
     @property
     def name(self) -> str:
@@ -58,12 +58,12 @@ class Member:
 
     @property
     def parent(self) -> Path:
-        """The archive: what a message about several members is about."""
+        """The archive, which messages about several members name."""
         return self.archive
 
     @property
     def suffix(self) -> str:
-        """As of a path: ``.json``; empty where the name has no dot."""
+        """Suffix as of a path: ``.json``; empty if the name has no dot."""
         stem, dot, last = self.name.rpartition(".")
         return dot + last if stem else ""
 
@@ -76,12 +76,15 @@ class Member:
 
 
 SourcePath: TypeAlias = Path | Member
-"""What a reader is given. Both have ``name``, ``parent``, ``suffix`` and ``str()``; only ``open_source`` opens them."""
+"""The argument of a reader. Both have ``name``, ``parent``, ``suffix`` and ``str()``; only ``open_source`` opens
+them."""
 
 
 def names_in_job(paths: Sequence[SourcePath]) -> list[str]:
-    """A name for each file of a job, different for all: its own, or where some share theirs the path below the folder
-    that holds all."""
+    """Return a name for each file of a job, different for all.
+
+    It is the file's own name or, if some share it, the path below the folder that contains all.
+    """
     own = [path.name for path in paths]
     if len(set(own)) == len(own):
         return own
@@ -103,9 +106,10 @@ def _parts(path: SourcePath) -> list[str]:
 
 
 class Unpacked:
-    """The bytes of a source behind its compression, read once from the front.
+    """The unpacked bytes of a source, read once from the front.
 
-    :attr:`lost` says what a cut inside the compression took, once it was reached; None so far when nothing is missing.
+    :attr:`lost` states what a cut inside the compression removed, once it was reached; None so far if nothing is
+    missing.
     """
 
     def __init__(self, path: SourcePath, file: BinaryIO) -> None:
@@ -120,7 +124,8 @@ class Unpacked:
         self._stream = cast(io.BufferedReader, gzip.GzipFile(fileobj=buffered)) if packed else buffered
 
     def read(self, count: int) -> bytes:
-        """Up to ``count`` bytes, at least one; none at the end or at a cut. Raises InputError for damaged data."""
+        """Return up to ``count`` bytes, at least one; none at the end or at a cut. Raises InputError for damaged
+        data."""
         # read1: bytes that are there already are not lost when the next block turns out to be cut
         return self._checked(lambda: self._stream.read1(count))
 
@@ -138,8 +143,8 @@ class Unpacked:
 def open_source(path: SourcePath) -> Iterator[Unpacked]:
     """Open ``path`` for reading from the front.
 
-    Raises InputError for a folder, for what does not exist, and for a member that is encrypted or packed by a method
-    that Python does not have.
+    Raises InputError for a folder, for a path that does not exist, and for a member that is encrypted or packed by a
+    method that Python does not have.
     """
     if path.is_dir():
         raise InputError.one(str(path), "", None, "is a folder")
@@ -168,7 +173,7 @@ def _open_member(member: Member) -> BinaryIO:
 
 
 def zip_archive(path: Path) -> zipfile.ZipFile:
-    """The zip archive at ``path``, opened once a process: a directory of 1,000 members is read once, not 1,000 times.
+    """Return the zip archive at ``path``, opened once a process, so that its directory is read once and not per member.
 
     Raises InputError for an archive that is cut off or damaged, or whose directory is too large to read.
     """
@@ -194,7 +199,7 @@ def _zip_archive(path: Path, _process: int) -> zipfile.ZipFile:
 
 
 def _directory_bytes(path: Path) -> int:
-    """Bytes of a zip's central directory, as its last record says; 0 where that record is missing."""
+    """Return the bytes of a zip's central directory, as its last record states it; 0 if that record is missing."""
     with open(path, "rb") as file:
         length = file.seek(0, os.SEEK_END)
         file.seek(max(length - _END_BYTES - _COMMENT_BYTES - _LOCATOR_BYTES - _END64_BYTES, 0))
@@ -209,7 +214,7 @@ def _directory_bytes(path: Path) -> int:
 
 
 def decoded_pieces(source: Unpacked) -> Iterator[str]:
-    """Yield the text of a log, piece by piece: UTF-16 by its mark, else UTF-8; what is neither becomes U+FFFD."""
+    """Yield the text of a log, piece by piece: UTF-16 by its mark, else UTF-8; invalid bytes become U+FFFD."""
     piece = source.read(_LOG_PIECE)
     encoding = "utf-16" if piece[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
     decoder = codecs.getincrementaldecoder(encoding)(errors="replace")

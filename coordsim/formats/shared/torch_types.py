@@ -13,11 +13,11 @@ _NAMES = {
     "signed char": "int8", "byte": "uint8", "unsigned char": "uint8", "bool": "bool",
 }  # fmt: skip
 TYPES = {theirs: (ours, ELEMENT_BYTES[ours]) for theirs, ours in _NAMES.items()}
-"""PyTorch's name of a type -> ours, bytes."""
+"""PyTorch's name of a type -> coordsim's name, bytes."""
 
 
 def numel_of(shape: Any) -> int | None:
-    """Values in a recorded shape; None for anything that is no shape of a size that can be."""
+    """Return the number of values in a recorded shape; None for anything that is no shape of a possible size."""
     if not isinstance(shape, list) or len(shape) > 32 or any(type(each) is not int or each < 0 for each in shape):
         return None
     numel = math.prod(shape)

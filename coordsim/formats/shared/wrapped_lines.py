@@ -24,10 +24,10 @@ from typing import NamedTuple
 from coordsim.formats.shared.sources import SourcePath, decoded_pieces, open_source
 
 LONGEST_LINE = 1 << 20
-"""Characters; what is beyond in one line is passed over."""
+"""Number of characters of a line that are kept; the rest is passed over."""
 _MOST_PREFIXES = 8
 _MOST_BEGUN = 4096
-"""Writers whose unfinished lines are remembered."""
+"""Largest number of writers whose unfinished lines are remembered."""
 _MOST_HOSTS = 4096
 
 _DAY = r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
@@ -41,7 +41,7 @@ _TAG = re.compile(
     r"(?P<tag>\[(?:[\w.-]{1,200}@)?\d{1,9},(?:mpirank:)?\d{1,9}(?:,[\w.-]{1,200})?\](?:\[[\w.:-]{1,300}\])?)?"
     r"(?P<stream><std(?:out|err|diag)>):"
 )
-"""Open MPI's, versions 1 to 5, and SageMaker's; it can stand anywhere in a line."""
+"""Tag of Open MPI, versions 1 to 5, and SageMaker, which can stand anywhere in a line."""
 _RANK_IN_TAG = re.compile(r",(?:mpirank:)?(\d+)")
 
 _PREFIX = re.compile(
@@ -80,7 +80,7 @@ _CONTAINER = re.compile(r"[0-9a-f]{12}")
 _NUMBER_BEFORE = re.compile(r"-?\d+(?:\.\d+)?(?=[A-Za-z])")
 _FRACTION_BEFORE = re.compile(r"-?\d+\.\d+(?=[A-Za-z])")
 _LONGEST_HOST = 253
-"""Characters of a domain name."""
+"""Largest number of characters of a domain name."""
 
 
 _ROW_BEFORE = re.compile(r"\d+\s+\d+\s+[a-z]\w*\s+(?:sum|prod|max|min|avg|none)(?=[A-Za-z])")
@@ -88,24 +88,27 @@ _ROW_BEFORE = re.compile(r"\d+\s+\d+\s+[a-z]\w*\s+(?:sum|prod|max|min|avg|none)(
 
 
 class Line(NamedTuple):
-    """What one program wrote as one line."""
+    """One line that one program wrote."""
 
     number: int
     """Line of the file in which it ended, from 1."""
     text: str
-    """Without prefixes, colours and its end."""
+    """Text without prefixes, colours and line end."""
     writer: str
-    """The rank, host or container that the prefixes name, in their own words; empty where there is none."""
+    """The rank, host or container that the prefixes name, in their own words; empty if there is none."""
 
 
 class WrappedLines:
-    """The lines of a file; iterate once. Raises InputError for what cannot be opened, and for damaged compression."""
+    """The lines of a file; iterate once.
+
+    Raises InputError for a file that cannot be opened, and for damaged compression.
+    """
 
     def __init__(self, path: SourcePath) -> None:
         self.lost: str | None = None
-        """What a cut inside the compression took; None so far when nothing is missing."""
+        """What a cut inside the compression removed; None so far if nothing is missing."""
         self.ended = True
-        """Whether the last line has an end, which one that a cut took has not."""
+        """Whether the last line has an end, which a truncated line has not."""
         self._path = path
 
     def __iter__(self) -> Iterator[Line]:
@@ -135,7 +138,7 @@ class WrappedLines:
 
 
 def unwrap_lines(physical: Iterable[str]) -> Iterator[Line]:
-    """The lines that programs wrote, out of the lines of a log, which have no ends of lines any more."""
+    """Yield the lines that programs wrote, from the lines of a log, which have no line ends any more."""
     log = _Log()
     number = 0
     for number, line in enumerate(physical, 1):
@@ -146,7 +149,7 @@ def unwrap_lines(physical: Iterable[str]) -> Iterator[Line]:
 
 
 class _Log:
-    """One log: the lines that are not ended yet, and what its lines have shown so far."""
+    """One log: the lines that have not ended, and what its lines have shown so far."""
 
     def __init__(self) -> None:
         self._begun: dict[tuple[str, str], str] = {}
@@ -157,7 +160,7 @@ class _Log:
         """Names at the beginning of lines of NCCL_DEBUG."""
 
     def lines(self, number: int, line: str) -> Iterator[Line]:
-        """The lines that end in ``line``, which stands at ``number`` in the file."""
+        """Yield the lines that end in ``line``, which stands at ``number`` in the file."""
         tags = list(_TAG.finditer(line)) if "<std" in line else []
         if not tags:
             writer, text = unwrap(line)
@@ -182,13 +185,13 @@ class _Log:
                 yield from self._end(number, " ".join(filter(None, (writer, inner))), tag["stream"], text)
 
     def rest(self, number: int) -> Iterator[Line]:
-        """What was never ended."""
+        """Yield lines that never ended."""
         for (writer, _), text in self._begun.items():
             if text.strip():
                 yield Line(number, text, writer)
 
     def _end(self, number: int, writer: str, stream: str, text: str) -> Iterator[Line]:
-        """``text`` ends a line of ``writer``, with what that had begun before. A debug line stands for itself."""
+        """End a line of ``writer`` with ``text``, behind what it had begun before. A debug line stands for itself."""
         key = (writer, stream)
         debug = _DEBUG.search(text) if "NCCL " in text else None
         if debug is None:
@@ -203,7 +206,8 @@ class _Log:
         yield Line(number, text[at:], writer)
 
     def _host_at(self, debug: re.Match[str]) -> int:
-        """Where a line of NCCL_DEBUG begins in ``sumnodea:26:26 [1] NCCL INFO``, which has no space before it."""
+        """Return where a line of NCCL_DEBUG begins in ``sumnodea:26:26 [1] NCCL INFO``, which has no space before
+        it."""
         host, at = debug["host"], debug.start("host")
         if debug.start() != at or host in self._hosts:
             return debug.start()
@@ -222,10 +226,10 @@ class _Log:
 
 
 def _glued(host: str, begins_line: bool) -> int:
-    """Characters before a host's name, which was not seen before, that are the end of an interrupted line.
+    """Return how many characters before a new host's name are the end of an interrupted line.
 
-    What begins a line is the host's name as it stands, unless it begins with a fraction. Elsewhere a number before a
-    name, an address or a container's id is taken for what was interrupted, because programs print numbers.
+    At the beginning of a line the whole text is the host's name, unless it begins with a fraction. Elsewhere a number
+    before a name, an address or a container's id is taken for interrupted text, because programs print numbers.
     """
     if _ADDRESS.fullmatch(host) or _CONTAINER.fullmatch(host):
         return 0
@@ -243,7 +247,8 @@ def _glued(host: str, begins_line: bool) -> int:
 
 
 def unwrap(line: str) -> tuple[str, str]:
-    """(writer, text) of a line without colours and tags of Open MPI. Known prefixes are taken off one after another."""
+    """Return (writer, text) of a line without colours and tags of Open MPI. Known prefixes are removed one after
+    another."""
     writers: list[str] = []
     at = 0
     for _ in range(_MOST_PREFIXES):
