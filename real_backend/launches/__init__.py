@@ -1,1 +1,2 @@
-"""Launches of the backend that are recorded as real Horovod's were: what ``coordsim validate here`` is judged by."""
+"""Launches of the backend, recorded as real Horovod's were, by which ``coordsim validate here`` judges the
+simulator."""

@@ -133,7 +133,7 @@ def _wait_for(plan: Plan, commands: Sequence[list[str]], base: dict[str, str], r
 
 def _sleeps() -> dict[str, dict[str, float]]:
     """What asking to sleep really takes, us."""
-    found = {}
+    slept = {}
     for asked in SLEEPS_US:
         times = []
         for _ in range(200):
@@ -141,8 +141,8 @@ def _sleeps() -> dict[str, dict[str, float]]:
             time.sleep(asked / 1e6)
             times.append((time.perf_counter() - began) * 1e6)
         tenths = statistics.quantiles(times, n=10)
-        found[str(asked)] = {"p10": tenths[0], "median": statistics.median(times), "p90": tenths[-1]}
-    return found
+        slept[str(asked)] = {"p10": tenths[0], "median": statistics.median(times), "p90": tenths[-1]}
+    return slept
 
 
 def _intersections(ranks: int) -> list[dict[str, Any]]:

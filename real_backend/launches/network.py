@@ -27,14 +27,15 @@ _TUNSETIFF = 0x400454CA
 _TAP_WITHOUT_HEADER = 0x0002 | 0x1000
 _DEVICE = "coordsim0"
 _LARGEST_FRAME = 65_000
-"""Payload: with frames of the usual size a message of 40 kB takes the switch 4 ms, and is some windows of TCP."""
+"""Payload of a frame. With frames of the usual size a message of 40 kB takes the switch 4 ms, and several TCP
+windows."""
 _FRAME_BYTES = 1 << 17
 _EVERYBODY = b"\xff" * 6
 _SUBNET = "10.213.77"
 
 
 def unavailable() -> str | None:
-    """Why no network can be emulated here; None when it can."""
+    """Return why no network can be emulated here; None if it can."""
     if os.geteuid():
         return "it needs root"
     if shutil.which("ip") is None:
@@ -51,20 +52,20 @@ def unavailable() -> str | None:
 
 
 def address(host: int) -> str:
-    """Of a host in its namespace."""
+    """Return the address of a host in its namespace."""
     return f"{_SUBNET}.{host + 1}"
 
 
 def inside(name: str, command: Sequence[str]) -> list[str]:
-    """``command`` as a process on the host ``name``."""
+    """Return ``command`` as a process on the host ``name``."""
     return ["ip", "netns", "exec", name, *command]
 
 
 @contextmanager
 def network(hosts: int, delay_s: float) -> Iterator[list[str]]:
-    """Names of ``hosts`` namespaces whose frames reach each other after ``delay_s``. Raises RuntimeError, OSError.
+    """Yield names of ``hosts`` namespaces whose frames reach each other after ``delay_s``.
 
-    Everything is gone at the end, however it ends.
+    Everything is removed at the end, however it ends. Raises RuntimeError, OSError.
     """
     names = [f"coordsim-{os.getpid()}-{host}" for host in range(hosts)]
     switch = 0
@@ -85,7 +86,7 @@ def network(hosts: int, delay_s: float) -> Iterator[list[str]]:
 
 
 def one_way_us(names: Sequence[str]) -> float:
-    """What a byte really takes between the first two hosts. Raises RuntimeError."""
+    """Return the measured time of a byte between the first two hosts. Raises RuntimeError."""
     ping = [sys.executable, "-m", "real_backend.launches.ping", address(1)]
     with subprocess.Popen(inside(names[1], [*ping, "serve"])) as serving:
         asked = subprocess.run(inside(names[0], [*ping, "ask"]), capture_output=True, text=True, check=False)
@@ -96,7 +97,7 @@ def one_way_us(names: Sequence[str]) -> float:
 
 
 def _host(name: str, host: int) -> int:
-    """A namespace with one device; the device's other end."""
+    """Make a namespace with one device; return the device's other end."""
     _ip("netns", "add", name)
     tap = _tap(name)
     _ip("-n", name, "address", "add", f"{address(host)}/24", "dev", _DEVICE)
@@ -113,7 +114,7 @@ def _ip(*arguments: str) -> None:
 
 def _tap(name: str) -> int:
     """A device belongs to the namespace of the thread that makes it; its descriptor to the process."""
-    found: list[int | OSError] = []
+    opened: list[int | OSError] = []
 
     def make() -> None:
         try:
@@ -123,20 +124,20 @@ def _tap(name: str) -> int:
             os.close(place)
             tap = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
             fcntl.ioctl(tap, _TUNSETIFF, struct.pack("16sH14x", _DEVICE.encode(), _TAP_WITHOUT_HEADER))
-            found.append(tap)
+            opened.append(tap)
         except OSError as error:
-            found.append(error)
+            opened.append(error)
 
     thread = threading.Thread(target=make)
     thread.start()
     thread.join()
-    if isinstance(found[0], OSError):
-        raise found[0]
-    return found[0]
+    if isinstance(opened[0], OSError):
+        raise opened[0]
+    return opened[0]
 
 
 def _serve(taps: Sequence[int], delay_s: float) -> None:
-    """Pass frames on, each ``delay_s`` after it came; for ever."""
+    """Pass frames on, each ``delay_s`` after it arrived, until the process is killed."""
     try:
         ports: dict[bytes, int] = {}
         waiting: list[tuple[float, int, int, bytes]] = []
@@ -160,7 +161,7 @@ def _serve(taps: Sequence[int], delay_s: float) -> None:
 
 
 def _write(tap: int, frame: bytes) -> None:
-    """A device that cannot take a frame loses it, as a real one does."""
+    """Write a frame to a device. A device that cannot take it loses it, as a real one does."""
     try:
         os.write(tap, frame)
     except OSError:

@@ -1,4 +1,4 @@
-"""How long a byte really takes over an emulated network: ``python -m real_backend.launches.ping ADDRESS serve|ask``."""
+"""The measured time of a byte over an emulated network: ``python -m real_backend.launches.ping ADDRESS serve|ask``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def serve(address: str) -> None:
 
 
 def ask(address: str) -> float:
-    """Median time of one way, us."""
+    """Return the median time of one way, us."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:

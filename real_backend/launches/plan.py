@@ -8,7 +8,7 @@ from typing import Any
 
 STEPS = 53
 DELAY_US = 100
-"""A rank sleeps so long before each submission."""
+"""Time for which a rank sleeps before each submission."""
 
 WORKLOADS: dict[str, dict[str, Any]] = {
     "seq": {"delay_us": DELAY_US},
@@ -22,7 +22,7 @@ WORKLOADS: dict[str, dict[str, Any]] = {
     "single_4096": {"prefix": "one4096", "tensors": 1, "numel": 4096},
     "scaled64": {"sizes": "scaled", "steps": 20, "delay_us": DELAY_US},
 }
-"""By name: what ``docs/validation.md`` 2 says of a workload's ``spec``."""
+"""Name -> the ``spec`` of a workload (``docs/validation.md`` 2)."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Plan:
     workloads: tuple[str, ...] = tuple(WORKLOADS)
     steps: int = STEPS
     delay_ms: float = 0.0
-    """One way, of an emulated network between the ranks; 0: they are on one host."""
+    """One-way delay of an emulated network between the ranks; 0: they are on one host."""
 
     def specs(self) -> dict[str, dict[str, Any]]:
         return {
@@ -46,29 +46,30 @@ class Plan:
 
 
 def plans(ranks: Sequence[int], quick: bool = False, networks: bool = False) -> list[Plan]:
-    """All launches for each number of ``ranks``; ``quick``: fewer workloads and steps, to see that it runs.
+    """Return all launches for each number of ``ranks``.
 
-    ``networks``: also over emulated ones, two hosts apart.
+    With ``quick`` there are fewer workloads and steps, to check that it runs. ``networks`` adds launches over emulated
+    networks, on two hosts.
     """
-    found = []
+    listed = []
     for n in ranks:
         for cache in (True, False):
             for cycle_ms in (1.0, 2.0, 5.0):
                 if cycle_ms != 1.0 and (n > 2 or (quick and cycle_ms == 2.0)):
                     continue
                 name = f"here_n{n}_cache{'' if cache else '0'}" + ("" if cycle_ms == 1.0 else f"_cyc{cycle_ms:g}")
-                found.append(Plan(name, n, cycle_ms, cache))
+                listed.append(Plan(name, n, cycle_ms, cache))
         if n == 2 and not quick:
             some = ("seq", "seq_nodelay", "group5", "random", "scaled64")
-            found.append(Plan("here_n2_cache_fusion8k", 2, threshold_bytes=8 << 10, workloads=some))
-            found.append(Plan("here_n2_cache_again", 2, workloads=some))
+            listed.append(Plan("here_n2_cache_fusion8k", 2, threshold_bytes=8 << 10, workloads=some))
+            listed.append(Plan("here_n2_cache_again", 2, workloads=some))
     if networks:
         apart = ("seq", "seq_nodelay", "group5", "straggler20ms", "single_256")
         for delay_ms in (2.0,) if quick else (2.0, 5.0):
             for cache in (True, False):
                 name = f"here_n2_cache{'' if cache else '0'}_net{delay_ms:g}ms"
-                found.append(Plan(name, 2, cache=cache, workloads=apart, delay_ms=delay_ms))
+                listed.append(Plan(name, 2, cache=cache, workloads=apart, delay_ms=delay_ms))
     if quick:
         few = ("seq", "seq_nodelay", "group5", "single_256")
-        found = [replace(each, workloads=few, steps=20) for each in found]
-    return found
+        listed = [replace(each, workloads=few, steps=20) for each in listed]
+    return listed

@@ -18,7 +18,7 @@ from real_backend.engine.handles import Handle
 
 POLL_S = 50e-6
 DETAILED_STEPS = 3
-"""Last steps of which each submission and each end is kept, on the first and the last rank."""
+"""Number of last steps of which each submission and each end is kept, on the first and the last rank."""
 SCALED_DOWN = 64
 
 
@@ -26,13 +26,14 @@ def main(path: Path) -> None:
     job = json.loads(path.read_text(encoding="utf-8"))
     torch.set_num_threads(1)
     rb.init(**job["settings"])
-    found = {name: run(spec, job["scaled"]) for name, spec in job["workloads"].items()}
-    Path(job["results"], f"rank{rb.rank()}.json").write_text(json.dumps(found), encoding="utf-8")
+    workloads = {name: run(spec, job["scaled"]) for name, spec in job["workloads"].items()}
+    Path(job["results"], f"rank{rb.rank()}.json").write_text(json.dumps(workloads), encoding="utf-8")
     rb.shutdown()
 
 
 def run(spec: dict[str, Any], scaled: Sequence[int]) -> dict[str, Any]:
-    """One workload's times: step began, last submission done, last wait returned; seconds of the machine's clock."""
+    """Return one workload's times: step began, last submission done, last wait returned; seconds of the machine's
+    clock."""
     rank, ranks, steps = rb.rank(), rb.size(), int(spec["steps"])
     units = _units(spec, scaled)
     order = list(range(len(units)))
@@ -56,7 +57,7 @@ def run(spec: dict[str, Any], scaled: Sequence[int]) -> dict[str, Any]:
 
 
 def _units(spec: dict[str, Any], scaled: Sequence[int]) -> list[tuple[str, list[torch.Tensor]]]:
-    """(name, tensors) of what is submitted at once."""
+    """Return (name, tensors) of what is submitted at once."""
     prefix = str(spec.get("prefix", "small"))
     if spec.get("sizes"):
         prefix += f".{spec['sizes']}"
@@ -68,12 +69,12 @@ def _units(spec: dict[str, Any], scaled: Sequence[int]) -> list[tuple[str, list[
     if not groups:
         return [(f"{prefix}.{index}", [tensor]) for index, tensor in enumerate(tensors)]
     short, longer = divmod(len(tensors), groups)
-    found, at = [], 0
+    units, at = [], 0
     for group in range(groups):
         size = short + (group < longer)
-        found.append((f"{prefix}.g{groups}.{group}", tensors[at : at + size]))
+        units.append((f"{prefix}.g{groups}.{group}", tensors[at : at + size]))
         at += size
-    return found
+    return units
 
 
 def _submit(

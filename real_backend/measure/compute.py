@@ -1,4 +1,4 @@
-"""Timings that need no other rank: one fixed computation again and again, sleeps, copies in memory."""
+"""Timings that need no other rank: a fixed computation that is repeated, sleeps, and copies in memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from real_backend.measure.control import Stamped, timed
 from real_backend.measure.plan import COMPUTE_NS, SLEEP_NS, Plan
 
 _VALUES = 1 << 14
-"""128 KiB of float64: in a core's own cache, so that it is the core that is timed."""
+"""128 KiB of float64, which stay in a core's own cache, so that the core is what is timed."""
 
 
 class Computation:
@@ -30,7 +30,7 @@ class Computation:
 
 
 def passes_here() -> int:
-    """How many passes take :data:`COMPUTE_NS` on this rank's core now (the least of a few tries)."""
+    """Return how many passes take :data:`COMPUTE_NS` on this rank's core now (the smallest of a few tries)."""
     probe = Computation(200)
     took = []
     for _ in range(7):
@@ -41,21 +41,21 @@ def passes_here() -> int:
 
 
 def computations(passes: int, plan: Plan) -> Stamped:
-    """One rank's; all ranks call it at once."""
+    """Time one rank's computations; all ranks call this at the same time."""
     return timed("compute", plan.computations, Computation(passes), count=passes)
 
 
 def sleeps(plan: Plan) -> Stamped:
-    """What a sleep takes beyond what it was asked for."""
-    found = timed("sleep", plan.sleeps, lambda: time.sleep(SLEEP_NS / 1e9))
-    overslept = [max(left - SLEEP_NS, at) for at, left in zip(found.entered_ns, found.left_ns, strict=True)]
-    return replace(found, left_ns=overslept)
+    """Time by how much a sleep exceeds the requested time."""
+    stamped = timed("sleep", plan.sleeps, lambda: time.sleep(SLEEP_NS / 1e9))
+    overslept = [max(left - SLEEP_NS, at) for at, left in zip(stamped.entered_ns, stamped.left_ns, strict=True)]
+    return replace(stamped, left_ns=overslept)
 
 
 def copies(plan: Plan) -> list[Stamped]:
-    """Of memory that lies still, to memory that has been touched before."""
-    found = []
+    """Time copies from memory that is not in use to memory that has been touched before."""
+    stamped = []
     for nbytes in plan.copies:
         source, target = np.ones(nbytes, np.uint8), np.zeros(nbytes, np.uint8)
-        found.append(timed("copy", 20, partial(np.copyto, target, source), nbytes))
-    return found
+        stamped.append(timed("copy", 20, partial(np.copyto, target, source), nbytes))
+    return stamped

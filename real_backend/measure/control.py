@@ -33,7 +33,7 @@ class Stamped:
 def timed(
     what: str, repeats: int, once: Callable[[], object], nbytes: int = 0, count: int = 1, path: str = ""
 ) -> Stamped:
-    """``repeats`` of ``once`` after a few that warm up."""
+    """Time ``repeats`` calls of ``once``, after a few that warm up."""
     for _ in range(WARM_UP):
         once()
     entered, left = [0] * repeats, [0] * repeats
@@ -45,17 +45,17 @@ def timed(
 
 
 def meet(transport: TreeTransport) -> None:
-    """All ranks have come this far."""
+    """Wait until all ranks have come to this point."""
     transport.answer(AndReduce(1, 1))
 
 
 def control(transport: TreeTransport, plan: Plan) -> list[Stamped]:
-    """Every timing of the control transport; all ranks of it must call this."""
-    found = pings(transport, plan)
+    """Return every timing of the control transport; all its ranks must call this."""
+    series = pings(transport, plan)
     for words in plan.words:
         meet(transport)
         asked = AndReduce((1 << 64 * words) - 1, words)
-        found.append(timed("and", plan.repeats, partial(transport.answer, asked), 8 * words))
+        series.append(timed("and", plan.repeats, partial(transport.answer, asked), 8 * words))
     for wanted in plan.list_bytes:
         meet(transport)
         asking, answer = request_list(transport.rank, wanted), response_list(wanted)
@@ -64,18 +64,18 @@ def control(transport: TreeTransport, plan: Plan) -> list[Stamped]:
             transport.answer(GatherLists(asking))
             transport.answer(BroadcastList(answer if transport.rank == 0 else None))
 
-        found.append(timed("round", plan.list_repeats(wanted), once, list_bytes(asking)))
-    return found
+        series.append(timed("round", plan.list_repeats(wanted), once, list_bytes(asking)))
+    return series
 
 
 def pings(transport: TreeTransport, plan: Plan) -> list[Stamped]:
-    """Between rank 0 and rank 1; only rank 0's times count, and the others wait."""
-    found = []
+    """Time messages between rank 0 and rank 1; only rank 0's times count, and the others wait."""
+    series = []
     for nbytes, count in [(nbytes, 1) for nbytes in plan.ping_bytes] + [(8, count) for count in plan.burst]:
         meet(transport)
         if transport.rank == 0:
             link, data = transport.neighbours.children[0], bytes(nbytes)
-            found.append(timed("ping", plan.repeats, partial(_call, link, data, count), nbytes, count))
+            series.append(timed("ping", plan.repeats, partial(_call, link, data, count), nbytes, count))
         elif transport.rank == 1:
             parent = transport.neighbours.parent
             assert parent is not None
@@ -84,7 +84,7 @@ def pings(transport: TreeTransport, plan: Plan) -> list[Stamped]:
                 for _ in range(count):
                     parent.receive()
                 parent.send(Kind.GATHER, 0, answer)
-    return found
+    return series
 
 
 def _call(link: Link, data: bytes, count: int) -> None:
@@ -94,7 +94,7 @@ def _call(link: Link, data: bytes, count: int) -> None:
 
 
 def request_list(rank: int, wanted_bytes: int) -> RequestList:
-    """One that is about ``wanted_bytes`` long on the wire, at least as long as an empty one."""
+    """Return a list of about ``wanted_bytes`` on the wire, at least as long as an empty one."""
     empty = list_bytes(RequestList(rank))
     one = list_bytes(RequestList(rank, (Request("t" * 24, shape=(1024,)),))) - empty
     return RequestList(rank, tuple(
@@ -103,7 +103,7 @@ def request_list(rank: int, wanted_bytes: int) -> RequestList:
 
 
 def response_list(wanted_bytes: int) -> ResponseList:
-    """As :func:`request_list`."""
+    """Return a list as :func:`request_list` does."""
     empty = list_bytes(ResponseList())
     one = list_bytes(ResponseList((Response(Operation.ALLREDUCE, ("t" * 24,), (4096,)),))) - empty
     return ResponseList(tuple(

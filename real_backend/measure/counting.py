@@ -1,6 +1,6 @@
-"""CPU time of the protocol's own code, without a network: what a coordinator pays for requests, a rank for hits.
+"""CPU time of the protocol's own code without a network: a coordinator's for requests, a rank's for hits.
 
-All ranks' messages are made beforehand; rank 0's negotiator alone is driven, with lists as they come off the wire.
+All ranks' messages are made beforehand. Only rank 0's negotiator runs, with lists as they arrive from the wire.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from real_backend.measure.plan import MIB, Plan
 
 
 def counting(plan: Plan) -> list[Series]:
-    """Series ``coordinator`` and ``hits``."""
-    found = []
+    """Return the series ``coordinator`` and ``hits``."""
+    series = []
     for ranks, tensors in plan.requests:
         samples = [_slow_cycle_ns(ranks, tensors) for _ in range(plan.request_repeats)]
-        found.append(Series("coordinator", ranks, tuple(samples), count=tensors))
+        series.append(Series("coordinator", ranks, tuple(samples), count=tensors))
     for tensors in sorted({tensors for _, tensors in plan.requests}):
-        found.append(Series("hits", 2, tuple(_hits_ns(tensors, 4 * plan.request_repeats)), count=tensors))
-    return found
+        series.append(Series("hits", 2, tuple(_hits_ns(tensors, 4 * plan.request_repeats)), count=tensors))
+    return series
 
 
 def _requests(tensors: int) -> tuple[Request, ...]:
@@ -38,7 +38,7 @@ def _requests(tensors: int) -> tuple[Request, ...]:
 
 
 def _slow_cycle_ns(ranks: int, tensors: int) -> float:
-    """Decode the lists, count, decide, encode the answer."""
+    """Time one slow cycle: decode the lists, count, decide, encode the answer."""
     asked = _requests(tensors)
     encoded = [wire.encode(RequestList(rank, asked)) for rank in range(1, ranks)]
     cycle = CoordinatorNegotiator(0, Settings(ranks, 64 * MIB)).cycle(asked)
@@ -54,7 +54,7 @@ def _slow_cycle_ns(ranks: int, tensors: int) -> float:
 
 
 def _hits_ns(tensors: int, repeats: int) -> list[float]:
-    """One rank's cycle in which the cache agrees on everything; groups of ten, for one is short."""
+    """Time one rank's cycle in which the cache agrees on everything; in groups of ten, since one is short."""
     negotiator = CachedNegotiator(0, Settings(2, 64 * MIB, cache_capacity=max(tensors, 1)))
     asked = _requests(tensors)
     _cycle(negotiator, asked)
@@ -68,7 +68,7 @@ def _hits_ns(tensors: int, repeats: int) -> list[float]:
 
 
 def _cycle(negotiator: CachedNegotiator, asked: tuple[Request, ...]) -> None:
-    """Both ranks offer the same, so every exchange's result is what this one offers."""
+    """Run a cycle in which both ranks offer the same, so that every exchange's result is what this one offers."""
     cycle = negotiator.cycle(asked)
     value: Any = None
     while True:

@@ -1,4 +1,4 @@
-"""Timings of the data transport, path by path; the only file of this folder that needs torch."""
+"""Timings of the data transport, path by path. It is the only file of this folder that needs torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from real_backend.measure.plan import MIB, PATHS, Plan
 
 
 def allreduces(transport: TreeTransport, folder: Path, plan: Plan) -> list[Stamped]:
-    """Averages of one float32 tensor, in place; all ranks must call it. ``folder``: one that all ranks see."""
+    """Time averages of one float32 tensor, in place; all ranks must call this. ``folder`` is one that all ranks see."""
     torch.set_num_threads(1)
     defaults = EngineSettings(ranks_per_node=transport.ranks)
     settings = {
@@ -28,18 +28,18 @@ def allreduces(transport: TreeTransport, folder: Path, plan: Plan) -> list[Stamp
         "memory": replace(defaults, small_bytes=0),
         "gloo": replace(defaults, small_bytes=0, node_memory=False),
     }
-    found = []
+    series = []
     for path in PATHS:
         store = dist.FileStore(str(folder / f"torch_{path}"), transport.ranks)
         data = TorchData(store, transport.rank, transport.ranks, settings[path], transport, time.perf_counter_ns)
         for nbytes in plan.allreduce_bytes(path):
             meet(transport)
-            found.append(_allreduce(data, nbytes, plan.allreduce_repeats(nbytes), path))
+            series.append(_allreduce(data, nbytes, plan.allreduce_repeats(nbytes), path))
         if path == "memory" and data._memory is None:
-            found = [each for each in found if each.path != "memory"]
+            series = [each for each in series if each.path != "memory"]
         meet(transport)
         data.close()
-    return found
+    return series
 
 
 def _allreduce(data: TorchData, nbytes: int, repeats: int, path: str) -> Stamped:

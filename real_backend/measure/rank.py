@@ -23,7 +23,10 @@ START_TIMEOUT_S = 30.0
 
 
 def measure(folder: Path, rank: int, ranks: int, plan: Plan) -> tuple[list[Stamped], dict[str, str]]:
-    """All of this rank's timings, and what is missing with the reason; the ranks meet in ``folder``, as a star."""
+    """Return all of this rank's timings, and what is missing with the reason.
+
+    The ranks connect through ``folder``, as a star.
+    """
     store = FolderStore(folder / "store", START_TIMEOUT_S)
     neighbours = connect(
         store, rank, ranks, max(ranks - 1, 1), prefix="measure", interface="127.0.0.1", timeout_s=START_TIMEOUT_S
@@ -34,31 +37,31 @@ def measure(folder: Path, rank: int, ranks: int, plan: Plan) -> tuple[list[Stamp
         store.set("passes", str(passes_here()))
     passes = int(store.get("passes"))
     meet(transport)
-    found = control(transport, plan)
+    series = control(transport, plan)
     meet(transport)
-    found.append(computations(passes, plan))
+    series.append(computations(passes, plan))
     meet(transport)
-    found.append(sleeps(plan))
+    series.append(sleeps(plan))
     meet(transport)
     if rank == 0:
-        found += copies(plan)
+        series += copies(plan)
     meet(transport)
     if find_spec("torch") is None:
         missing["allreduce"] = "torch is not installed: pip install 'coordsim[torch]'"
     else:
         from real_backend.measure.data import allreduces
 
-        found += allreduces(transport, folder, plan)
+        series += allreduces(transport, folder, plan)
     meet(transport)
-    for each in neighbours.values():
-        each.close()
-    return found, missing
+    for neighbour in neighbours.values():
+        neighbour.close()
+    return series, missing
 
 
 def main(folder: Path, rank: int, ranks: int, quick: bool) -> None:
-    found, missing = measure(folder, rank, ranks, Plan(quick))
+    result, missing = measure(folder, rank, ranks, Plan(quick))
     with whole_file(folder / f"rank{rank}.json") as fresh:
-        fresh.write_text(json.dumps({"series": [asdict(each) for each in found], "missing": missing}))
+        fresh.write_text(json.dumps({"series": [asdict(each) for each in result], "missing": missing}))
 
 
 if __name__ == "__main__":

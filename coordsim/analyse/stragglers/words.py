@@ -17,26 +17,26 @@ def describe_late(named: Sequence[LateUnit], last_step: int) -> str:
     return "; then ".join(_describe_one(entry, last_step) for entry in named)
 
 
-def explain_nobody(found: Stragglers, tied: bool, unsure_rank: int | None, unsure: Late | None) -> str:
+def explain_nobody(result: Stragglers, tied: bool, unsure_rank: int | None, unsure: Late | None) -> str:
     """Explain why no rank is named.
 
     ``tied`` says that ranks wait for each other in gathers. ``unsure`` is the rank that would be named if clocks were
     known exactly; ``unsure_rank`` is its number.
     """
-    if found.ranks < 2:
+    if result.ranks < 2:
         return "nobody: there is one rank"
-    if found.measure is None and tied:
+    if result.measure is None and tied:
         return "nobody: ranks wait for each other in gathers, and the end of these gathers is not known"
-    if found.measure is None:
+    if result.measure is None:
         return "nobody: the offsets of ranks' clocks are not known, or no step was recorded on all ranks"
-    if found.smallest_seen_s is None:
+    if result.smallest_seen_s is None:
         return (
-            f"nobody: in {found.steps} steps the same rank can be last every time by chance; "
+            f"nobody: in {result.steps} steps the same rank can be last every time by chance; "
             f"{SHORTEST} steps are needed"
         )
-    seen = f"a steady delay of {format_time(found.smallest_seen_s)} a step would have been seen"
+    seen = f"a steady delay of {format_time(result.smallest_seen_s)} a step would have been seen"
     if unsure is not None:
-        error = format_time(found.clock_error_s or 0.0)
+        error = format_time(result.clock_error_s or 0.0)
         lateness = format_time(unsure.median_ns / 1e9)
         return (
             f"nobody for certain: rank {unsure_rank:,} seems {lateness} late, but clocks are known to {error} only; "
