@@ -54,8 +54,8 @@ STARTS = [pytest.param(False, id="warm"), pytest.param(True, id="torchrun", mark
 
 @pytest.fixture(scope="module")
 def ddp(tmp_path_factory: pytest.TempPathFactory) -> Profiled:
-    """Rank 1 is 60 ms late in every backward pass: more than a busy machine makes of equal ranks."""
-    return profiled(tmp_path_factory.mktemp("ddp"), script(DDP, LOOP, steps=10, late=0.06), cold=True)
+    """Rank 1 is 150 ms late in every backward pass: more than a busy machine makes of equal ranks."""
+    return profiled(tmp_path_factory.mktemp("ddp"), script(DDP, LOOP, steps=10, late=0.15), cold=True)
 
 
 def test_ddp_over_gloo_tensor_by_tensor_on_every_rank(ddp: Profiled) -> None:
