@@ -13,6 +13,7 @@ Only the standard library is imported here, so that a light process can ask for 
 
 from __future__ import annotations
 
+import ast
 import atexit
 import gc
 import importlib
@@ -39,9 +40,9 @@ SERVER = "WARM_PROCESSES"
 """Variable: the server's socket, for processes that ask for forks themselves."""
 PRELOADED = (
     "torch._dynamo", "torch.distributed.fsdp", "torch.nn.parallel", "torch.utils.data", "real_backend.optimizer",
-    "real_backend.profile.install", "coordsim.cli.profile", "coordsim.analyse.run_summary",
-    "coordsim.analyse.findings", "coordsim.record.store", "coordsim.report.run",
+    "real_backend.profile.install", "coordsim.cli.profile",
 )  # fmt: skip
+"""And what the functions of the last one import."""
 LOOK_EVERY_S = 0.02
 """The server looks this often for children that have ended."""
 
@@ -276,10 +277,17 @@ def _relink(before: Mapping[str, dict[str, Any]]) -> None:
                 setattr(module, key, replaced[id(value)][1])
 
 
+def _imported_by(module: ModuleType) -> set[str]:
+    """The modules from which ``module`` imports, anywhere in its text."""
+    tree = ast.parse(Path(str(module.__file__)).read_bytes())
+    return {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+
+
 def _main(path: str) -> _Order:
     """Load everything, then serve."""
     del sys.path[0]  # the folder of this file
-    for name in PRELOADED:
+    loaded = [importlib.import_module(name) for name in PRELOADED]
+    for name in _imported_by(loaded[-1]):
         importlib.import_module(name)
     import torch
 
