@@ -226,6 +226,8 @@ class Watch:
             done = set((self.folder / RECORDED).read_text().split())
         except OSError:
             return False
+        # A rank says how many there are before it has recorded, which may both have happened since the last turn.
+        self._take_lives()
         return len(done) >= max(self.ranks, 1)
 
     def running(self) -> list[tuple[int, int]]:

@@ -206,6 +206,17 @@ def test_a_job_is_recorded_once_every_rank_has_recorded(tmp_path: Path) -> None:
     assert watch.ranks == 2
 
 
+def test_a_job_that_records_faster_than_we_look_is_not_taken_for_one_rank(tmp_path: Path) -> None:
+    watch = Watch(tmp_path, 1 << 22)
+    watch.turn(0)
+    say(tmp_path, event="begins", pid=1 << 22, rank=0, ranks=2, how="initialized")
+    (tmp_path / RECORDED).write_text("0\n")
+    assert not watch.recorded
+    (tmp_path / RECORDED).write_text("0\n1\n")
+    assert watch.recorded
+    assert watch.ranks == 2
+
+
 def test_a_number_of_ranks_that_changes_is_seen(tmp_path: Path) -> None:
     for place, ranks in enumerate((3, 3, 2)):
         pid = (1 << 22) + place % 2  # the first process begins again
