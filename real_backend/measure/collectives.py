@@ -70,13 +70,13 @@ def timed(name: str, nbytes: int, repeats: int, warm_up: int = WARM_UP) -> Timed
 def main(folder: Path, backend: str, plan: Plan) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(backend)
-    found: list[TimedCollective] = []
+    timings: list[TimedCollective] = []
     for name in OPERATIONS:
         for nbytes in plan.collective_bytes(name):
             repeats = plan.collective_repeats(nbytes)
-            found.append(timed(name, nbytes, repeats, WARM_UP if found else FIRST))
+            timings.append(timed(name, nbytes, repeats, WARM_UP if timings else FIRST))
     with whole_file(folder / f"rank{os.environ['RANK']}.json") as fresh:
-        fresh.write_text(json.dumps([asdict(each) for each in found]))
+        fresh.write_text(json.dumps([asdict(timing) for timing in timings]))
     dist.destroy_process_group()
 
 

@@ -13,15 +13,12 @@ from coordsim.analyse.predict.measured import MeasuredWorkload
 from coordsim.analyse.predict.typical import Call, Ready, TypicalStep
 from coordsim.errors import InputError
 from coordsim.protocol.messages import Op
+from coordsim.protocol.planes import PLANES, PlaneKind
 from coordsim.scenario.batch import BatchLaw, Point
 from coordsim.scenario.model import CONTROL_PLANES
 
 InputLaw = Literal["constant", "shared"]
 INPUT_LAWS: tuple[InputLaw, ...] = ("constant", "shared")
-ASKING = ("point-to-point", "coordinator", "hierarchical")
-"""Control planes that ask a coordinator in every step."""
-NOT_NEGOTIATED = "ddp"
-"""The control plane by which nobody agrees on anything."""
 _COMPUTE = ("forward", "backward")
 
 
@@ -143,16 +140,16 @@ def _negotiated(found: TypicalStep, plane: str) -> TypicalStep:
     if not known(found.backend) or any(call.operation != Op.ALLREDUCE for call in found.calls):
         message = f"{found.framework or 'this run'} over {found.backend} is reduced without agreement: only as recorded"
         raise InputError.one("--control-plane", "", plane, message)
+    kind = PLANES[plane]
     calls = tuple(
-        call._replace(agreed=plane not in (NOT_NEGOTIATED, "ideal"), requests=_tensors(found, call, plane))
-        for call in found.calls
+        call._replace(agreed=kind.negotiates, requests=_tensors(found, call, kind)) for call in found.calls
     )
-    return replace(found, plane=plane, backend="gloo" if plane == NOT_NEGOTIATED else "coord", calls=calls)
+    return replace(found, plane=plane, backend="coord" if kind.buckets is None else "gloo", calls=calls)
 
 
-def _tensors(found: TypicalStep, call: Call, plane: str) -> int:
+def _tensors(found: TypicalStep, call: Call, plane: PlaneKind) -> int:
     """Requests of a rank for one collective, where a coordinator is asked."""
-    if plane not in ASKING:
+    if not plane.negotiates or plane.cache:
         return 0
     return max(round(len(found.gradients) / max(len(found.calls), 1)), 1)
 
@@ -162,7 +159,7 @@ def _grouped(found: TypicalStep, groups: str, plane: str) -> tuple[Call, ...]:
     if found.framework:
         message = f"{found.framework} reduces buckets or shards of its own: groups are DistributedOptimizer's"
         raise InputError.one("--groups", "", groups, message)
-    if plane == NOT_NEGOTIATED:
+    if PLANES[plane].buckets is not None:
         raise InputError.one("--groups", "", groups, "nobody negotiates, so nobody groups")
     members = _members(found, groups)
     calls = [

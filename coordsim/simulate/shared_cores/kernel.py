@@ -59,10 +59,10 @@ def shared_cores(
     ``stages`` [collective]: how many; ``dep``, ``cpu`` [collective, stage, 0: root, 1: others].
     """
     ranks, steps, segments = times.shape
-    each = stages.size
+    collectives = stages.size
     threads = ranks * (1 + workers)
     most = dep.shape[1]
-    total = max(each * steps, 1)
+    total = max(collectives * steps, 1)
     state = np.zeros(threads, np.int64)
     left = np.zeros(threads, np.int64)  # CPU time to the end of what it does
     until = np.full(threads, 1 << 62, np.int64)
@@ -127,7 +127,7 @@ def shared_cores(
                             state[t] = ASLEEP
                             until[t] = now + length
                         break
-                    g = step[r] * each + which[s]
+                    g = step[r] * collectives + which[s]
                     if kind[s] == 2:
                         queued[r] += 1
                         at[r] += 1
@@ -163,7 +163,7 @@ def shared_cores(
                     if job[other] == g and other != t and state[other] == BLOCKED:
                         top = _push(stack, listed, top, other)
             g = job[t]
-            k = g % each
+            k = g % collectives
             if stage_of[t] == stages[k]:  # over on this rank
                 over[g, r] = 1
                 job[t] = -1
