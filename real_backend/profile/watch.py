@@ -193,7 +193,9 @@ class Watch:
             life = _Life(said["rank"], said["ranks"], pid, said["parent"], said["how"], local)
             if local:
                 life.fd = old.fd if old is not None else self._open(pid)
-            if local and life.fd is None and old is None and hasattr(os, "pidfd_open"):
+            if old is not None and old.died_ns is not None:
+                life.died_ns, life.status = old.died_ns, old.status  # it began and died between two looks
+            elif local and life.fd is None and old is None and hasattr(os, "pidfd_open"):
                 life.died_ns = self._now_ns()
             elif life.fd is not None:
                 self._by_fd[life.fd] = life

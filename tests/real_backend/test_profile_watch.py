@@ -137,6 +137,25 @@ def test_a_killed_rank_whose_parent_was_faster_is_still_named(
     assert ended.how == first.how
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="pidfd is Linux's")
+def test_a_rank_that_begins_and_dies_between_two_looks_is_named(tmp_path: Path) -> None:
+    command, killed = child("time.sleep(60)"), child("time.sleep(60)")
+    say(tmp_path, event="begins", pid=killed.pid, rank=1, ranks=2, how="given")
+    watch = Watch(tmp_path, command.pid)
+    watch.turn(0)
+    killed.kill()
+    watch.turn(5)  # its death is seen before the line with which its process group began
+    say(tmp_path, event="begins", pid=killed.pid, rank=1, ranks=2, how="initialized")
+    watch.turn(0)
+    assert not watch.running()
+    first = first_failure(watch.endings())
+    assert first is not None
+    assert (first.rank, first.how, first.signal) == (1, "signal", 9)
+    for process in (command, killed):
+        process.kill()
+        process.wait()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own word on processes is Linux's")
 def test_exit_codes_and_signals_are_seen_from_outside(tmp_path: Path) -> None:
     command = child("time.sleep(60)")

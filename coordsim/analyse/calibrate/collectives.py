@@ -34,7 +34,10 @@ def collectives(measurement: Measurement) -> tuple[list[Estimate], CollectiveCos
     spent = fit([Point(_cpu_terms(each), each.samples_ns) for each in cpu], "CPU times of collectives")
     fixed, hop, byte = (float(value) for value in spent.values)
     costs = Costs(fixed, hop, byte, 0.0, 0.0)
-    walls = list(measurement.of("collective", crowded=True))
+    walls = [series for series in measurement.of("collective", crowded=True) if _backend(series) == backend]
+    cpu = [series for series in cpu if _backend(series) == backend]
+    if not walls:
+        raise TooLittle(f"collectives: no collective over {backend} was timed")
     late = _latencies(walls, costs, measurement.cores)
     holds = f"{backend}, {sizes_of(walls)}, {ranks_of(walls)}"
     estimates = []
@@ -130,10 +133,11 @@ def _cpu_terms(each: Series) -> tuple[float, ...]:
     )  # fmt: skip
 
 
-def _backend(each: Series) -> str:
-    backend = each.path.partition("/")[0]
-    return backend if known(backend) else ""
+def _backend(series: Series) -> str:
+    """Return the backend that a series is of, by its path BACKEND/OPERATION; empty where either is unknown."""
+    backend, _, operation = series.path.partition("/")
+    return backend if known(backend) and operation in Op.__members__ else ""
 
 
-def _operation(each: Series) -> int:
-    return int(Op[each.path.partition("/")[2]])
+def _operation(series: Series) -> int:
+    return int(Op[series.path.partition("/")[2]])

@@ -206,10 +206,7 @@ def _core_waits(answer: Answer) -> list[str]:
         return []
     worst = max(waits, key=lambda rank: waits[rank])
     middle = text.seconds(statistics.median(waits.values()))
-    return [
-        f"The thread that trains is ready to run but has no core for {middle} a step (rank {worst:,}: "
-        f"{text.seconds(waits[worst])})"
-    ]
+    return [f"Training threads wait {middle} a step for a core (rank {worst:,}: {text.seconds(waits[worst])})"]
 
 
 def _cores(machine: Machine) -> str:
