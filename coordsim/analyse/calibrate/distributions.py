@@ -47,7 +47,8 @@ class Body:
         location, scale = law.fit(sample)
         base = float(location)
         scale = max(float(scale), 1e-12)
-        return cls(distribution, base, scale / base, float(stats.kstest(sample, law(base, scale).cdf).statistic))
+        sigma = scale / base if base > 0 else float("inf")
+        return cls(distribution, base, sigma, float(stats.kstest(sample, law(base, scale).cdf).statistic))
 
 
 def candidates(sample: Float, by_rank: Float, alike: float = 1.0) -> tuple[list[Candidate], float, Body]:
@@ -58,7 +59,8 @@ def candidates(sample: Float, by_rank: Float, alike: float = 1.0) -> tuple[list[
     """
     from scipy import stats
 
-    fitted = [Body.of(name, sample) for name in SAYABLE]
+    # An exponential or uniform law whose floor is a time of 0 has no spread relative to it; the normal one always has.
+    fitted = [body for name in SAYABLE if (body := Body.of(name, sample)).base > 0]
     fitted.sort(key=lambda each: (each.sigma > LARGEST_SIGMA, each.ks))
     found = [
         Candidate(each.distribution, each.sigma, each.ks, None, each.sigma <= LARGEST_SIGMA) for each in fitted
