@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -10,15 +11,12 @@ import numpy.typing as npt
 from coordsim.analyse.medians import median_interval
 from coordsim.analyse.stragglers.chain import SHARING
 from coordsim.analyse.stragglers.judge import APART, LEAST_NS, WORTH
-from coordsim.record.findings import RankRow, RankTable
+from coordsim.record.findings import Column, RankRow, RankTable
 from coordsim.record.ranks.hosts import machines
 from coordsim.record.ranks.merge import Merged
 from coordsim.record.ranks.own import OwnStep
 
-COLUMNS = (
-    "between_steps", "input_stall", "forward", "backward", "gathers", "collectives", "before_optimizer", "optimizer",
-)  # fmt: skip
-"""Of the table: own work by part, and waits in gathers and in all other collectives."""
+COLUMNS: tuple[Column, ...] = get_args(Column)
 WAITS = ("gathers", "collectives")
 """Never marked: that a rank waits is another one's doing."""
 

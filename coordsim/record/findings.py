@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from coordsim.record.run_facts import Machine, Plain
 
@@ -131,6 +131,12 @@ class Recommendation:
     largest: LargestPart | None = None
 
 
+Column = Literal[
+    "between_steps", "input_stall", "forward", "backward", "gathers", "collectives", "before_optimizer", "optimizer"
+]
+"""Columns of the table of ranks: own work by part, and waits in gathers and in all other collectives."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RankRow:
     """One rank's own step: medians over steps of its work by part, and of its waits."""
@@ -160,7 +166,7 @@ class RankRow:
     outliers: tuple[str, ...]
     """Columns in which the rank takes much longer than the others."""
 
-    def column(self, name: str) -> float:
+    def column(self, name: Column) -> float:
         """The value in one of :attr:`RankTable.columns`, s."""
         value: float = getattr(self, f"{name}_s")
         return value
@@ -173,7 +179,7 @@ class RankTable:
     steps: int
     kind: str | None
     """Of the steps, where they are of several kinds."""
-    columns: tuple[str, ...]
+    columns: tuple[Column, ...]
     shown_rank: int | None
     ranks: tuple[RankRow, ...]
 

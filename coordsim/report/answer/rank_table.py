@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coordsim.record.findings import RankRow, RankTable
+from coordsim.record.findings import Column, RankRow, RankTable
 from coordsim.report import tables, text
 from coordsim.report.tables import Page
 
@@ -45,7 +45,7 @@ def rank_lines(table: RankTable, page: Page, explained: bool) -> list[str]:
     ]  # fmt: skip
 
 
-def _cell(row: RankRow, name: str, scale: float) -> str:
+def _cell(row: RankRow, name: Column, scale: float) -> str:
     value = row.column(name) / scale
     mark = "*" if name in row.outliers else " "
     return f"{value:.0f}{mark}" if value >= 1000 else f"{value:.1f}{mark}"
