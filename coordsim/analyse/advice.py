@@ -80,6 +80,8 @@ def advice(merged: Merged, stragglers: Stragglers) -> Recommendation:
     if replay is None:
         return _unpredicted(NO_REPLAY_GATHERS if tied else NO_REPLAY, largest, stragglers)
     before = played(replay)
+    if before.sum() <= 0:
+        return _none("the recorded steps take no time, so nothing can be saved of them", largest)
     candidates = [_judged(candidate, before, replay, merged.steps[1:], largest)
                   for candidate in _candidates(merged, replay, stragglers)]  # fmt: skip
     worth = [candidate for candidate in candidates if _pays(candidate, largest)]
@@ -202,7 +204,8 @@ def _few(saved: Float, numbers: range) -> str:
 def _interval(saved: Float, before: Float) -> tuple[float, float]:
     """5th and 95th percentile of what is saved of as many steps, drawn from these; ns, shape [step]."""
     draws = np.random.default_rng(0).integers(0, saved.size, (_DRAWS, saved.size))
-    shares = saved[draws].sum(axis=1) / before[draws].sum(axis=1)
+    totals = before[draws].sum(axis=1)
+    shares = np.divide(saved[draws].sum(axis=1), totals, out=np.zeros(_DRAWS), where=totals > 0)
     low, high = np.quantile(shares, (_LOW, _HIGH))
     return float(low), float(high)
 
